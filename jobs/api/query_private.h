@@ -1,0 +1,40 @@
+/* query_private.h - between the files of /metrics. */
+#ifndef ADI_QUERY_PRIVATE_H
+#define ADI_QUERY_PRIVATE_H
+
+#include "jobs/api/map.h"
+#include "jobs/api/query.h"
+
+/* query_plan.c: the windows of the answer, and the stretches of cells that they are composed of. */
+struct adi_segment {
+        uint32_t level;
+        uint32_t from, to; /* windows of the level */
+};
+#define ADI_SEGMENTS_MAX 5
+struct adi_plan {
+        int64_t *bounds; /* in the arena */
+        size_t window_count;
+        struct adi_segment segments[ADI_SEGMENTS_MAX];
+        size_t segment_count;
+};
+int adi_plan(const struct ad_query *q, const struct ad_zone *account, struct df_arena *arena,
+             struct adi_plan *ret, struct ad_fault *fault);
+/* Start of a level's window. */
+int64_t adi_window_start(uint32_t level, const struct ad_zone *account, uint32_t window);
+
+/* query_scan.c: the cells of the plan, grouped. */
+struct adi_scan {
+        const struct ad_query_context *c;
+        const struct ad_query *q;
+        const struct adi_plan *plan;
+        struct df_kv_snapshot *snapshot;
+        struct ad_map groups; /* window u32be, dims, currency -> struct ad_cell */
+        bool *partial;        /* of each window */
+};
+int adi_scan(struct adi_scan *s, struct ad_fault *fault);
+
+/* query_hint.c */
+void adi_hint(const struct ad_query_context *c, const struct ad_query *q,
+              const struct ad_status *status, struct ad_result *r);
+
+#endif

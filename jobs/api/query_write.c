@@ -1,0 +1,195 @@
+/* query_write.c - a page of an answer as JSON (the contract of docs/API.md) or CSV (RFC 4180). */
+#include "jobs/api/query.h"
+
+static const char *const windows[] = {"minute", "hour", "day", "month", "total"};
+
+static void put_time(struct ad_json *j, const char *key, const struct ad_zone *z, int64_t ms)
+{
+        char text[AD_ZONE_TEXT_MAX];
+
+        ad_json_key(j, key);
+        if (ms == DF_TIME_MIN || ms == DF_TIME_MAX)
+                ad_json_null(j);
+        else
+                ad_json_bytes(j, df_bytes(text, (size_t)ad_zone_text(z, ms, text)));
+}
+
+static void put_measures(struct ad_json *j, const struct ad_cell *c)
+{
+        ad_json_put_int(j, "impressions", c->impressions);
+        ad_json_put_int(j, "clicks", c->clicks);
+        ad_json_put_int(j, "conversions", c->conversions);
+        ad_json_put_int(j, "spend_micros", df_nanos_to_micros(c->spend));
+        ad_json_put_int(j, "payout_micros", df_nanos_to_micros(c->payout));
+        ad_json_put_int(j, "conversion_value_micros", df_nanos_to_micros(c->value));
+        ad_json_key(j, "ctr");
+        ad_json_ratio(j, c->clicks, c->impressions);
+        ad_json_key(j, "cvr");
+        ad_json_ratio(j, c->conversions, c->clicks);
+        if (!c->invalid[0] && !c->invalid[1] && !c->invalid[2])
+                return;
+        ad_json_put_int(j, "invalid_impressions", c->invalid[0]);
+        ad_json_put_int(j, "invalid_clicks", c->invalid[1]);
+        ad_json_put_int(j, "invalid_conversions", c->invalid[2]);
+}
+
+static void put_row(struct ad_json *j, const struct ad_result *r, const struct ad_result_row *row,
+                    struct df_bytes start)
+{
+        ad_json_open(j);
+        ad_json_put_bytes(j, "window_start", start);
+        for (uint32_t d = 0; d < r->group_count; d++)
+                ad_json_put_bytes(j, ad_dim_names[r->group_by[d]], row->dims[d]);
+        ad_json_put_bytes(j, "currency", row->currency);
+        put_measures(j, &row->cell);
+        ad_json_put_text(j, "state", r->final[row->window] ? "settled" : "open");
+        ad_json_put_bool(j, "final", r->final[row->window]);
+        if (r->partial[row->window])
+                ad_json_put_bool(j, "partial", true);
+        ad_json_close(j);
+}
+
+static void put_rows(struct ad_json *j, const struct ad_result *r, size_t first, size_t end)
+{
+        uint32_t window = UINT32_MAX;
+        char text[AD_ZONE_TEXT_MAX];
+        size_t n = 0;
+
+        ad_json_key(j, "rows");
+        ad_json_open_array(j);
+        for (size_t i = first; i < end; i++) {
+                if (r->rows[i].window != window) {
+                        window = r->rows[i].window;
+                        n = (size_t)ad_zone_text(r->zone, r->bounds[window], text);
+                }
+                put_row(j, r, &r->rows[i], df_bytes(text, n));
+        }
+        ad_json_close_array(j);
+        ad_json_key(j, "totals");
+        ad_json_open_array(j);
+        for (size_t i = 0; i < r->total_count; i++) {
+                ad_json_open(j);
+                ad_json_put_bytes(j, "currency", r->totals[i].currency);
+                put_measures(j, &r->totals[i].cell);
+                ad_json_close(j);
+        }
+        ad_json_close_array(j);
+}
+
+static size_t end_of(const struct ad_result *r, size_t first, size_t limit)
+{
+        return r->row_count - first < limit ? r->row_count : first + limit;
+}
+
+int ad_result_json(const struct ad_result *r, size_t first, size_t limit, const char *next,
+                   struct df_buf *b, struct df_error *err)
+{
+        struct ad_json *j = ad_json_begin(b);
+
+        ad_json_open(j);
+        ad_json_put_text(j, "view", "realtime");
+        ad_json_put_text(j, "window", windows[r->window]);
+        ad_json_put_text(j, "tz", ad_zone_name(r->zone));
+        ad_json_put_text(j, "tz_version", r->tz_version);
+        put_time(j, "from", r->zone, r->from_ms);
+        put_time(j, "to", r->zone, r->to_ms);
+        put_time(j, "watermark", r->zone, r->watermark_ms);
+        ad_json_key(j, "completeness");
+        ad_json_double(j, r->completeness);
+        ad_json_key(j, "missing_partitions");
+        ad_json_open_array(j);
+        for (size_t i = 0; i < r->missing_count; i++)
+                ad_json_int(j, r->missing[i]);
+        ad_json_close_array(j);
+        ad_json_put_text(j, "run", "live");
+        put_rows(j, r, first, end_of(r, first, limit));
+        ad_json_put_text(j, "next_cursor", next);
+        ad_json_key(j, "hint");
+        if (r->hint_code) {
+                ad_json_open(j);
+                ad_json_put_text(j, "code", r->hint_code);
+                ad_json_put_text(j, "message", r->hint);
+                ad_json_close(j);
+        } else {
+                ad_json_null(j);
+        }
+        ad_json_close(j);
+        return ad_json_end(j, b, err);
+}
+
+/* Quoted when it must be; a quote is doubled. */
+static void csv_text(struct df_buf *b, struct df_bytes s)
+{
+        bool quote = false;
+
+        for (size_t i = 0; i < s.len; i++)
+                quote |= s.data[i] == '"' || s.data[i] == ',' || s.data[i] == '\n' ||
+                         s.data[i] == '\r';
+        if (!quote) {
+                df_buf_append(b, s.data, s.len);
+                return;
+        }
+        df_put_u8(b, '"');
+        for (size_t i = 0; i < s.len; i++) {
+                if (s.data[i] == '"')
+                        df_put_u8(b, '"');
+                df_put_u8(b, s.data[i]);
+        }
+        df_put_u8(b, '"');
+}
+
+static void csv_money(struct df_buf *b, df_nanos v)
+{
+        char text[DF_INT128_TEXT_MAX];
+        int n = df_int128_text(df_nanos_to_micros(v), text);
+
+        df_put_u8(b, ',');
+        df_buf_append(b, text, (size_t)n);
+}
+
+static void csv_ratio(struct df_buf *b, uint64_t num, uint64_t den)
+{
+        df_put_u8(b, ',');
+        if (den)
+                df_buf_printf(b, "%.6g", (double)num / (double)den);
+}
+
+static void csv_row(struct df_buf *b, const struct ad_result *r, const struct ad_result_row *row)
+{
+        const struct ad_cell *c = &row->cell;
+        char text[AD_ZONE_TEXT_MAX];
+        bool final = r->final[row->window];
+
+        df_buf_append(b, text, (size_t)ad_zone_text(r->zone, r->bounds[row->window], text));
+        for (uint32_t d = 0; d < r->group_count; d++) {
+                df_put_u8(b, ',');
+                csv_text(b, row->dims[d]);
+        }
+        df_put_u8(b, ',');
+        csv_text(b, row->currency);
+        df_buf_printf(b, ",%llu,%llu,%llu", (unsigned long long)c->impressions,
+                      (unsigned long long)c->clicks, (unsigned long long)c->conversions);
+        csv_money(b, c->spend);
+        csv_money(b, c->payout);
+        csv_money(b, c->value);
+        csv_ratio(b, c->clicks, c->impressions);
+        csv_ratio(b, c->conversions, c->clicks);
+        df_buf_printf(b, ",%llu,%llu,%llu,%s,%s,%s\r\n", (unsigned long long)c->invalid[0],
+                      (unsigned long long)c->invalid[1], (unsigned long long)c->invalid[2],
+                      final ? "settled" : "open", final ? "true" : "false",
+                      r->partial[row->window] ? "true" : "false");
+}
+
+int ad_result_csv(const struct ad_result *r, size_t first, size_t limit, struct df_buf *b,
+                  struct df_error *err)
+{
+        df_buf_printf(b, "window_start");
+        for (uint32_t d = 0; d < r->group_count; d++)
+                df_buf_printf(b, ",%s", ad_dim_names[r->group_by[d]]);
+        df_buf_printf(b, ",currency,impressions,clicks,conversions,spend_micros,payout_micros,"
+                         "conversion_value_micros,ctr,cvr,invalid_impressions,invalid_clicks,"
+                         "invalid_conversions,state,final,partial\r\n");
+        for (size_t i = first, end = end_of(r, first, limit); i < end; i++)
+                csv_row(b, r, &r->rows[i]);
+        return df_buf_check(b, err);
+}

@@ -1,0 +1,203 @@
+#include "jobs/common/settings.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "df/filelog.h"
+#include "df/run.h"
+
+#define MINUTE_MS 60000LL
+#define HOUR_MS 3600000LL
+#define DAY_MS 86400000LL
+
+const struct df_setting ad_settings[] = {
+        {"data", DF_TEXT, "adtally-data", .arg = "DIR", .help = "the data directory"},
+        {"listen", DF_TEXT, "127.0.0.1:8480", .arg = "HOST:PORT", .help = "product HTTP port"},
+        {"admin", DF_TEXT, "127.0.0.1:8481", .arg = "HOST:PORT",
+         .help = "admin port: Prometheus /metrics, /healthz, /readyz"},
+        {"log", DF_TEXT, NULL, .arg = "file:DIR", .help = "the log (default file:DATA/log)"},
+        {"keys", DF_TEXT, NULL, .arg = "FILE",
+         .help = "API keys; without it only loopback requests are served, as tenant `default`"},
+        {"partitions", DF_INTEGER, "4", 1, DF_PARTITIONS_MAX, .help = "of every topic; fixed"},
+        {"workers", DF_INTEGER, "2", 1, 64, .help = "threads of the realtime job"},
+        {"http-threads", DF_INTEGER, "1", 1, 16, .help = "event loops of an HTTP job"},
+
+        {"grace", DF_DURATION, "15m", 0, DAY_MS, .help = "after a window's end until it is final"},
+        {"out-of-orderness", DF_DURATION, "10s", 0, HOUR_MS,
+         .help = "how far the watermark stays behind the newest event"},
+        {"accepted-age", DF_DURATION, "7d", MINUTE_MS, 400 * DAY_MS,
+         .help = "older events are quarantined"},
+        {"dedupe-horizon", DF_INTEGER, "24", 1, 24 * 30, .arg = "HOURS",
+         .help = "an event_id counts once within so many hours"},
+        {"dedupe-open-ids", DF_INTEGER, "1048576", 1024, 1 << 28,
+         .help = "ids of an hour in memory before they spill"},
+        {"cell-cap", DF_INTEGER, "100000", 1, 1 << 24,
+         .help = "keys a tenant, minute, grouping and source; more fold into __other__"},
+        {"pricing", DF_CHOICE, "client", .choices = "client|table|client_else_table",
+         .help = "where a cost comes from"},
+        {"currency", DF_TEXT, "USD", .arg = "CODE",
+         .help = "of money that comes without a currency"},
+        {"time-zone", DF_TEXT, "UTC", .arg = "ZONE", .help = "the account's: its days are kept"},
+
+        {"checkpoint-min", DF_DURATION, "500ms", 10, MINUTE_MS, .help = "shortest interval"},
+        {"checkpoint-max", DF_DURATION, "10s", 10, HOUR_MS, .help = "longest interval"},
+        {"batch-delay", DF_DURATION, "5ms", 0, 1000,
+         .help = "ingest waits so long for more events before it writes"},
+        {"heartbeat", DF_DURATION, "2s", 10, MINUTE_MS, .help = "of ingest, in every partition"},
+        {"body-max", DF_SIZE, "16MiB", 1024, AD_BODY_BYTES_MAX, .help = "of a POST /events"},
+        {"in-flight-max", DF_SIZE, "256MiB", 1 << 20, 1LL << 36,
+         .help = "request bytes of a job before it answers 503"},
+        {"connections-max", DF_INTEGER, "10000", 1, 1 << 20, .help = "of a job"},
+        {"connections-per-address", DF_INTEGER, "0", 0, 1 << 20, .help = "0 = no limit"},
+
+        {"keep-log", DF_DURATION, "7d", HOUR_MS, 4000 * DAY_MS, .help = "raw events on the log"},
+        {"keep-minutes", DF_DURATION, "14d", HOUR_MS, 4000 * DAY_MS, .help = "minute rows"},
+        {"keep-hours", DF_DURATION, "400d", DAY_MS, 4000 * DAY_MS, .help = "quarter-hour rows"},
+        {"segment-size", DF_SIZE, "64MiB", 4096, 1LL << 34, .help = "of the file log"},
+        {"disk-min-free", DF_SIZE, "128MiB", 0, 1LL << 44,
+         .help = "below it new events are refused"},
+        {"disk-reserve", DF_SIZE, "64MiB", 0, 1LL << 40,
+         .help = "freed when the disk is full, so that checkpoints still work"},
+
+        {"quiet", DF_BOOL, "false", .help = "no progress"},
+        {"json", DF_BOOL, "false", .help = "machine-readable output"},
+        {"log-level", DF_CHOICE, "info", .choices = "debug|info|warn|error", .help = "of log lines"},
+        /* Between `adtally up` and its children. */
+        {"supervised", DF_BOOL, "false", .help = "end with the parent process"},
+        {"listen-fd", DF_INTEGER, "-1", -1, 1 << 20, .help = "an inherited listening socket"},
+        {"peer-fd", DF_INTEGER, "-1", -1, 1 << 20,
+         .help = "an inherited end of the socket pair to the other HTTP job"},
+};
+const size_t ad_setting_count = sizeof(ad_settings) / sizeof(ad_settings[0]);
+
+int ad_data_path(const struct df_config *c, const char *name, char *ret, struct df_error *err)
+{
+        const char *dir = df_config_text(c, "data");
+
+        if (snprintf(ret, PATH_MAX, "%s/%s", dir, name) >= PATH_MAX)
+                return df_fail(err, DF_EINVAL, "--data %s: the path is too long", dir);
+        return 0;
+}
+
+int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error *err)
+{
+        const char *log = df_config_text(c, "log");
+        struct df_filelog_options o = {
+                .segment_bytes = df_config_bytes(c, "segment-size"),
+                .reserve_bytes = df_config_bytes(c, "disk-reserve"),
+                .min_free_bytes = df_config_bytes(c, "disk-min-free"),
+        };
+        char dir[PATH_MAX];
+        int rc;
+
+        if (log && strncmp(log, "file:", 5) != 0)
+                return df_fail(err, DF_EINVAL, "--log %s: only file:DIR is supported", log);
+        if (log)
+                (void)snprintf(dir, sizeof(dir), "%s", log + 5);
+        else if ((rc = ad_data_path(c, "log", dir, err)) < 0)
+                return rc;
+        rc = df_mkdirs(dir, err);
+        return rc < 0 ? rc : df_filelog_open(dir, &o, ret, err);
+}
+
+int ad_create_topics(struct df_log *log, uint32_t partitions, struct df_error *err)
+{
+        static const char *const topics[] = {AD_TOPIC_EVENTS, AD_TOPIC_ROLLUPS, AD_TOPIC_LATE,
+                                             AD_TOPIC_QUARANTINE};
+
+        for (size_t i = 0; i < sizeof(topics) / sizeof(topics[0]); i++) {
+                int rc = df_log_topic_create(log, topics[i], partitions, err);
+
+                if (rc < 0)
+                        return rc;
+        }
+        return 0;
+}
+
+static enum ad_pricing pricing(const struct df_config *c)
+{
+        const char *p = df_config_text(c, "pricing");
+
+        if (strcmp(p, "table") == 0)
+                return AD_PRICE_TABLE;
+        return strcmp(p, "client") == 0 ? AD_PRICE_CLIENT : AD_PRICE_CLIENT_ELSE_TABLE;
+}
+
+void ad_fill_params(const struct df_config *c, struct ad_params *ret)
+{
+        *ret = (struct ad_params){
+                .grace_ms = df_config_ms(c, "grace"),
+                .horizon_hours = (uint32_t)df_config_integer(c, "dedupe-horizon"),
+                .dedupe_open_ids = (size_t)df_config_integer(c, "dedupe-open-ids"),
+                .cell_cap = (uint32_t)df_config_integer(c, "cell-cap"),
+                .groupings = &ad_groupings_default,
+                .pricing = pricing(c),
+        };
+}
+
+void ad_fill_rules(const struct df_config *c, struct df_clock_rules *ret)
+{
+        *ret = (struct df_clock_rules){
+                .out_of_orderness_ms = df_config_ms(c, "out-of-orderness"),
+                .receive_ahead_max_ms = AD_RECEIVE_AHEAD_MAX_MS,
+                .receive_behind_max_ms = AD_RECEIVE_BEHIND_MAX_MS,
+                .future_max_ms = AD_FUTURE_MAX_MS,
+                .accepted_age_ms = df_config_ms(c, "accepted-age"),
+        };
+}
+
+uint64_t ad_config_digest(const struct df_config *c)
+{
+        static const char *const shaping[] = {"grace", "out-of-orderness", "accepted-age",
+                                              "dedupe-horizon", "cell-cap", "pricing"};
+        struct df_buf b = {0};
+        uint64_t digest;
+
+        for (size_t i = 0; i < sizeof(shaping) / sizeof(shaping[0]); i++) {
+                const char *name = shaping[i];
+                int64_t v = strcmp(name, "pricing") == 0 ? (int64_t)pricing(c)
+                            : strcmp(name, "dedupe-horizon") == 0 || strcmp(name, "cell-cap") == 0
+                                    ? df_config_integer(c, name)
+                                    : df_config_ms(c, name);
+
+                df_buf_printf(&b, "%s=%" PRId64 "\n", name, v);
+        }
+        df_buf_printf(&b, "groupings=%u\n", ad_groupings_default.version);
+        df_check(!b.failed);
+        digest = df_hash64(df_buf_bytes(&b));
+        df_buf_release(&b);
+        return digest;
+}
+
+bool ad_main_settings(int argc, char **argv, const char *usage, struct df_config **ret,
+                      const char **ret_free, int *ret_free_count, int *ret_exit)
+{
+        struct df_error err = {0};
+        bool help = false;
+
+        if (df_config_load(ad_settings, ad_setting_count, argc - 1, argv + 1, ret, ret_free,
+                           ret_free_count, &help, &err) < 0) {
+                fprintf(stderr, "%s: %s\n", argv[0], err.text);
+                *ret_exit = DF_EXIT_USAGE;
+                return false;
+        }
+        if (help) {
+                printf("%s\nSettings (also ADTALLY_NAME in the environment, or name = value in the file "
+                       "of --config FILE):\n",
+                       usage);
+                df_config_help(ad_settings, ad_setting_count, stdout);
+                df_config_release(*ret);
+                *ret_exit = DF_EXIT_OK;
+                return false;
+        }
+        if (!df_currency_known(df_bytes_str(df_config_text(*ret, "currency")))) {
+                fprintf(stderr, "%s: --currency %s: not an ISO 4217 code\n", argv[0],
+                        df_config_text(*ret, "currency"));
+                df_config_release(*ret);
+                *ret_exit = DF_EXIT_CONFIG;
+                return false;
+        }
+        return true;
+}

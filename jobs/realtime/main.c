@@ -1,0 +1,108 @@
+/* main.c - the realtime job: events in, minute rows out, exactly once (K1 to K12). */
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "df/trace.h"
+#include "jobs/realtime/tasks.h"
+
+#define TICK_MS 500
+#define RETAIN_EVERY_MS 60000
+
+static const char usage[] =
+        "adtally-realtime: count events into minute rows (run by `adtally up`)\n"
+        "Usage: adtally-realtime --data DIR [SETTINGS]\n";
+
+static void render(void *arg, struct df_buf *b)
+{
+        df_workers_render(arg, b);
+}
+
+/* K10: an event may be needed again until the horizon and the look-back have passed. */
+static int check_retention(const struct df_config *c, struct df_error *err)
+{
+        int64_t need_ms = (df_config_integer(c, "dedupe-horizon") + 3) * 3600000;
+
+        if (df_config_ms(c, "keep-log") < need_ms)
+                return df_fail(err, DF_EINVAL,
+                               "--keep-log must be at least --dedupe-horizon + 3 h = %lld h (K10)",
+                               (long long)(need_ms / 3600000));
+        return 0;
+}
+
+static void serve(struct ad_tasks *tasks)
+{
+        int64_t retained_ms = df_monotonic_ms();
+
+        while (!df_process_stopping()) {
+                struct pollfd p = {.fd = df_process_stop_fd(), .events = POLLIN};
+                struct df_error err = {0};
+
+                (void)poll(&p, 1, TICK_MS); /* an early wake-up is harmless */
+                if (ad_tasks_discover(tasks, &err) < 0)
+                        df_trace(DF_ERROR, "tasks", "code=%s: %s", df_err_code(err.code), err.text);
+                if (df_monotonic_ms() - retained_ms < RETAIN_EVERY_MS)
+                        continue;
+                retained_ms = df_monotonic_ms();
+                if (ad_tasks_retain(tasks, &err) < 0)
+                        df_trace(DF_WARN, "retain", "code=%s: %s", df_err_code(err.code), err.text);
+        }
+}
+
+static int run(const struct df_config *c, struct df_error *err)
+{
+        struct df_workers_options o = {
+                .threads = (uint32_t)df_config_integer(c, "workers"),
+                .interval_min_ms = df_config_ms(c, "checkpoint-min"),
+                .interval_max_ms = df_config_ms(c, "checkpoint-max"),
+        };
+        struct df_log *log = NULL;
+        struct df_workers *workers = NULL;
+        struct ad_tasks *tasks = NULL;
+        struct df_status *status = NULL;
+        int rc = check_retention(c, err);
+
+        if (rc == 0)
+                rc = ad_open_log(c, &log, err);
+        if (rc == 0)
+                rc = ad_create_topics(log, (uint32_t)df_config_integer(c, "partitions"), err);
+        if (rc == 0)
+                rc = df_workers_create(&o, &workers, err);
+        if (rc == 0)
+                rc = ad_tasks_create(c, log, workers, &tasks, err);
+        if (rc == 0)
+                rc = ad_tasks_discover(tasks, err);
+        if (rc == 0)
+                rc = df_status_start(df_config_text(c, "data"), "realtime", render, workers,
+                                     &status, err);
+        if (rc == 0)
+                serve(tasks);
+        if (workers)
+                df_workers_stop(workers);
+        df_status_stop(status);
+        df_workers_destroy(workers);
+        ad_tasks_destroy(tasks);
+        df_log_close(log);
+        return rc;
+}
+
+int main(int argc, char **argv)
+{
+        const char **args = calloc((size_t)argc + 1, sizeof(*args));
+        struct df_config *c = NULL;
+        struct df_error err = {0};
+        int count = 0, code = 0, rc;
+
+        if (!args || !ad_main_settings(argc, argv, usage, &c, args, &count, &code)) {
+                free(args);
+                return args ? code : DF_EXIT_SOFTWARE;
+        }
+        rc = df_process_start("realtime", df_config_bool(c, "supervised"), &err);
+        if (rc == 0)
+                rc = run(c, &err);
+        if (rc < 0)
+                df_trace(DF_ERROR, "main", "code=%s: %s", df_err_code(rc), err.text);
+        df_config_release(c);
+        free(args);
+        return df_exit_code(rc);
+}

@@ -1,0 +1,20 @@
+/* tasks.h - which tasks the realtime job runs: one a partition of `events`, and one a partition of
+ * every import topic (R6), which it discovers while it runs. */
+#ifndef AD_REALTIME_TASKS_H
+#define AD_REALTIME_TASKS_H
+
+#include "df/run.h"
+#include "jobs/common/settings.h"
+
+struct ad_tasks;
+
+/* Opens the writers of rollups, late and quarantine: one realtime process a log. */
+int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_workers *workers,
+                    struct ad_tasks **ret, struct df_error *err);
+/* Add the tasks of topics that are not served yet. Call at start and about every second. */
+int ad_tasks_discover(struct ad_tasks *t, struct df_error *err);
+/* Delete what retention allows of the topics that this job writes. */
+int ad_tasks_retain(struct ad_tasks *t, struct df_error *err);
+void ad_tasks_destroy(struct ad_tasks *t); /* after df_workers_stop */
+
+#endif

@@ -1,0 +1,63 @@
+/* identity.c - which event this is (D1), where it goes (E3), and what its client stated. */
+#include "proto/wire.h"
+
+struct df_hash128 ad_event_key(struct df_bytes tenant_id, struct df_bytes event_id)
+{
+        uint8_t b[1 + AD_ID_MAX + AD_EVENT_ID_MAX];
+
+        df_check(tenant_id.len <= AD_ID_MAX);
+        df_check(event_id.len <= AD_EVENT_ID_MAX);
+        b[0] = (uint8_t)tenant_id.len; /* a varint of one byte */
+        if (tenant_id.len)
+                memcpy(b + 1, tenant_id.data, tenant_id.len);
+        if (event_id.len)
+                memcpy(b + 1 + tenant_id.len, event_id.data, event_id.len);
+        return df_hash128(df_bytes(b, 1 + tenant_id.len + event_id.len));
+}
+
+uint32_t ad_event_partition(struct df_hash128 key, uint32_t partitions)
+{
+        df_check(partitions > 0);
+        return (uint32_t)(key.lo % partitions);
+}
+
+static size_t put_str(uint8_t *to, struct df_bytes s)
+{
+        df_check(s.len <= AD_EVENT_ID_MAX);
+        to[0] = (uint8_t)s.len;
+        if (s.len)
+                memcpy(to + 1, s.data, s.len);
+        return 1 + s.len;
+}
+
+static size_t put_64(uint8_t *to, uint64_t v)
+{
+        for (int i = 0; i < 8; i++)
+                to[i] = (uint8_t)(v >> (8 * i));
+        return 8;
+}
+
+/* Length-prefixed, fields in a fixed order, absent ones as empty: no two statements share bytes. */
+uint64_t ad_event_fingerprint(const struct ad_event *ev)
+{
+        const uint32_t stated = AD_EV_HAS_COST | AD_EV_HAS_PAYOUT | AD_EV_HAS_VALUE;
+        const struct df_bytes none = {0};
+        uint8_t b[2 + 4 * 8 + (AD_DIM_COUNT + 5) * (1 + AD_EVENT_ID_MAX)];
+        size_t n = 0;
+
+        b[n++] = (uint8_t)ev->type;
+        b[n++] = (uint8_t)(ev->flags & (stated | AD_EV_TIME_MISSING));
+        n += put_64(b + n, ev->flags & AD_EV_TIME_MISSING ? 0 : (uint64_t)ev->event_ms);
+        n += put_str(b + n, ev->event_id);
+        for (int i = 0; i < AD_DIM_COUNT; i++)
+                n += put_str(b + n, ev->dims[i]);
+        n += put_str(b + n, ev->user_id);
+        n += put_str(b + n, ev->click_id);
+        n += put_64(b + n, ev->flags & AD_EV_HAS_COST ? (uint64_t)ev->cost_nanos : 0);
+        n += put_64(b + n, ev->flags & AD_EV_HAS_PAYOUT ? (uint64_t)ev->payout_nanos : 0);
+        n += put_64(b + n, ev->flags & AD_EV_HAS_VALUE ? (uint64_t)ev->value_nanos : 0);
+        n += put_str(b + n, ev->flags & AD_EV_CURRENCY_DEFAULTED ? none : ev->currency);
+        n += put_str(b + n, ev->value_currency);
+        df_check(n <= sizeof(b));
+        return df_hash64(df_bytes(b, n));
+}

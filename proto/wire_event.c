@@ -1,0 +1,282 @@
+/* wire_event.c - events and the records of `events`. The decoder is the hottest code of the
+ * product: one pass, no allocation but the array of events, varints and lengths read in line. A
+ * cursor that becomes NULL stands for damage. Of a field that stands twice the last one counts. */
+#include "proto/wire_private.h"
+
+#define VARINT_MAX 10 /* bytes */
+
+/* ---- encode ---- */
+
+static inline uint8_t *put_varint(uint8_t *p, uint64_t v)
+{
+        for (; v >= 0x80; v >>= 7)
+                *p++ = (uint8_t)(v | 0x80);
+        *p++ = (uint8_t)v;
+        return p;
+}
+
+static inline uint8_t *put_uint(uint8_t *p, uint32_t field, uint64_t v)
+{
+        if (v == 0)
+                return p;
+        return put_varint(put_varint(p, DFI_TAG(field, DFI_VARINT)), v);
+}
+
+static inline uint8_t *put_str(uint8_t *p, uint32_t field, struct df_bytes s)
+{
+        if (s.len == 0)
+                return p;
+        p = put_varint(put_varint(p, DFI_TAG(field, DFI_BYTES)), s.len);
+        memcpy(p, s.data, s.len);
+        return p + s.len;
+}
+
+static uint8_t *put_money(uint8_t *p, uint32_t field, int64_t nanos)
+{
+        int64_t units = nanos / DF_NANOS_PER_UNIT, rest = nanos % DF_NANOS_PER_UNIT;
+        uint8_t *len = p + 1;
+
+        *p = (uint8_t)DFI_TAG(field, DFI_BYTES);
+        p = put_uint(p + 2, 1, (uint64_t)units);
+        p = put_uint(p, 2, ((uint64_t)rest << 1) ^ (uint64_t)(rest >> 63));
+        *len = (uint8_t)(p - len - 1);
+        return p;
+}
+
+static size_t encoded_max(const struct ad_event *ev)
+{
+        size_t n = 29 * (2 + VARINT_MAX) + 3 * 32; /* tags, lengths and numbers; amounts */
+
+        n += ev->event_id.len + ev->tenant_id.len + ev->user_id.len + ev->click_id.len;
+        n += ev->currency.len + ev->value_currency.len + ev->source.len + ev->attributes.len;
+        for (int i = 0; i < AD_DIM_COUNT; i++)
+                n += ev->dims[i].len;
+        return n;
+}
+
+static uint8_t *put_stamped(uint8_t *p, const struct ad_event *ev)
+{
+        p = put_str(p, 20, ev->tenant_id);
+        p = put_uint(p, 21, (uint64_t)ev->receive_ms);
+        p = put_str(p, 22, ev->source);
+        p = put_uint(p, 23, (ev->flags & AD_EV_KEY_DERIVED) != 0);
+        p = put_uint(p, 24, ev->labels);
+        if (ev->fingerprint) {
+                p = put_varint(p, DFI_TAG(25, DFI_FIXED64));
+                for (int i = 0; i < 8; i++)
+                        *p++ = (uint8_t)(ev->fingerprint >> (8 * i));
+        }
+        p = put_uint(p, 26, ev->schema_version);
+        p = put_uint(p, 27, (ev->flags & AD_EV_TIME_MISSING) != 0);
+        return put_uint(p, 28, (ev->flags & AD_EV_CURRENCY_DEFAULTED) != 0);
+}
+
+void ad_wire_event(struct df_buf *b, const struct ad_event *ev)
+{
+        uint8_t *p;
+
+        if (!df_buf_reserve(b, encoded_max(ev)))
+                return;
+        p = put_str(b->data + b->len, 1, ev->event_id);
+        p = put_uint(p, 2, ev->type);
+        p = put_uint(p, 3, (uint64_t)ev->event_ms);
+        p = put_str(p, 4, ev->dims[AD_DIM_ADVERTISER]);
+        p = put_str(p, 5, ev->dims[AD_DIM_CAMPAIGN]);
+        p = put_str(p, 6, ev->dims[AD_DIM_AD]);
+        p = put_str(p, 7, ev->dims[AD_DIM_PUBLISHER]);
+        p = put_str(p, 8, ev->dims[AD_DIM_PLACEMENT]);
+        p = put_str(p, 9, ev->user_id);
+        p = put_str(p, 10, ev->dims[AD_DIM_COUNTRY]);
+        p = put_str(p, 11, ev->dims[AD_DIM_DEVICE]);
+        p = put_str(p, 12, ev->click_id);
+        if (ev->flags & AD_EV_HAS_COST)
+                p = put_money(p, 13, ev->cost_nanos);
+        if (ev->flags & AD_EV_HAS_PAYOUT)
+                p = put_money(p, 14, ev->payout_nanos);
+        if (ev->flags & AD_EV_HAS_VALUE)
+                p = put_money(p, 15, ev->value_nanos);
+        p = put_str(p, 16, ev->currency);
+        p = put_str(p, 17, ev->value_currency);
+        if (ev->attributes.len)
+                memcpy(p, ev->attributes.data, ev->attributes.len);
+        p = put_stamped(p + ev->attributes.len, ev);
+        b->len = (size_t)(p - b->data);
+        df_check(b->len <= b->cap);
+}
+
+/* Units and nanos with equal signs, at most AD_MONEY_MICROS_MAX. */
+static const uint8_t *get_money(const uint8_t *p, const uint8_t *end, uint32_t flag, int64_t *ret,
+                                uint32_t *flags)
+{
+        const int64_t units_max = AD_MONEY_MICROS_MAX / 1000000;
+        int64_t units = 0, nanos = 0;
+        struct df_bytes b;
+        uint64_t tag = 0, v = 0;
+
+        p = dfi_get_str(p, end, 64, &b);
+        if (!p)
+                return NULL;
+        for (const uint8_t *q = b.data; q < p;) {
+                q = dfi_get_varint(q, p, &tag);
+                if (q && tag == DFI_TAG(1, DFI_VARINT))
+                        q = dfi_get_i64(q, p, &units);
+                else if (q && tag == DFI_TAG(2, DFI_VARINT) && (q = dfi_get_varint(q, p, &v)))
+                        nanos = df_pb_zigzag(v);
+                else if (q)
+                        q = dfi_skip(q, p, tag);
+                if (!q)
+                        return NULL;
+        }
+        if (units > units_max || units < -units_max || nanos >= DF_NANOS_PER_UNIT ||
+            nanos <= -DF_NANOS_PER_UNIT || (units > 0 && nanos < 0) || (units < 0 && nanos > 0) ||
+            ((units == units_max || units == -units_max) && nanos != 0))
+                return NULL;
+        *ret = units * DF_NANOS_PER_UNIT + nanos;
+        *flags |= flag;
+        return p;
+}
+
+/* ---- decode: events ---- */
+
+/* Attributes stay encoded: here they are only measured against their limits. */
+static const uint8_t *get_attribute(const uint8_t *p, const uint8_t *end, const uint8_t *start,
+                                    struct ad_event *ev, uint32_t *count)
+{
+        struct df_bytes entry, s;
+        uint64_t tag;
+
+        p = dfi_get_str(p, end, AD_EVENT_BYTES_MAX, &entry);
+        if (!p || ++*count > AD_ATTRIBUTES_MAX)
+                return NULL;
+        for (const uint8_t *q = entry.data; q < p;) {
+                q = dfi_get_varint(q, p, &tag);
+                if (q && tag == DFI_TAG(1, DFI_BYTES))
+                        q = dfi_get_str(q, p, AD_ATTRIBUTE_KEY_MAX, &s);
+                else if (q && tag == DFI_TAG(2, DFI_BYTES))
+                        q = dfi_get_str(q, p, AD_ATTRIBUTE_VALUE_MAX, &s);
+                else if (q)
+                        q = dfi_skip(q, p, tag);
+                if (!q)
+                        return NULL;
+        }
+        if (ev->attributes.len == 0)
+                ev->attributes.data = start;
+        if (ev->attributes.data + ev->attributes.len != start)
+                return NULL; /* entries stand side by side, or they could not be borrowed */
+        ev->attributes.len = (size_t)(p - ev->attributes.data);
+        return p;
+}
+
+/* Fields from 16 on: currencies, attributes, and what ingest stamped. */
+static inline const uint8_t *get_stamped(const uint8_t *p, const uint8_t *end, uint64_t tag,
+                                         struct ad_event *ev)
+{
+        switch (tag) {
+        case DFI_TAG(16, DFI_BYTES):
+                return dfi_get_str(p, end, 3, &ev->currency);
+        case DFI_TAG(17, DFI_BYTES):
+                return dfi_get_str(p, end, 3, &ev->value_currency);
+        case DFI_TAG(20, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->tenant_id);
+        case DFI_TAG(21, DFI_VARINT):
+                return dfi_get_i64(p, end, &ev->receive_ms);
+        case DFI_TAG(22, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->source);
+        case DFI_TAG(23, DFI_VARINT):
+                return dfi_get_flag(p, end, AD_EV_KEY_DERIVED, &ev->flags);
+        case DFI_TAG(24, DFI_VARINT):
+                return dfi_get_u32(p, end, &ev->labels);
+        case DFI_TAG(25, DFI_FIXED64):
+                if (end - p < 8)
+                        return NULL;
+                ev->fingerprint = 0;
+                for (int i = 0; i < 8; i++)
+                        ev->fingerprint |= (uint64_t)p[i] << (8 * i);
+                return p + 8;
+        case DFI_TAG(26, DFI_VARINT):
+                return dfi_get_u32(p, end, &ev->schema_version);
+        case DFI_TAG(27, DFI_VARINT):
+                return dfi_get_flag(p, end, AD_EV_TIME_MISSING, &ev->flags);
+        case DFI_TAG(28, DFI_VARINT):
+                return dfi_get_flag(p, end, AD_EV_CURRENCY_DEFAULTED, &ev->flags);
+        default:
+                return dfi_skip(p, end, tag);
+        }
+}
+
+/* Fields 1 to 15, with tags of one byte: what the client stated. */
+static inline const uint8_t *get_stated(const uint8_t *p, const uint8_t *end, uint64_t tag,
+                                        struct ad_event *ev)
+{
+        switch (tag) {
+        case DFI_TAG(1, DFI_BYTES):
+                return dfi_get_str(p, end, AD_EVENT_ID_MAX, &ev->event_id);
+        case DFI_TAG(2, DFI_VARINT):
+                return dfi_get_u32(p, end, &ev->type);
+        case DFI_TAG(3, DFI_VARINT):
+                return dfi_get_i64(p, end, &ev->event_ms);
+        case DFI_TAG(4, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_ADVERTISER]);
+        case DFI_TAG(5, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_CAMPAIGN]);
+        case DFI_TAG(6, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_AD]);
+        case DFI_TAG(7, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_PUBLISHER]);
+        case DFI_TAG(8, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_PLACEMENT]);
+        case DFI_TAG(9, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->user_id);
+        case DFI_TAG(10, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_COUNTRY]);
+        case DFI_TAG(11, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_DEVICE]);
+        case DFI_TAG(12, DFI_BYTES):
+                return dfi_get_str(p, end, AD_ID_MAX, &ev->click_id);
+        case DFI_TAG(13, DFI_BYTES):
+                return get_money(p, end, AD_EV_HAS_COST, &ev->cost_nanos, &ev->flags);
+        case DFI_TAG(14, DFI_BYTES):
+                return get_money(p, end, AD_EV_HAS_PAYOUT, &ev->payout_nanos, &ev->flags);
+        case DFI_TAG(15, DFI_BYTES):
+                return get_money(p, end, AD_EV_HAS_VALUE, &ev->value_nanos, &ev->flags);
+        default:
+                return dfi_skip(p, end, tag);
+        }
+}
+
+/* The whole event in one pass; false when damaged. */
+bool dfi_scan_event(struct df_bytes bytes, struct ad_event *ev)
+{
+        const uint8_t *p = bytes.data, *end = bytes.len ? p + bytes.len : p;
+        uint32_t attributes = 0;
+
+        memset(ev, 0, sizeof(*ev));
+        ev->raw = bytes;
+        if (bytes.len > AD_EVENT_BYTES_MAX)
+                return false;
+        while (p < end) {
+                const uint8_t *start = p;
+                uint64_t tag;
+
+                p = dfi_get_varint(p, end, &tag);
+                if (!p)
+                        return false;
+                if (tag < DFI_TAG(16, 0))
+                        p = get_stated(p, end, tag, ev);
+                else if (tag == DFI_TAG(18, DFI_BYTES))
+                        p = get_attribute(p, end, start, ev, &attributes);
+                else
+                        p = get_stamped(p, end, tag, ev);
+                if (!p)
+                        return false;
+        }
+        return true;
+}
+
+int ad_wire_event_decode(struct df_bytes bytes, struct ad_event *ret, struct df_error *err)
+{
+        if (dfi_scan_event(bytes, ret))
+                return 0;
+        return df_fail(err, DF_EPARSE, "event of %zu bytes is damaged or beyond a limit",
+                       bytes.len);
+}

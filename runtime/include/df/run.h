@@ -1,0 +1,122 @@
+/* run.h - what every job's process is made of: signals, status file, metrics, worker threads.
+ *
+ * A job's main: df_process_start, its work until df_process_stopping, df_process_end. Under
+ * `adtally up` jobs are children of the supervisor and end with it (parent death signal).
+ *
+ * The status file DATA/run/<job>.prom holds the job's metrics as Prometheus text, replaced every
+ * second by rename: `adtally status`, the admin endpoint of `up` and tests read it. Its first line
+ * is a comment "# adtally <job> pid=<pid> started_ms=<ms> written_ms=<ms>".
+ */
+#ifndef DF_RUN_H
+#define DF_RUN_H
+
+#include "df/bytes.h"
+#include "df/task.h"
+
+/* ---- process ---- */
+
+/* Exit codes (sysexits.h), the same for every command. */
+enum {
+        DF_EXIT_OK = 0,
+        DF_EXIT_FAILURE = 1,      /* the answer is no: a check failed */
+        DF_EXIT_USAGE = 64,       /* the command line is wrong */
+        DF_EXIT_DATA = 65,        /* the input is wrong, or stored data is damaged */
+        DF_EXIT_UNAVAILABLE = 69, /* a server is not there */
+        DF_EXIT_SOFTWARE = 70,
+        DF_EXIT_IO = 74,
+        DF_EXIT_TEMPFAIL = 75, /* try again */
+        DF_EXIT_CONFIG = 78,
+};
+int df_exit_code(int df_err);
+
+/* Names the process, sets up log lines and signals: SIGTERM and SIGINT ask it to stop, SIGPIPE is
+ * ignored, the parent's death is a SIGTERM when under_supervisor. Once, before any thread. */
+int df_process_start(const char *job, bool under_supervisor, struct df_error *err);
+bool df_process_stopping(void);
+int df_process_stop_fd(void); /* readable once it should stop: for poll and event loops */
+void df_process_stop(void);   /* ask from inside */
+
+int64_t df_wall_ms(void);      /* Unix time */
+int64_t df_monotonic_ms(void);
+int64_t df_monotonic_ns(void);
+
+int df_mkdirs(const char *path, struct df_error *err); /* like mkdir -p */
+/* Replace the file by rename; durable when sync. */
+int df_write_file(const char *path, struct df_bytes content, bool sync, struct df_error *err);
+int df_read_file(const char *path, size_t max_bytes, struct df_buf *ret, struct df_error *err);
+uint64_t df_rss_bytes(void);
+uint64_t df_peak_rss_bytes(void);
+int64_t df_cpu_ns(void); /* user + system, of the process */
+
+/* ---- status file ---- */
+struct df_status;
+/* Starts a thread that calls render every second, and once more at the end. render appends
+ * Prometheus lines; it must be thread-safe. */
+int df_status_start(const char *data_dir, const char *job,
+                    void (*render)(void *arg, struct df_buf *b), void *arg, struct df_status **ret,
+                    struct df_error *err);
+void df_status_stop(struct df_status *s);
+/* One metric line; labels like `partition="3"` or "" . help and type are written once a name. */
+void df_metric(struct df_buf *b, const char *name, const char *labels, double value);
+
+/* ---- worker threads that own partitions (K11, K12) ---- */
+
+struct df_worker_task {
+        const char *name;             /* "events/3": in logs and metrics; copied */
+        struct df_task_config config; /* what it points to outlives the pool */
+        struct df_session_ports ports;
+        /* Called by the worker before df_session_open, after a failure too: opens a fresh ckpt in
+         * ports.ckpt (K7: what a failed owner held is closed). */
+        int (*open_ckpt)(void *arg, struct df_ckpt **ret, struct df_error *err);
+        void *open_arg;
+};
+
+struct df_workers_options {
+        uint32_t threads;
+        int64_t interval_min_ms; /* K12: 0 = 500 */
+        int64_t interval_max_ms; /* 0 = 10,000 */
+        int64_t idle_commit_ms;  /* 0 = 30,000 */
+        size_t poll_records;     /* records a step; 0 = 512 */
+};
+
+/* One task, as the outside sees it. Thread: any, under the pool's lock. */
+struct df_worker_view {
+        const char *name;
+        struct df_source source;
+        bool running;            /* taken over and processing */
+        int refused;             /* enum df_err when refused (K11), else 0 */
+        const char *refusal;     /* its text, or "" */
+        uint64_t k, position, lag_records, epoch;
+        int64_t watermark_ms, committed_ms; /* wall time of the last commit; 0 = none */
+        int64_t commit_median_ms;
+        uint64_t restarts, commits, records;
+};
+
+struct df_workers;
+int df_workers_create(const struct df_workers_options *options, struct df_workers **ret,
+                      struct df_error *err);
+/* Give a task to the worker with the fewest. Also while they run (an import begins). */
+int df_workers_add(struct df_workers *w, const struct df_worker_task *task, struct df_error *err);
+/* Drain: every task commits what it has processed, then the threads end. */
+void df_workers_stop(struct df_workers *w);
+void df_workers_each(struct df_workers *w,
+                     void (*fn)(void *arg, const struct df_worker_view *view), void *arg);
+/* Prometheus lines: lag, watermark, checkpoint age, refused, restarts. */
+void df_workers_render(struct df_workers *w, struct df_buf *b);
+void df_workers_destroy(struct df_workers *w);
+
+/* ---- progress of long commands ---- */
+/* A bar on a terminal, a plain line every few seconds otherwise; silent when quiet. */
+struct df_progress {
+        const char *what;
+        const char *unit;
+        uint64_t all; /* 0 = unknown */
+        int64_t started_ms, shown_ms;
+        bool tty, quiet, shown;
+};
+void df_progress_start(struct df_progress *p, const char *what, const char *unit, uint64_t all,
+                       bool quiet);
+void df_progress_show(struct df_progress *p, uint64_t done); /* cheap; draws at most 5 a second */
+void df_progress_end(struct df_progress *p, uint64_t done);
+
+#endif

@@ -1,0 +1,156 @@
+/* store.h - the state store port: an ordered key-value store of one task, and its checkpoints.
+ *
+ * A task reads committed state synchronously (get, scan) and collects writes in one batch that
+ * commit applies atomically, without a write-ahead log: what counts is the checkpoint, never the
+ * live directory. Reads do not see the open batch.
+ *
+ * Thread: one at a time (the task's worker). Deterministic: scan is in byte order of keys.
+ * Ownership: keys and values given are copied; a value returned is valid until the next call.
+ * Errors: DF_EIO and DF_ENOSPC make the store unusable: close it and take over again (K7).
+ *         DF_ECORRUPT: a block failed its checksum.
+ * Limits: DF_STORE_KEY_MAX bytes a key, not empty; DF_STORE_VALUE_MAX a value. A put beyond them
+ *         makes the next commit write nothing and return DF_ELIMIT.
+ */
+#ifndef DF_STORE_H
+#define DF_STORE_H
+
+#include <stdbool.h>
+
+#include "df/bytes.h"
+#include "df/hash.h"
+
+#define DF_STORE_KEY_MAX 1024
+#define DF_STORE_VALUE_MAX (4u << 20)
+
+struct df_store;
+
+struct df_store_ops {
+        /* *ret_found false when absent. */
+        int (*get)(struct df_store *s, struct df_bytes key, struct df_bytes *ret_value,
+                   bool *ret_found, struct df_error *err);
+        /* Call fn for each key with the prefix, ascending; fn returning 1 stops early, negative
+         * fails. fn may write to the batch, not commit. */
+        int (*scan)(struct df_store *s, struct df_bytes prefix,
+                    int (*fn)(void *arg, struct df_bytes key, struct df_bytes value,
+                              struct df_error *err),
+                    void *arg, struct df_error *err);
+        void (*put)(struct df_store *s, struct df_bytes key, struct df_bytes value);
+        void (*del)(struct df_store *s, struct df_bytes key);
+        /* Delete [from, to) and give its disk space back soon (expiry of whole buckets). */
+        void (*del_range)(struct df_store *s, struct df_bytes from, struct df_bytes to);
+        int (*commit)(struct df_store *s, struct df_error *err); /* K1: the whole batch or nothing */
+        void (*rollback)(struct df_store *s);                    /* drop the open batch */
+};
+
+struct df_store {
+        const struct df_store_ops *ops;
+};
+
+static inline int df_store_get(struct df_store *s, struct df_bytes key, struct df_bytes *ret_value,
+                               bool *ret_found, struct df_error *err)
+{
+        return s->ops->get(s, key, ret_value, ret_found, err);
+}
+static inline int df_store_scan(struct df_store *s, struct df_bytes prefix,
+                                int (*fn)(void *, struct df_bytes, struct df_bytes,
+                                          struct df_error *),
+                                void *arg, struct df_error *err)
+{
+        return s->ops->scan(s, prefix, fn, arg, err);
+}
+static inline void df_store_put(struct df_store *s, struct df_bytes key, struct df_bytes value)
+{
+        s->ops->put(s, key, value);
+}
+static inline void df_store_del(struct df_store *s, struct df_bytes key)
+{
+        s->ops->del(s, key);
+}
+static inline void df_store_del_range(struct df_store *s, struct df_bytes from, struct df_bytes to)
+{
+        s->ops->del_range(s, from, to);
+}
+static inline int df_store_commit(struct df_store *s, struct df_error *err)
+{
+        return s->ops->commit(s, err);
+}
+static inline void df_store_rollback(struct df_store *s)
+{
+        s->ops->rollback(s);
+}
+
+/* ---- checkpoints of a store: the state directory of one task (K2, K4, K7, K8) ----
+ *
+ *   DIR/LOCK                          flock of the owner
+ *   DIR/EPOCH                         count of takeovers (fsynced)
+ *   DIR/CURRENT                       "<checkpoint name> <sha256 of its manifest>\n"
+ *   DIR/ck-<k>-<epoch>-<random>/      a checkpoint: store files and MANIFEST.ck
+ *   DIR/live-<epoch>-<random>/        the open store; never opened again after a crash
+ *
+ * Order of calls: open, takeover, { persist, publish, retire }*, [drop_live, takeover]*, close.
+ */
+struct df_ckpt;
+
+struct df_takeover {
+        struct df_store *store; /* the live store, owned by the ckpt until drop_live or close */
+        uint64_t epoch;         /* grows with every takeover of this directory */
+        bool fresh;             /* there was no checkpoint: the store is empty */
+        uint64_t k;             /* of CURRENT; 0 when fresh */
+        uint8_t digest[32];     /* SHA-256 of CURRENT's manifest */
+};
+
+struct df_ckpt_ops {
+        /* Lock, count the epoch, read and verify CURRENT (every file against its SHA-256), delete
+         * leftovers, open a copy as the live store. DF_EFENCED: another process owns the
+         * directory. DF_ECORRUPT: names the file, and `adtally recover`. */
+        int (*takeover)(struct df_ckpt *c, struct df_takeover *ret, struct df_error *err);
+        /* Checkpoint the committed store as candidate k; durable when it returns (files, manifest,
+         * parent directory). note is kept in the manifest (the task's outputs, K4). */
+        int (*persist)(struct df_ckpt *c, uint64_t k, struct df_bytes note, struct df_error *err);
+        /* CURRENT names candidate k; durable when it returns. */
+        int (*publish)(struct df_ckpt *c, uint64_t k, struct df_error *err);
+        /* The note of CURRENT's manifest; valid until the next call. */
+        int (*note)(struct df_ckpt *c, struct df_bytes *ret, struct df_error *err);
+        /* Delete checkpoints older than CURRENT's parent (K7). */
+        int (*retire)(struct df_ckpt *c, struct df_error *err);
+        /* Close and delete the live store of this owner, after any doubt (K7). */
+        void (*drop_live)(struct df_ckpt *c);
+        void (*close)(struct df_ckpt *c);
+};
+
+struct df_ckpt {
+        const struct df_ckpt_ops *ops;
+};
+
+static inline int df_ckpt_takeover(struct df_ckpt *c, struct df_takeover *ret, struct df_error *err)
+{
+        return c->ops->takeover(c, ret, err);
+}
+static inline int df_ckpt_persist(struct df_ckpt *c, uint64_t k, struct df_bytes note,
+                                  struct df_error *err)
+{
+        return c->ops->persist(c, k, note, err);
+}
+static inline int df_ckpt_publish(struct df_ckpt *c, uint64_t k, struct df_error *err)
+{
+        return c->ops->publish(c, k, err);
+}
+static inline int df_ckpt_note(struct df_ckpt *c, struct df_bytes *ret, struct df_error *err)
+{
+        return c->ops->note(c, ret, err);
+}
+static inline int df_ckpt_retire(struct df_ckpt *c, struct df_error *err)
+{
+        return c->ops->retire(c, err);
+}
+static inline void df_ckpt_drop_live(struct df_ckpt *c)
+{
+        c->ops->drop_live(c);
+}
+static inline void df_ckpt_close(struct df_ckpt *c)
+{
+        if (c)
+                c->ops->close(c);
+}
+
+#endif

@@ -1,0 +1,58 @@
+/* run_private.h - the worker pool's insides: one slot a task, one thread for several slots. */
+#ifndef DFI_RUN_PRIVATE_H
+#define DFI_RUN_PRIVATE_H
+
+#include <pthread.h>
+
+#include "df/run.h"
+
+#define DFI_MEDIAN_OF 8 /* K12 */
+#define DFI_TASK_NAME_MAX 96
+
+enum dfi_slot_state {
+        DFI_CLOSED,  /* to be taken over at retry_ms */
+        DFI_OPEN,    /* processing */
+        DFI_REFUSED, /* K11: a person must look; the others run */
+        DFI_ENDED,   /* drained at stop */
+};
+
+struct dfi_slot {
+        struct df_worker_task task;
+        char name[DFI_TASK_NAME_MAX];
+        enum dfi_slot_state state;
+        struct df_session *session;
+        int64_t retry_ms;
+        uint32_t failures; /* in a row, for the back-off */
+        int64_t next_commit_ms, last_commit_ms;
+        int64_t commit_ms[DFI_MEDIAN_OF]; /* ring of the last commit times */
+        uint64_t commits, records, restarts;
+        struct dfi_slot *next; /* of the same worker */
+
+        /* Under the pool's lock: what the outside sees. */
+        struct df_worker_view view;
+        char refusal[DF_ERROR_TEXT_MAX];
+};
+
+struct dfi_worker {
+        struct df_workers *pool;
+        pthread_t thread;
+        bool started;
+        uint32_t index;
+        size_t slot_count;
+        struct dfi_slot *slots;   /* the thread's own list */
+        struct dfi_slot *arrived; /* under the pool's lock: to be moved to slots */
+};
+
+struct df_workers {
+        struct df_workers_options options;
+        pthread_mutex_t lock;
+        pthread_cond_t wake;
+        bool stop;
+        struct dfi_worker *workers;
+};
+
+/* worker_loop.c: the thread's body; arg is a struct dfi_worker. */
+void *dfi_worker_main(void *arg);
+int64_t dfi_median(const int64_t *ring, uint64_t count);
+
+#endif

@@ -1,0 +1,165 @@
+/* worker.c - the pool: who owns which task, and what the outside sees of them. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "run_private.h"
+
+static void set_default(int64_t *v, int64_t value)
+{
+        if (*v == 0)
+                *v = value;
+}
+
+int df_workers_create(const struct df_workers_options *options, struct df_workers **ret,
+                      struct df_error *err)
+{
+        struct df_workers *p = calloc(1, sizeof(*p));
+
+        if (!p)
+                return df_fail(err, DF_ENOMEM, "workers");
+        p->options = *options;
+        if (p->options.threads == 0)
+                p->options.threads = 1;
+        set_default(&p->options.interval_min_ms, 500);
+        set_default(&p->options.interval_max_ms, 10000);
+        set_default(&p->options.idle_commit_ms, 30000);
+        if (p->options.poll_records == 0)
+                p->options.poll_records = 512;
+        pthread_mutex_init(&p->lock, NULL);
+        pthread_cond_init(&p->wake, NULL);
+        p->workers = calloc(p->options.threads, sizeof(*p->workers));
+        if (!p->workers) {
+                df_workers_destroy(p);
+                return df_fail(err, DF_ENOMEM, "workers");
+        }
+        for (uint32_t i = 0; i < p->options.threads; i++) {
+                struct dfi_worker *w = &p->workers[i];
+
+                w->pool = p;
+                w->index = i;
+                if (pthread_create(&w->thread, NULL, dfi_worker_main, w) != 0) {
+                        df_workers_destroy(p);
+                        return df_fail(err, DF_EAGAIN, "worker thread %u of %u", i + 1,
+                                       p->options.threads);
+                }
+                w->started = true;
+        }
+        *ret = p;
+        return 0;
+}
+
+int df_workers_add(struct df_workers *p, const struct df_worker_task *task, struct df_error *err)
+{
+        struct dfi_slot *s = calloc(1, sizeof(*s));
+        struct dfi_worker *least = &p->workers[0];
+
+        if (!s)
+                return df_fail(err, DF_ENOMEM, "task %s", task->name);
+        s->task = *task;
+        (void)snprintf(s->name, sizeof(s->name), "%s", task->name);
+        s->task.name = s->name;
+        s->view.name = s->name;
+        s->view.refusal = s->refusal;
+        s->view.source = task->config.source;
+        s->view.watermark_ms = DF_TIME_MIN;
+        pthread_mutex_lock(&p->lock);
+        for (uint32_t i = 1; i < p->options.threads; i++)
+                if (p->workers[i].slot_count < least->slot_count)
+                        least = &p->workers[i];
+        least->slot_count++;
+        s->next = least->arrived;
+        least->arrived = s;
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+        return 0;
+}
+
+void df_workers_stop(struct df_workers *p)
+{
+        pthread_mutex_lock(&p->lock);
+        p->stop = true;
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+        for (uint32_t i = 0; p->workers && i < p->options.threads; i++) {
+                if (p->workers[i].started)
+                        (void)pthread_join(p->workers[i].thread, NULL);
+                p->workers[i].started = false;
+        }
+}
+
+static void each_slot(struct dfi_slot *list,
+                      void (*fn)(void *arg, const struct df_worker_view *view), void *arg)
+{
+        for (struct dfi_slot *s = list; s; s = s->next)
+                fn(arg, &s->view);
+}
+
+void df_workers_each(struct df_workers *p,
+                     void (*fn)(void *arg, const struct df_worker_view *view), void *arg)
+{
+        pthread_mutex_lock(&p->lock);
+        for (uint32_t i = 0; i < p->options.threads; i++) {
+                each_slot(p->workers[i].slots, fn, arg);
+                each_slot(p->workers[i].arrived, fn, arg);
+        }
+        pthread_mutex_unlock(&p->lock);
+}
+
+static void render_view(void *arg, const struct df_worker_view *v)
+{
+        struct df_buf *b = arg;
+        char l[256], refused[320];
+        int64_t now = df_wall_ms();
+
+        (void)snprintf(l, sizeof(l), "stream=\"%s\",partition=\"%u\"", v->source.stream,
+                       v->source.partition);
+        df_metric(b, "adtally_task_running", l, v->running);
+        df_metric(b, "adtally_task_lag_records", l, (double)v->lag_records);
+        df_metric(b, "adtally_task_position", l, (double)v->position);
+        df_metric(b, "adtally_task_records_total", l, (double)v->records);
+        df_metric(b, "adtally_task_restarts_total", l, (double)v->restarts);
+        df_metric(b, "adtally_checkpoint_number", l, (double)v->k);
+        df_metric(b, "adtally_checkpoints_total", l, (double)v->commits);
+        df_metric(b, "adtally_checkpoint_median_seconds", l, (double)v->commit_median_ms / 1000);
+        if (v->committed_ms)
+                df_metric(b, "adtally_checkpoint_age_seconds", l,
+                          (double)(now - v->committed_ms) / 1000);
+        if (v->watermark_ms != DF_TIME_MIN && v->watermark_ms != DF_TIME_MAX)
+                df_metric(b, "adtally_watermark_lag_seconds", l,
+                          (double)(now - v->watermark_ms) / 1000);
+        (void)snprintf(refused, sizeof(refused), "%s,code=\"%s\"", l, df_err_code(v->refused));
+        if (v->refused)
+                df_metric(b, "adtally_partition_refused", refused, 1);
+}
+
+void df_workers_render(struct df_workers *p, struct df_buf *b)
+{
+        df_workers_each(p, render_view, b);
+}
+
+static void free_slots(struct dfi_slot *s)
+{
+        while (s) {
+                struct dfi_slot *next = s->next;
+
+                free(s);
+                s = next;
+        }
+}
+
+void df_workers_destroy(struct df_workers *p)
+{
+        if (!p)
+                return;
+        df_workers_stop(p);
+        for (uint32_t i = 0; p->workers && i < p->options.threads; i++) {
+                free_slots(p->workers[i].slots);
+                free_slots(p->workers[i].arrived);
+        }
+        free(p->workers);
+        pthread_mutex_destroy(&p->lock);
+        pthread_cond_destroy(&p->wake);
+        free(p);
+}

@@ -1,0 +1,251 @@
+/* worker_loop.c - what a worker does: take over, poll, commit in time, drain (K7, K11, K12). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "df/trace.h"
+#include "run_private.h"
+
+#define BACKOFF_MIN_MS 100
+#define BACKOFF_MAX_MS 5000
+#define IDLE_SLEEP_MS 3
+#define INTERVAL_FACTOR 10 /* K12: interval = 10 x the median commit time */
+
+static int compare_ms(const void *a, const void *b)
+{
+        int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+        return (x > y) - (x < y);
+}
+
+int64_t dfi_median(const int64_t *ring, uint64_t count)
+{
+        int64_t sorted[DFI_MEDIAN_OF];
+        size_t n = count < DFI_MEDIAN_OF ? (size_t)count : DFI_MEDIAN_OF;
+
+        if (n == 0)
+                return 0;
+        memcpy(sorted, ring, n * sizeof(*sorted));
+        qsort(sorted, n, sizeof(*sorted), compare_ms);
+        return sorted[n / 2];
+}
+
+static int64_t interval_ms(const struct df_workers_options *o, const struct dfi_slot *s)
+{
+        int64_t v = INTERVAL_FACTOR * dfi_median(s->commit_ms, s->commits);
+
+        if (v < o->interval_min_ms)
+                v = o->interval_min_ms;
+        return v > o->interval_max_ms ? o->interval_max_ms : v;
+}
+
+static void close_slot(struct dfi_slot *s)
+{
+        df_session_close(s->session);
+        s->session = NULL;
+        df_ckpt_close(s->task.ports.ckpt);
+        s->task.ports.ckpt = NULL;
+}
+
+static void fail_slot(struct dfi_worker *w, struct dfi_slot *s, const struct df_error *err)
+{
+        int64_t backoff = BACKOFF_MIN_MS << (s->failures < 6 ? s->failures : 6);
+
+        close_slot(s);
+        if (df_err_action(err->code) == DF_STOP && err->code != DF_ECLOSED) {
+                s->state = DFI_REFUSED;
+                df_trace(DF_ERROR, "worker", "task=%s refused code=%s: %s", s->name,
+                         df_err_code(err->code), err->text);
+        } else {
+                s->state = DFI_CLOSED;
+                s->failures++;
+                s->restarts++;
+                if (backoff > BACKOFF_MAX_MS)
+                        backoff = BACKOFF_MAX_MS;
+                s->retry_ms = df_monotonic_ms() + backoff;
+                df_trace(DF_WARN, "worker", "task=%s restarts in %lld ms code=%s: %s", s->name,
+                         (long long)backoff, df_err_code(err->code), err->text);
+        }
+        pthread_mutex_lock(&w->pool->lock);
+        s->view.refused = s->state == DFI_REFUSED ? err->code : 0;
+        (void)snprintf(s->refusal, sizeof(s->refusal), "%s", err->text);
+        pthread_mutex_unlock(&w->pool->lock);
+}
+
+static void publish_view(struct dfi_worker *w, struct dfi_slot *s)
+{
+        struct df_task *t = s->session ? df_session_task(s->session) : NULL;
+        uint64_t lag = s->session ? df_session_lag(s->session) : 0;
+
+        pthread_mutex_lock(&w->pool->lock);
+        s->view.running = s->state == DFI_OPEN;
+        if (t) {
+                s->view.source = *df_task_source(t);
+                s->view.k = df_task_k(t);
+                s->view.position = df_task_position(t);
+                s->view.watermark_ms = df_task_clock(t)->watermark_ms;
+                s->view.epoch = df_session_epoch(s->session);
+                s->view.lag_records = lag;
+        }
+        s->view.commit_median_ms = dfi_median(s->commit_ms, s->commits);
+        s->view.restarts = s->restarts;
+        s->view.commits = s->commits;
+        s->view.records = s->records;
+        pthread_mutex_unlock(&w->pool->lock);
+}
+
+static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
+{
+        const struct df_workers_options *o = &w->pool->options;
+        struct df_error err = {0};
+        int64_t began = df_monotonic_ms(), now;
+        int rc = s->task.open_ckpt(s->task.open_arg, &s->task.ports.ckpt, &err);
+
+        if (rc == 0)
+                rc = df_session_open(&s->task.config, &s->task.ports, &s->session, &err);
+        if (rc < 0) {
+                fail_slot(w, s, &err);
+                publish_view(w, s);
+                return;
+        }
+        now = df_monotonic_ms();
+        s->state = DFI_OPEN;
+        s->last_commit_ms = now;
+        /* Staggered: partitions of a worker do not commit at the same moment (K12). */
+        s->next_commit_ms = now + o->interval_min_ms +
+                            (int64_t)s->task.config.source.partition * 37 % o->interval_min_ms;
+        df_trace(DF_INFO, "worker", "task=%s taken over k=%llu epoch=%llu position=%llu in %lld ms",
+                 s->name, (unsigned long long)df_task_k(df_session_task(s->session)),
+                 (unsigned long long)df_session_epoch(s->session),
+                 (unsigned long long)df_task_position(df_session_task(s->session)),
+                 (long long)(now - began));
+        publish_view(w, s);
+}
+
+static bool commit_due(const struct df_workers_options *o, const struct dfi_slot *s, int64_t now)
+{
+        struct df_task *t = df_session_task(s->session);
+
+        if (df_task_wants_cut(t))
+                return true;
+        if (now < s->next_commit_ms || !df_task_dirty(t))
+                return false;
+        return df_task_has_news(t) || now - s->last_commit_ms >= o->idle_commit_ms;
+}
+
+static int commit_slot(struct dfi_worker *w, struct dfi_slot *s, struct df_error *err)
+{
+        int64_t began = df_monotonic_ms(), ended;
+        int rc = df_session_commit(s->session, err);
+
+        if (rc < 0)
+                return rc;
+        ended = df_monotonic_ms();
+        s->commit_ms[s->commits++ % DFI_MEDIAN_OF] = ended - began;
+        s->last_commit_ms = ended;
+        s->next_commit_ms = began + interval_ms(&w->pool->options, s);
+        if (s->next_commit_ms < ended + 1)
+                s->next_commit_ms = ended + 1;
+        s->failures = 0;
+        pthread_mutex_lock(&w->pool->lock);
+        s->view.committed_ms = df_wall_ms();
+        pthread_mutex_unlock(&w->pool->lock);
+        publish_view(w, s);
+        return 0;
+}
+
+/* One step of one slot; true when it did something. */
+static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
+{
+        const struct df_workers_options *o = &w->pool->options;
+        struct df_error err = {0};
+        size_t processed = 0;
+        int64_t now = df_monotonic_ms();
+        int rc;
+
+        if (s->state == DFI_CLOSED && now >= s->retry_ms)
+                open_slot(w, s);
+        if (s->state != DFI_OPEN)
+                return false;
+        rc = df_session_poll(s->session, o->poll_records, &processed, &err);
+        if (rc == 0) {
+                s->records += processed;
+                if (commit_due(o, s, now)) {
+                        rc = commit_slot(w, s, &err);
+                        processed++;
+                }
+        }
+        if (rc < 0 && (rc != DF_EAGAIN)) {
+                fail_slot(w, s, &err);
+                publish_view(w, s);
+        }
+        return processed > 0;
+}
+
+static void drain_slot(struct dfi_worker *w, struct dfi_slot *s)
+{
+        struct df_error err = {0};
+
+        if (s->state == DFI_OPEN && df_task_dirty(df_session_task(s->session)) &&
+            commit_slot(w, s, &err) < 0)
+                df_trace(DF_WARN, "worker", "task=%s last commit failed, replayed at next start: %s",
+                         s->name, err.text);
+        close_slot(s);
+        if (s->state == DFI_OPEN)
+                s->state = DFI_ENDED;
+        publish_view(w, s);
+}
+
+/* Adopt new tasks; sleep when idle; false when it is time to stop. */
+static bool between_rounds(struct dfi_worker *w, bool idle)
+{
+        struct df_workers *p = w->pool;
+        bool go_on;
+
+        pthread_mutex_lock(&p->lock);
+        if (idle && !p->stop && !w->arrived) {
+                struct timespec until;
+
+                (void)clock_gettime(CLOCK_REALTIME, &until);
+                until.tv_nsec += IDLE_SLEEP_MS * 1000000;
+                if (until.tv_nsec >= 1000000000) {
+                        until.tv_sec++;
+                        until.tv_nsec -= 1000000000;
+                }
+                (void)pthread_cond_timedwait(&p->wake, &p->lock, &until);
+        }
+        while (w->arrived) {
+                struct dfi_slot *s = w->arrived;
+
+                w->arrived = s->next;
+                s->next = w->slots;
+                w->slots = s;
+        }
+        go_on = !p->stop;
+        pthread_mutex_unlock(&p->lock);
+        return go_on;
+}
+
+void *dfi_worker_main(void *arg)
+{
+        struct dfi_worker *w = arg;
+        int64_t viewed_ms = 0;
+        bool busy = false;
+
+        while (between_rounds(w, !busy)) {
+                int64_t now = df_monotonic_ms();
+
+                busy = false;
+                for (struct dfi_slot *s = w->slots; s; s = s->next)
+                        busy |= step_slot(w, s);
+                if (now - viewed_ms >= 500) {
+                        viewed_ms = now;
+                        for (struct dfi_slot *s = w->slots; s; s = s->next)
+                                publish_view(w, s);
+                }
+        }
+        for (struct dfi_slot *s = w->slots; s; s = s->next)
+                drain_slot(w, s);
+        return NULL;
+}

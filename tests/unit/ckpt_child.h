@@ -1,0 +1,217 @@
+/* ckpt_child.h - the other process of test_ckpt: it works on a state directory and dies, or fails,
+ * at its n-th call that changes the file system. The calls are taken over by name, so those of
+ * RocksDB count too. */
+#ifndef CKPT_CHILD_H
+#define CKPT_CHILD_H
+
+#include "state_test.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+extern char **environ;
+
+static const struct df_rocksdb_options small = {.write_buffer_bytes = 64 << 10,
+                                                .block_cache_bytes = 1 << 20};
+
+/* ---- faults ---- */
+
+static long fault_at;   /* 0 = none */
+static int fault_errno; /* 0 = kill -9 before the call */
+static long fault_calls;
+
+static bool fault(void)
+{
+        long n = __atomic_add_fetch(&fault_calls, 1, __ATOMIC_SEQ_CST);
+
+        if (fault_at == 0 || n != fault_at)
+                return false;
+        if (fault_errno == 0) {
+                (void)kill(getpid(), SIGKILL);
+                (void)pause();
+        }
+        errno = fault_errno;
+        return true;
+}
+
+int rename(const char *from, const char *to)
+{
+        return fault() ? -1 : (int)syscall(SYS_rename, from, to);
+}
+int fsync(int fd)
+{
+        return fault() ? -1 : (int)syscall(SYS_fsync, fd);
+}
+int fdatasync(int fd)
+{
+        return fault() ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+int link(const char *from, const char *to)
+{
+        return fault() ? -1 : (int)syscall(SYS_link, from, to);
+}
+int mkdir(const char *path, mode_t mode)
+{
+        return fault() ? -1 : (int)syscall(SYS_mkdir, path, mode);
+}
+int unlink(const char *path)
+{
+        /* Removal is retried by nobody who would notice; it is a place to die at. */
+        return fault_errno == 0 && fault() ? -1 : (int)syscall(SYS_unlink, path);
+}
+int rmdir(const char *path)
+{
+        return fault_errno == 0 && fault() ? -1 : (int)syscall(SYS_rmdir, path);
+}
+
+/* ---- the work: checkpoint k holds data-1 .. data-k, "k" and "hot" ---- */
+
+static void put_k(struct df_store *s, uint64_t k)
+{
+        char key[32];
+        uint8_t value[3000];
+        int n = snprintf(key, sizeof(key), "data-%06" PRIu64, k);
+
+        make_value(k, sizeof(value), value);
+        df_store_put(s, df_bytes(key, (size_t)n), df_bytes(value, sizeof(value)));
+        df_store_put(s, df_bytes_str("hot"), df_bytes(value, 100));
+        df_store_put(s, df_bytes_str("k"), df_bytes(&k, sizeof(k)));
+}
+
+static struct df_bytes note_of(uint64_t k, char ret[32])
+{
+        return df_bytes(ret, (size_t)snprintf(ret, 32, "note \n%" PRIu64, k));
+}
+
+static int do_k(struct df_ckpt *c, struct df_store *s, uint64_t k, struct df_error *err)
+{
+        char note[32];
+        int r;
+
+        put_k(s, k);
+        if ((r = df_store_commit(s, err)) || (r = df_ckpt_persist(c, k, note_of(k, note), err)) ||
+            (r = df_ckpt_publish(c, k, err)))
+                return r;
+        return 0;
+}
+
+static int check_data(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+{
+        uint64_t *n = arg;
+        char want[32];
+
+        (*n)++;
+        (void)snprintf(want, sizeof(want), "data-%06" PRIu64, *n);
+        if (!df_bytes_eq(key, df_bytes_str(want)) || !value_is(value, *n, 3000))
+                return df_fail(err, DF_EPARSE, "%s is wrong", want);
+        return 0;
+}
+
+/* The store holds exactly checkpoint k: an independent recount. */
+static int check_state(struct df_ckpt *c, struct df_store *s, uint64_t k, struct df_error *err)
+{
+        struct df_bytes v = {0}, note;
+        uint64_t n = 0, stored = 0;
+        char want[32];
+        bool found = false;
+
+        int r = df_store_scan(s, df_bytes_str("data-"), check_data, &n, err);
+        if (r)
+                return r;
+        if ((r = df_store_get(s, df_bytes_str("k"), &v, &found, err)))
+                return r;
+        if (found && v.len == sizeof(stored))
+                memcpy(&stored, v.data, sizeof(stored));
+        if (n != k || stored != k || found != (k > 0))
+                return df_fail(err, DF_EPARSE, "k %" PRIu64 ": %" PRIu64 " rows, says %" PRIu64, k,
+                               n, stored);
+        if ((r = df_store_get(s, df_bytes_str("lost"), &v, &found, err)))
+                return r;
+        if (found)
+                return df_fail(err, DF_EPARSE, "a write that no checkpoint holds is there");
+        if (k == 0)
+                return 0;
+        if ((r = df_ckpt_note(c, &note, err)))
+                return r;
+        if (!df_bytes_eq(note, note_of(k, want)))
+                return df_fail(err, DF_EPARSE, "the note of %" PRIu64 " is another", k);
+        return 0;
+}
+
+/* Prints "t<k>" after the takeover, "p<k>" after each publish. */
+static int child_work(const char *dir, uint64_t cycles)
+{
+        struct df_ckpt *c = NULL;
+        struct df_takeover t;
+        struct df_error err = {0};
+
+        int r = df_rocksdb_ckpt_open(dir, &small, &c, &err);
+        if (r == 0)
+                r = df_ckpt_takeover(c, &t, &err);
+        if (r == 0)
+                r = check_state(c, t.store, t.k, &err);
+        if (r == 0) {
+                printf("t%" PRIu64 "\n", t.k);
+                (void)fflush(stdout);
+        }
+        for (uint64_t i = 1; r == 0 && i <= cycles; i++) {
+                if ((r = do_k(c, t.store, t.k + i, &err)))
+                        break;
+                printf("p%" PRIu64 "\n", t.k + i);
+                (void)fflush(stdout);
+                r = df_ckpt_retire(c, &err);
+                /* Committed, in no checkpoint: must be gone afterwards. */
+                df_store_put(t.store, df_bytes_str("lost"), df_bytes_str("x"));
+                if (r == 0)
+                        r = df_store_commit(t.store, &err);
+                df_store_del(t.store, df_bytes_str("lost"));
+                if (r == 0 && i < cycles)
+                        r = df_store_commit(t.store, &err);
+        }
+        if (r)
+                (void)fprintf(stderr, "child: %d %s\n", r, err.text);
+        df_ckpt_close(c);
+        return r ? 1 : 0;
+}
+
+/* Run this program again with arguments; ret_k is the last number it printed. */
+static int run_self(const char *mode, const char *dir, long n, uint64_t cycles, uint64_t *ret_k)
+{
+        char self[4096], at[24], count[24], out[4096] = "";
+        posix_spawn_file_actions_t actions;
+        size_t len = 0;
+        int fds[2], status;
+        pid_t pid;
+
+        ssize_t self_len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+        assert_true(self_len > 0);
+        self[self_len] = '\0';
+        (void)snprintf(at, sizeof(at), "%ld", n);
+        (void)snprintf(count, sizeof(count), "%" PRIu64, cycles);
+        char *argv[] = {self, (char *)(uintptr_t)mode, (char *)(uintptr_t)dir, at, count, NULL};
+        assert_int_equal(pipe(fds), 0);
+        (void)posix_spawn_file_actions_init(&actions);
+        (void)posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
+        (void)posix_spawn_file_actions_addclose(&actions, fds[0]);
+        (void)posix_spawn_file_actions_addclose(&actions, fds[1]);
+        assert_int_equal(posix_spawn(&pid, self, &actions, NULL, argv, environ), 0);
+        (void)posix_spawn_file_actions_destroy(&actions);
+        (void)close(fds[1]);
+        for (ssize_t got; (got = read(fds[0], out + len, sizeof(out) - 1 - len)) > 0;)
+                len += (size_t)got;
+        (void)close(fds[0]);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        const char *last = NULL;
+        for (const char *p = out; *p; p++)
+                if (*p == 't' || *p == 'p')
+                        last = p + 1;
+        if (last)
+                *ret_k = strtoull(last, NULL, 10);
+        return status;
+}
+
+#endif
