@@ -7,6 +7,8 @@
 #ifndef AD_QUERY_H
 #define AD_QUERY_H
 
+#include <stdatomic.h>
+
 #include "jobs/api/view.h"
 #include "jobs/common/json.h"
 
@@ -27,7 +29,10 @@ struct ad_fault {
         char field[40]; /* "" = none */
         char message[480];
         bool retryable;
+        bool damaged; /* the view holds damaged data: it should be opened anew */
 };
+/* Not an answer: more than the budget of the context would be read. Ask again without one. */
+#define AD_STATUS_OVER_BUDGET 0
 /* Always -1. field may be NULL. */
 int ad_fault_set(struct ad_fault *f, int status, const char *code, const char *field,
                  const char *fmt, ...) __attribute__((format(printf, 5, 6)));
@@ -72,6 +77,9 @@ struct ad_query_context {
         int64_t now_ms;
         struct df_bytes tenant_id; /* the key's */
         bool any_tenant;           /* may ask for another with `tenant` */
+        uint64_t budget;           /* cells read, rows and windows, beyond which it is given up; 0 = none */
+        /* Monotonic: a query that still reads then ends with 503. NULL = never. Borrowed. */
+        const atomic_int_least64_t *cancel_ms;
 };
 
 /* 0, or -1 with *fault. When ret->cursor is set, only csv, limit, tenant_id and identity are. */
@@ -99,9 +107,10 @@ struct ad_result {
         enum ad_window window;
         const struct ad_zone *zone;
         const char *tz_version; /* borrowed from zones */
-        int64_t from_ms, to_ms, watermark_ms;
+        int64_t from_ms, to_ms, watermark_ms, as_of_ms; /* as_of: of the newest commit; 0 = none */
         uint8_t group_by[AD_DIM_COUNT];
         uint32_t group_count;
+        struct ad_filter filters[AD_DIM_COUNT];
         double completeness;
         const uint32_t *missing;
         size_t missing_count;

@@ -8,7 +8,7 @@
 struct found {
         bool rows, others; /* of the tenant, of other tenants */
         uint32_t first, last;
-        uint64_t late, quarantined, conflicts;
+        uint64_t late, quarantined;
 };
 
 static bool is_void(const struct ad_status *s, uint32_t source)
@@ -32,17 +32,10 @@ static void look(const struct ad_status *s, struct df_bytes tenant, struct found
                 ret->first = p->first_minute < ret->first ? p->first_minute : ret->first;
                 ret->last = p->last_minute > ret->last ? p->last_minute : ret->last;
         }
-        for (size_t i = 0; i < s->source_count; i++)
-                for (unsigned o = 0; o < AD_OUTCOME_MAX; o++) {
-                        enum ad_outcome_class cls = ad_reason_info(o)->cls;
-
-                        if (o == 0)
-                                continue;
-                        if (cls == AD_CLASS_LATE)
-                                ret->late += s->sources[i].outcomes[o];
-                        if (cls == AD_CLASS_QUARANTINED)
-                                ret->quarantined += s->sources[i].outcomes[o];
-                }
+        for (size_t i = 0; i < s->source_count; i++) {
+                ret->late += ad_source_class(&s->sources[i], AD_CLASS_LATE);
+                ret->quarantined += ad_source_class(&s->sources[i], AD_CLASS_QUARANTINED);
+        }
 }
 
 static bool has_filter(const struct ad_query *q)
@@ -88,7 +81,7 @@ void adi_hint(const struct ad_query_context *c, const struct ad_query *q,
                 r->hint_code = "other_tenant";
                 (void)snprintf(text, sizeof(text),
                                "Nothing was counted for this tenant, but for others: ask with "
-                               "tenant=NAME (/sources lists them).%s",
+                               "tenant=NAME.%s",
                                aside);
         } else if (x.late || x.quarantined) {
                 r->hint_code = x.quarantined > x.late ? "quarantined" : "late";

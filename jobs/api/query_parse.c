@@ -24,8 +24,10 @@ int ad_fault_error(struct ad_fault *f, const struct df_error *err)
 {
         bool passing = err->code == DF_ENOMEM || err->code == DF_EAGAIN || err->code == DF_EIO;
 
-        return ad_fault_set(f, passing ? 503 : 500, passing ? "unavailable" : "internal_error", NULL,
-                            "%s", err->text);
+        (void)ad_fault_set(f, passing ? 503 : 500, passing ? "unavailable" : "internal_error", NULL,
+                           "%s", err->text);
+        f->damaged = err->code == DF_ECORRUPT;
+        return -1;
 }
 
 enum { P_FROM, P_TO, P_WINDOW, P_TZ, P_GROUP_BY, P_ORDER_BY, P_FILL, P_VIEW, P_AS_OF, P_FORMAT,
@@ -65,6 +67,43 @@ static int dim_by_name(struct df_bytes name)
         return -1;
 }
 
+/* Edit distance, for suggestions; a is cut to 40 bytes. */
+static size_t distance(struct df_bytes a, const char *b)
+{
+        size_t n = a.len < 40 ? a.len : 40, row[48], m = strlen(b);
+
+        df_check(m < 48);
+        for (size_t k = 0; k <= m; k++)
+                row[k] = k;
+        for (size_t i = 1; i <= n; i++) {
+                size_t left_up = row[0];
+
+                row[0] = i;
+                for (size_t k = 1; k <= m; k++) {
+                        size_t up = row[k], best = left_up + (a.data[i - 1] != (uint8_t)b[k - 1]);
+
+                        best = up + 1 < best ? up + 1 : best;
+                        row[k] = row[k - 1] + 1 < best ? row[k - 1] + 1 : best;
+                        left_up = up;
+                }
+        }
+        return row[m];
+}
+
+/* The known name that is most like it. */
+static const char *nearest(struct df_bytes name, bool dims_only)
+{
+        const char *best = ad_dim_names[0];
+
+        for (int d = 1; d < AD_DIM_COUNT; d++)
+                if (distance(name, ad_dim_names[d]) < distance(name, best))
+                        best = ad_dim_names[d];
+        for (int p = 0; p < P_COUNT && !dims_only; p++)
+                if (distance(name, names[p]) < distance(name, best))
+                        best = names[p];
+        return best;
+}
+
 static int collect(const struct ad_param *params, size_t count, struct given *g,
                    struct ad_fault *f)
 {
@@ -80,10 +119,11 @@ static int collect(const struct ad_param *params, size_t count, struct given *g,
                 if (p == P_COUNT && d < 0)
                         return ad_fault_set(f, 400, "unknown_parameter",
                                             shown(params[i].name, text),
-                                            "there is no parameter %s; known are from, to, window, "
-                                            "tz, group_by, order_by, fill, view, format, limit, "
-                                            "cursor, tenant and the dimensions",
-                                            text);
+                                            "there is no parameter %s; the nearest is %s; known "
+                                            "are from, to, window, tz, group_by, order_by, fill, "
+                                            "view, as_of, format, limit, cursor, tenant and the "
+                                            "dimensions",
+                                            text, nearest(params[i].name, false));
                 v = p < P_COUNT ? &g->v[p] : &g->dims[d];
                 has = p < P_COUNT ? &g->has[p] : &g->has_dim[d];
                 if (*has)
@@ -189,7 +229,7 @@ static int parse_view(const struct given *g, struct ad_fault *f)
                                     "view is realtime, billing or both");
         if (i > 0)
                 return ad_fault_set(f, 400, "view_not_available", "view",
-                                    "billing rows come with the reconcile job; only "
+                                    "no reconcile run exists, so there are no billing rows; "
                                     "view=realtime is served");
         if (g->has[P_AS_OF])
                 return ad_fault_set(f, 400, "as_of_not_kept", "as_of",
@@ -278,10 +318,10 @@ static int parse_group_by(const struct given *g, struct ad_query *q, struct ad_f
 
                 if (d < 0)
                         return ad_fault_set(f, 400, "unknown_dimension", "group_by",
-                                            "there is no dimension %s; known are advertiser_id, "
-                                            "campaign_id, ad_id, publisher_id, placement_id, "
-                                            "country, device, or none",
-                                            shown(v, text));
+                                            "there is no dimension %s; the nearest is %s; known "
+                                            "are advertiser_id, campaign_id, ad_id, publisher_id, "
+                                            "placement_id, country, device, or none",
+                                            shown(v, text), nearest(v, true));
                 if (!taken[d])
                         q->group_by[q->group_count++] = (uint8_t)d;
                 taken[d] = true;
@@ -303,7 +343,7 @@ static void list_dims(uint32_t mask, char *ret, size_t size)
 /* The smallest kept grouping that contains every dimension asked for. */
 static int choose_grouping(const struct ad_groupings *all, struct ad_query *q, struct ad_fault *f)
 {
-        uint32_t want = 0, best = UINT32_MAX, nearest = 0, nearest_mask = 0, nearest_hits = 0;
+        uint32_t want = 0, best = UINT32_MAX, nearest_mask = 0, nearest_hits = 0;
         char wanted[160], kept[160];
 
         for (int d = 0; d < AD_DIM_COUNT; d++)
@@ -320,12 +360,10 @@ static int choose_grouping(const struct ad_groupings *all, struct ad_query *q, s
                         best = i;
                 hits = (uint32_t)__builtin_popcount(mask & want);
                 if (i == 0 || hits > nearest_hits) {
-                        nearest = i;
                         nearest_hits = hits;
                         nearest_mask = mask;
                 }
         }
-        (void)nearest;
         if (best != UINT32_MAX) {
                 q->grouping = best;
                 return 0;

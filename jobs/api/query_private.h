@@ -30,8 +30,11 @@ struct adi_scan {
         struct df_kv_snapshot *snapshot;
         struct ad_map groups; /* window u32be, dims, currency -> struct ad_cell */
         bool *partial;        /* of each window */
+        uint64_t cells;       /* read so far */
 };
 int adi_scan(struct adi_scan *s, struct ad_fault *fault);
+
+int adi_over_budget(struct ad_fault *f); /* -1 */
 
 /* query_hint.c */
 void adi_hint(const struct ad_query_context *c, const struct ad_query *q,

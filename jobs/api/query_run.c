@@ -114,7 +114,7 @@ static int cmp_group(const void *pa, const void *pb, void *arg)
 }
 
 /* fill=zero: each window gets a row of every group that the answer has anywhere. */
-static int fill(struct ad_result *r, const struct ad_query *q, struct ad_fault *f)
+static int fill(struct ad_result *r, const struct ad_query *q, uint64_t budget, struct ad_fault *f)
 {
         size_t groups = 0, n = r->row_count, all, at = 0;
         struct order o = {q};
@@ -129,6 +129,8 @@ static int fill(struct ad_result *r, const struct ad_query *q, struct ad_fault *
                 if (groups == 0 || by_group(&distinct[groups - 1], &distinct[i], q->group_count))
                         distinct[groups++] = distinct[i];
         all = groups * r->window_count;
+        if (budget && all > budget)
+                return adi_over_budget(f);
         if (all > AD_QUERY_ROWS_MAX)
                 return ad_fault_set(f, 400, "range_too_large", "fill",
                                     "fill=zero would give more than %d rows", AD_QUERY_ROWS_MAX);
@@ -211,7 +213,9 @@ static int describe(struct ad_result *r, const struct ad_query *q, const struct 
                 return no_memory(f);
         n = ad_status_live(s, q->tenant_id, q->from_ms, q->to_ms, live);
         r->watermark_ms = ad_live_watermark(live, n);
-        r->completeness = ad_live_completeness(live, n, r->bounds, r->window_count);
+        r->completeness = ad_live_completeness(live, n, r->bounds, r->window_count) *
+                          (1 - ad_status_late_share(s));
+        r->as_of_ms = s->committed_ms;
         for (size_t i = 0; i < r->window_count; i++)
                 final[i] = ad_live_final(live, n, r->bounds[i], r->bounds[i + 1]);
         r->final = final;
@@ -221,7 +225,8 @@ static int describe(struct ad_result *r, const struct ad_query *q, const struct 
         return 0;
 }
 
-static int sort_and_fill(struct ad_result *r, const struct ad_query *q, struct ad_fault *f)
+static int sort_and_fill(struct ad_result *r, const struct ad_query *q, uint64_t budget,
+                         struct ad_fault *f)
 {
         struct ad_query canonical = *q;
         struct order o = {q->fill_zero ? &canonical : q};
@@ -231,7 +236,7 @@ static int sort_and_fill(struct ad_result *r, const struct ad_query *q, struct a
         qsort_r(r->rows, r->row_count, sizeof(*r->rows), by_order, &o);
         if (!q->fill_zero)
                 return 0;
-        if (fill(r, q, f) < 0)
+        if (fill(r, q, budget, f) < 0)
                 return -1;
         o.q = q;
         qsort_r(r->rows, r->row_count, sizeof(*r->rows), by_order, &o);
@@ -247,6 +252,8 @@ static int run(const struct ad_query_context *c, const struct ad_query *q,
 
         if (rc < 0)
                 return rc;
+        if (c->budget && plan.window_count > c->budget)
+                return adi_over_budget(f);
         r->bounds = plan.bounds;
         r->window_count = plan.window_count;
         scan.partial = df_arena_zalloc(&r->arena, plan.window_count + 1);
@@ -260,12 +267,30 @@ static int run(const struct ad_query_context *c, const struct ad_query *q,
         if (rc == 0)
                 rc = add_totals(r, f);
         if (rc == 0)
-                rc = sort_and_fill(r, q, f);
+                rc = sort_and_fill(r, q, c->budget, f);
         if (rc == 0)
                 rc = describe(r, q, status, f);
         if (rc == 0 && r->row_count == 0)
                 adi_hint(c, q, status, r);
         return rc;
+}
+
+/* Whose numbers these are, for the answer to say. */
+static int keep_scope(struct ad_result *r, const struct ad_query *q, struct ad_fault *f)
+{
+        r->tenant_id = df_arena_copy(&r->arena, q->tenant_id);
+        if (!r->tenant_id.data && q->tenant_id.len)
+                return no_memory(f);
+        for (int d = 0; d < AD_DIM_COUNT; d++)
+                for (size_t i = 0; i < q->filters[d].count; i++) {
+                        struct df_bytes v = q->filters[d].values[i];
+                        struct df_bytes copy = df_arena_copy(&r->arena, v);
+
+                        if (!copy.data && v.len)
+                                return no_memory(f);
+                        r->filters[d].values[r->filters[d].count++] = copy;
+                }
+        return 0;
 }
 
 int ad_query_run(const struct ad_query_context *c, const struct ad_query *q, struct ad_result **ret,
@@ -286,9 +311,10 @@ int ad_query_run(const struct ad_query_context *c, const struct ad_query *q, str
         memcpy(r->group_by, q->group_by, sizeof(r->group_by));
         r->group_count = q->group_count;
         r->identity = q->identity;
-        r->tenant_id = df_arena_copy(&r->arena, q->tenant_id);
         status = ad_view_status(c->view);
-        rc = run(c, q, status, r, f);
+        rc = keep_scope(r, q, f);
+        if (rc == 0)
+                rc = run(c, q, status, r, f);
         ad_status_release(status);
         if (rc < 0) {
                 ad_result_destroy(r);

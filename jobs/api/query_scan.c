@@ -1,7 +1,10 @@
 /* query_scan.c - reads the cells of a plan and adds them up by window, group and currency. */
+#include "df/run.h"
 #include "jobs/api/query_private.h"
 
 #define RANGES_MAX 20000 /* single reads; beyond that everything is read and filtered */
+#define RANGE_COST 8     /* cells that opening a range is worth, in a budget */
+#define CANCEL_EVERY 4096
 
 struct scan { /* of one segment */
         struct adi_scan *s;
@@ -11,9 +14,25 @@ struct scan { /* of one segment */
         uint32_t pos[AD_DIM_COUNT]; /* of group_by[i] in the grouping's order */
         uint32_t *index;        /* of windows of the segment, or NULL: all are window 0 */
         struct df_buf key, from, to;
-        uint64_t *cells;        /* read so far, of the whole answer */
-        bool too_many;
+        bool too_many, over_budget, cancelled, expired;
 };
+
+/* Counts work; true when the scan should end. */
+static bool spent(struct scan *x, uint64_t cost)
+{
+        struct adi_scan *s = x->s;
+        uint64_t before = s->cells;
+
+        s->cells += cost;
+        if (s->c->budget && s->cells > s->c->budget)
+                x->over_budget = true;
+        if (s->cells > AD_QUERY_CELLS_MAX)
+                x->too_many = true;
+        if (s->c->cancel_ms && s->cells / CANCEL_EVERY != before / CANCEL_EVERY &&
+            df_monotonic_ms() >= atomic_load(s->c->cancel_ms))
+                x->cancelled = true;
+        return x->over_budget || x->too_many || x->cancelled;
+}
 
 static bool passes(const struct scan *x, const struct ad_cell_key *k)
 {
@@ -38,10 +57,8 @@ static int on_cell(void *arg, struct df_bytes key, struct df_bytes value, struct
         struct ad_cell cell, *sum;
         bool fresh;
 
-        if (++*x->cells > AD_QUERY_CELLS_MAX) {
-                x->too_many = true;
+        if (spent(x, 1))
                 return 1;
-        }
         if (!ad_key_cell_decode(key, x->skip, x->g, &k) || !ad_cell_decode(value, &cell))
                 return df_fail(err, DF_ECORRUPT, "the view holds a damaged cell");
         if (k.window < x->segment->from || k.window >= x->segment->to || !passes(x, &k))
@@ -69,6 +86,8 @@ static int read_range(struct scan *x, int (*fn)(void *, struct df_bytes, struct 
 {
         int rc = df_buf_check(&x->from, err);
 
+        if (rc == 0 && spent(x, RANGE_COST))
+                return 0;
         if (rc == 0)
                 rc = df_buf_check(&x->to, err);
         if (rc == 0)
@@ -95,11 +114,13 @@ static int read_leads(struct scan *x, const struct ad_filter *f, struct df_error
         const struct ad_query *q = x->s->q;
         int rc = 0;
 
-        for (uint32_t at = x->segment->from; rc == 0 && !x->too_many && at < x->segment->to;) {
+        for (uint32_t at = x->segment->from; rc == 0 && at < x->segment->to;) {
                 uint32_t end = (ad_bucket(at) + 1) << AD_BUCKET_BITS;
 
                 end = end > x->segment->to || end < at ? x->segment->to : end;
                 for (size_t i = 0; rc == 0 && i < f->count; i++) {
+                        if (x->too_many || x->over_budget || x->cancelled)
+                                return 0;
                         df_buf_clear(&x->from);
                         df_buf_clear(&x->to);
                         ad_key_lead(&x->from, x->segment->level, q->tenant_id, q->grouping, at,
@@ -118,12 +139,14 @@ static int read_leads(struct scan *x, const struct ad_filter *f, struct df_error
 
 static int on_bucket(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
 {
-        bool *expired = &((struct scan *)arg)->too_many;
+        struct scan *x = arg;
         struct df_reader r = df_reader(value);
 
+        if (spent(x, 1))
+                return 1;
         (void)df_get_u64be(&r);
-        *expired = df_get_u8(&r) != 0;
-        return *expired;
+        x->expired = df_get_u8(&r) != 0;
+        return x->expired;
 }
 
 static int on_other(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
@@ -132,6 +155,8 @@ static int on_other(void *arg, struct df_bytes key, struct df_bytes value, struc
         struct df_reader r = df_reader(key);
         uint32_t window;
 
+        if (spent(x, 1))
+                return 1;
         (void)df_get_bytes(&r, x->skip + 4);
         window = df_get_u32be(&r);
         if (!r.bad && window >= x->segment->from && window < x->segment->to)
@@ -146,7 +171,7 @@ static int map_windows(struct scan *x, struct df_error *err)
         const struct ad_zone *account = ad_view_settings(x->s->c->view)->account_zone;
         uint32_t n = x->segment->to - x->segment->from, w = 0;
 
-        if (p->window_count == 1)
+        if (p->window_count == 1 || spent(x, n / 16))
                 return 0;
         x->index = df_arena_alloc(x->s->groups.arena, (size_t)n * sizeof(*x->index));
         if (!x->index)
@@ -191,17 +216,35 @@ static int check_expired(struct scan *x, struct ad_fault *f)
         whole_range(x, 'b');
         if (read_range(x, on_bucket, &err) < 0)
                 return ad_fault_error(f, &err);
-        if (!x->too_many)
+        if (!x->expired)
                 return 0;
         return ad_fault_set(f, 400, "rows_expired", "from",
                             "%s rows in this range are no longer kept; larger windows may still be",
                             levels[x->segment->level]);
 }
 
-static int scan_segment(struct adi_scan *s, const struct adi_segment *segment, uint64_t *cells,
-                        struct ad_fault *f)
+static int why_ended(const struct scan *x, struct ad_fault *f)
 {
-        struct scan x = {.s = s, .segment = segment, .cells = cells};
+        if (x->over_budget)
+                return adi_over_budget(f);
+        if (x->cancelled)
+                return ad_fault_set(f, 503, "unavailable", NULL, "the server stops: ask again");
+        if (x->too_many)
+                return ad_fault_set(f, 400, "range_too_large", "from",
+                                    "more than %d rows, or %d cells to read: ask for a shorter "
+                                    "range, fewer dimensions or a filter",
+                                    AD_QUERY_ROWS_MAX, AD_QUERY_CELLS_MAX);
+        return 0;
+}
+
+int adi_over_budget(struct ad_fault *f)
+{
+        return ad_fault_set(f, AD_STATUS_OVER_BUDGET, "over_budget", NULL, "a long query");
+}
+
+static int scan_segment(struct adi_scan *s, const struct adi_segment *segment, struct ad_fault *f)
+{
+        struct scan x = {.s = s, .segment = segment};
         struct df_error err = {0};
         int rc;
 
@@ -212,13 +255,10 @@ static int scan_segment(struct adi_scan *s, const struct adi_segment *segment, u
         ad_key_bucket(&x.key, 'c', segment->level, s->q->tenant_id, s->q->grouping, 0);
         x.skip = x.key.len - 4;
         rc = check_expired(&x, f);
-        if (rc == 0 && read_segment(&x, &err) < 0)
+        if (rc == 0 && !x.over_budget && !x.cancelled && read_segment(&x, &err) < 0)
                 rc = ad_fault_error(f, &err);
-        if (rc == 0 && x.too_many)
-                rc = ad_fault_set(f, 400, "range_too_large", "from",
-                                  "more than %d rows, or %d cells to read: ask for a shorter range, "
-                                  "fewer dimensions or a filter",
-                                  AD_QUERY_ROWS_MAX, AD_QUERY_CELLS_MAX);
+        if (rc == 0)
+                rc = why_ended(&x, f);
         df_buf_release(&x.key);
         df_buf_release(&x.from);
         df_buf_release(&x.to);
@@ -227,10 +267,8 @@ static int scan_segment(struct adi_scan *s, const struct adi_segment *segment, u
 
 int adi_scan(struct adi_scan *s, struct ad_fault *f)
 {
-        uint64_t cells = 0;
-
         for (size_t i = 0; i < s->plan->segment_count; i++)
-                if (scan_segment(s, &s->plan->segments[i], &cells, f) < 0)
+                if (scan_segment(s, &s->plan->segments[i], f) < 0)
                         return -1;
         return 0;
 }

@@ -76,6 +76,29 @@ static void put_rows(struct ad_json *j, const struct ad_result *r, size_t first,
         ad_json_close_array(j);
 }
 
+/* What was asked, so that a number on its own still says what it is of. */
+static void put_scope(struct ad_json *j, const struct ad_result *r)
+{
+        ad_json_put_bytes(j, "tenant", r->tenant_id);
+        ad_json_key(j, "group_by");
+        ad_json_open_array(j);
+        for (uint32_t d = 0; d < r->group_count; d++)
+                ad_json_text(j, ad_dim_names[r->group_by[d]]);
+        ad_json_close_array(j);
+        ad_json_key(j, "filters");
+        ad_json_open(j);
+        for (int d = 0; d < AD_DIM_COUNT; d++) {
+                if (r->filters[d].count == 0)
+                        continue;
+                ad_json_key(j, ad_dim_names[d]);
+                ad_json_open_array(j);
+                for (size_t i = 0; i < r->filters[d].count; i++)
+                        ad_json_bytes(j, r->filters[d].values[i]);
+                ad_json_close_array(j);
+        }
+        ad_json_close(j);
+}
+
 static size_t end_of(const struct ad_result *r, size_t first, size_t limit)
 {
         return r->row_count - first < limit ? r->row_count : first + limit;
@@ -102,6 +125,11 @@ int ad_result_json(const struct ad_result *r, size_t first, size_t limit, const 
                 ad_json_int(j, r->missing[i]);
         ad_json_close_array(j);
         ad_json_put_text(j, "run", "live");
+        if (r->as_of_ms)
+                put_time(j, "as_of", r->zone, r->as_of_ms);
+        else
+                ad_json_put_null(j, "as_of");
+        put_scope(j, r);
         put_rows(j, r, first, end_of(r, first, limit));
         ad_json_put_text(j, "next_cursor", next);
         ad_json_key(j, "hint");

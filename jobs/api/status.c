@@ -143,3 +143,32 @@ double ad_live_completeness(const struct ad_live *live, size_t live_count, const
                 done += (double)passed(bounds, count, live[i].watermark_ms);
         return done / ((double)live_count * (double)count);
 }
+
+bool ad_status_is_current(const struct ad_status *s, const struct ad_source *o)
+{
+        return is_events(o) && o->name.generation == s->generation &&
+               o->name.partition < s->partitions;
+}
+
+uint64_t ad_source_class(const struct ad_source *s, enum ad_outcome_class cls)
+{
+        uint64_t sum = 0;
+
+        for (unsigned o = 1; o < AD_OUTCOME_MAX; o++) /* 0 is no outcome */
+                if (s->outcomes[o] && ad_reason_info(o)->cls == cls)
+                        sum += s->outcomes[o];
+        return sum;
+}
+
+double ad_status_late_share(const struct ad_status *s)
+{
+        uint64_t late = 0, all = 0;
+
+        for (size_t i = 0; i < s->source_count; i++) {
+                if (!is_events(&s->sources[i]))
+                        continue;
+                late += s->sources[i].outcomes[AD_LATE];
+                all += s->sources[i].outcomes[AD_LATE] + s->sources[i].outcomes[AD_COUNTED];
+        }
+        return all < AD_LATE_HISTORY ? 0 : (double)late / (double)all;
+}

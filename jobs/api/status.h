@@ -11,8 +11,6 @@
 #include "df/seal.h"
 #include "proto/wire.h"
 
-#define AD_DATASET_MAX 128
-
 /* A source (E1) as far as its collections were applied. */
 struct ad_source {
         uint32_t id; /* of the view; from 0 without holes */
@@ -22,6 +20,8 @@ struct ad_source {
         int64_t watermark_ms, max_append_ms, max_receive_ms, final_through_ms;
         uint64_t outcomes[DF_OUTCOMES_MAX]; /* cumulative, like all counts here */
         uint64_t records, poison_records, heartbeats, events, rows, sequence_gaps;
+        uint64_t chain_gaps;      /* seals that did not continue the one before (K6): 0, or an alarm */
+        struct df_hash128 digest; /* of the last seal */
         uint64_t config;
         uint32_t price_version, label_version;
         char binary_version[DF_VERSION_MAX + 1];
@@ -57,6 +57,7 @@ struct ad_outside {
         uint64_t rollups_end[DF_PARTITIONS_MAX];
         uint64_t rollups_read[DF_PARTITIONS_MAX];
         uint64_t damaged_collections;
+        int64_t realtime_seen_ms; /* when the realtime job last wrote its status; 0 = never */
 };
 
 #define AD_FRESHNESS_BUCKETS 64
@@ -104,5 +105,13 @@ int64_t ad_live_watermark(const struct ad_live *live, size_t count);
  * count + 1 boundaries. 1 without windows or sources. */
 double ad_live_completeness(const struct ad_live *live, size_t live_count, const int64_t *bounds,
                             size_t count);
+/* Share of the events of `events` so far that were late: what to expect of windows that look complete.
+ * 0 without history (fewer than AD_LATE_HISTORY events). */
+#define AD_LATE_HISTORY 1000
+double ad_status_late_share(const struct ad_status *s);
+/* Whether it is a partition of the current generation of `events`. */
+bool ad_status_is_current(const struct ad_status *s, const struct ad_source *o);
+/* Sum of the outcomes of one class. */
+uint64_t ad_source_class(const struct ad_source *s, enum ad_outcome_class cls);
 
 #endif

@@ -105,49 +105,74 @@ static int discard(const char *dir, struct df_error *err)
         return rc < 0 ? rc : adi_remove_dir(aside, err);
 }
 
-/* What to try, in this order: the view as it is, its snapshot, nothing. */
-static int open_any(struct ad_view *v, enum ad_view_origin *ret_origin, char why[256],
-                    struct df_error *err)
+static int open_once(struct ad_view *v, bool *ret_fits, bool *ret_new, char why[256],
+                     struct df_error *err)
 {
-        const char *dir = v->options.dir, *snapshot = v->options.snapshot_dir;
-        enum ad_view_origin origin = AD_VIEW_KEPT;
-        bool fits = false, fresh = false;
         int rc;
 
+        adi_state_forget(v);
+        rc = open_store(v, ret_fits, ret_new, why, err);
+        if (rc == 0 && *ret_fits)
+                rc = adi_state_load(v, err);
+        if (rc == DF_ECORRUPT)
+                (void)snprintf(why, 256, "%.250s", err->text);
+        return rc;
+}
+
+/* Put in place what `origin` says. */
+static int prepare(const struct ad_view_options *o, enum ad_view_origin origin, const char *why,
+                   struct df_error *err)
+{
+        int rc;
+
+        if (origin == AD_VIEW_KEPT)
+                return 0;
+        if (origin == AD_VIEW_EMPTY && !o->rebuildable)
+                return df_fail(err, DF_ESCHEMA,
+                               "the view cannot be used (%s), and the log no longer holds all "
+                               "that it was built from: run with the settings it was built for, or "
+                               "restore %s and %s from a backup",
+                               why, o->dir, o->snapshot_dir ? o->snapshot_dir : "its snapshot");
+        rc = discard(o->dir, err);
+        return rc < 0 || origin == AD_VIEW_EMPTY ? rc : df_kv_restore(o->snapshot_dir, o->dir, err);
+}
+
+/* What to try, in this order: the view as it is, its snapshot, nothing. */
+static int open_any(struct ad_view *v, enum ad_view_origin first, enum ad_view_origin *ret_origin,
+                    char why[256], struct df_error *err)
+{
+        const struct ad_view_options *o = &v->options;
+        bool snapshot = o->snapshot_dir && exists(o->snapshot_dir), fits = false, fresh = false;
+        enum ad_view_origin origin = first;
+
         why[0] = '\0';
-        if (!exists(dir) && snapshot && exists(snapshot)) {
-                (void)snprintf(why, 256, "there was no view, only a snapshot");
+        if (first != AD_VIEW_KEPT)
+                (void)snprintf(why, 256, "it was found damaged while it was open");
+        if (origin == AD_VIEW_KEPT && !exists(o->dir)) {
+                (void)snprintf(why, 256, "there was no view");
                 origin = AD_VIEW_RESTORED;
-                rc = df_kv_restore(snapshot, dir, err);
-                if (rc < 0)
-                        return rc;
         }
-        for (;;) {
-                rc = open_store(v, &fits, &fresh, why, err);
-                if (rc == DF_ECORRUPT)
-                        (void)snprintf(why, 256, "%.250s", err->text);
-                else if (rc < 0)
-                        return rc;
+        for (;; origin++) {
+                int rc;
+
+                if (origin == AD_VIEW_RESTORED && !snapshot)
+                        origin = AD_VIEW_EMPTY;
+                rc = prepare(o, origin, why, err);
+                if (rc == 0)
+                        rc = open_once(v, &fits, &fresh, why, err);
                 if (rc == 0 && fits)
                         break;
                 close_store(v);
+                if (rc < 0 && rc != DF_ECORRUPT)
+                        return rc;
                 if (origin == AD_VIEW_EMPTY)
-                        return rc < 0 ? rc : df_fail(err, DF_ESCHEMA, "%s: %s", dir, why);
-                rc = discard(dir, err);
-                if (rc < 0)
-                        return rc;
-                origin = origin == AD_VIEW_KEPT && snapshot && exists(snapshot) ? AD_VIEW_RESTORED
-                                                                                : AD_VIEW_EMPTY;
-                if (origin == AD_VIEW_RESTORED)
-                        rc = df_kv_restore(snapshot, dir, err);
-                if (rc < 0)
-                        return rc;
+                        return rc < 0 ? rc : df_fail(err, DF_ESCHEMA, "%s: %s", o->dir, why);
         }
         *ret_origin = fresh ? AD_VIEW_EMPTY : origin;
         return 0;
 }
 
-int ad_view_open(const struct ad_view_options *o, struct ad_view **ret,
+int ad_view_open(const struct ad_view_options *o, enum ad_view_origin first, struct ad_view **ret,
                  enum ad_view_origin *ret_origin, char ret_why[256], struct df_error *err)
 {
         struct ad_view *v = calloc(1, sizeof(*v));
@@ -160,11 +185,8 @@ int ad_view_open(const struct ad_view_options *o, struct ad_view **ret,
         df_arena_init(&v->memory, 0);
         ad_map_init(&v->spans, &v->memory, sizeof(struct adi_span));
         ad_map_init(&v->starts, &v->memory, sizeof(struct adi_start));
-        rc = adi_step_init(v);
-        if (rc == 0)
-                rc = open_any(v, ret_origin, ret_why, err);
-        if (rc == 0)
-                rc = adi_state_load(v, err);
+        adi_step_init(v);
+        rc = open_any(v, first, ret_origin, ret_why, err);
         if (rc == 0)
                 rc = adi_publish(v, 0, err);
         if (rc < 0) {
@@ -278,6 +300,11 @@ static void apply_seal(struct ad_source *s, const struct df_collection *c, int64
                 s->first_k = c->origin.k;
                 s->from_offset = seal->from_offset;
         }
+        if (seal->parent_k != s->k ||
+            (s->k > 0 && (seal->from_offset != s->to_offset ||
+                          !df_hash128_eq(seal->parent_digest, s->digest))))
+                s->chain_gaps++;
+        s->digest = seal->digest;
         s->k = c->origin.k;
         s->epoch = c->origin.epoch;
         s->to_offset = seal->to_offset;

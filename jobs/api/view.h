@@ -24,12 +24,14 @@ struct ad_view_options {
         const char *snapshot_dir; /* DATA/view-snapshot; NULL = none */
         const struct ad_groupings *groupings; /* borrowed */
         const struct ad_zone *account_zone;   /* borrowed; UTC keeps no second day */
-        const char *tz_version;
         uint64_t rollups_generation; /* of the topic: another one is another history */
         uint64_t events_generation;
         uint32_t partitions;
         int64_t keep_minutes_ms, keep_quarters_ms, keep_days_ms; /* after the last write; 0 = ever */
         uint64_t cache_bytes;
+        /* The topic still holds all that was ever written: a view can be begun anew. Otherwise one
+         * that cannot be used is refused by name instead of thrown away (K14). */
+        bool rebuildable;
 };
 
 enum ad_view_origin {
@@ -40,8 +42,10 @@ enum ad_view_origin {
 
 struct ad_view;
 /* A view that is damaged, or was built for something else (zone, groupings, topic), is restored from
- * the snapshot, else begun anew. *ret_why says why ("" when kept). */
-int ad_view_open(const struct ad_view_options *o, struct ad_view **ret,
+ * the snapshot, else begun anew. first: AD_VIEW_KEPT, or what to begin with when the view (or also its
+ * snapshot) was found damaged while it was open. *ret_why says why ("" when kept). DF_ESCHEMA,
+ * DF_ECORRUPT: it would have to begin anew and is not rebuildable. */
+int ad_view_open(const struct ad_view_options *o, enum ad_view_origin first, struct ad_view **ret,
                  enum ad_view_origin *ret_origin, char ret_why[256], struct df_error *err);
 void ad_view_close(struct ad_view *v); /* no snapshot of its kv may be left */
 

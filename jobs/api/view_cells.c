@@ -4,7 +4,7 @@
 #define MINUTE_MS 60000LL
 #define MARK_EVERY_MS 3600000LL /* a bucket's last write is noted this coarsely */
 
-int adi_step_init(struct ad_view *v)
+void adi_step_init(struct ad_view *v)
 {
         struct adi_step *s = &v->step;
 
@@ -13,7 +13,6 @@ int adi_step_init(struct ad_view *v)
         ad_map_init(&s->cells, &s->arena, sizeof(struct ad_cell));
         ad_map_init(&s->buckets, &s->arena, 0);
         ad_map_init(&s->others, &s->arena, 0);
-        return 0;
 }
 
 void adi_step_clear(struct ad_view *v)

@@ -71,6 +71,7 @@ void adi_source_encode(const struct ad_source *s, struct df_buf *b);
 bool adi_source_decode(struct df_bytes bytes, struct ad_source *ret);
 void adi_meta_encode(const struct ad_view_options *o, struct df_buf *b);
 int adi_state_load(struct ad_view *v, struct df_error *err);
+void adi_state_forget(struct ad_view *v); /* what was loaded: another store comes */
 void adi_state_put(struct ad_view *v); /* everything dirty into the batch */
 struct ad_source *adi_source_get(struct ad_view *v, const struct df_source *name,
                                  struct df_error *err); /* created when new */
@@ -80,7 +81,7 @@ int adi_start_touch(struct ad_view *v, uint32_t source, const struct ad_edge *ed
                     struct df_error *err);
 
 /* view_cells.c */
-int adi_step_init(struct ad_view *v);
+void adi_step_init(struct ad_view *v);
 /* The newest value of a row's partial; what it replaces is looked up by adi_step_flush. */
 int adi_step_row(struct ad_view *v, uint32_t source, const struct ad_row *row,
                  struct df_error *err);

@@ -43,6 +43,9 @@ void adi_source_encode(const struct ad_source *s, struct df_buf *b)
         df_put_varint(b, s->events);
         df_put_varint(b, s->rows);
         df_put_varint(b, s->sequence_gaps);
+        df_put_varint(b, s->chain_gaps);
+        df_put_u64be(b, s->digest.lo);
+        df_put_u64be(b, s->digest.hi);
         df_put_u64be(b, s->config);
         df_put_u32be(b, s->price_version);
         df_put_u32be(b, s->label_version);
@@ -82,6 +85,9 @@ bool adi_source_decode(struct df_bytes bytes, struct ad_source *s)
         s->events = df_get_varint(&r);
         s->rows = df_get_varint(&r);
         s->sequence_gaps = df_get_varint(&r);
+        s->chain_gaps = df_get_varint(&r);
+        s->digest.lo = df_get_u64be(&r);
+        s->digest.hi = df_get_u64be(&r);
         s->config = df_get_u64be(&r);
         s->price_version = df_get_u32be(&r);
         s->label_version = df_get_u32be(&r);
@@ -114,9 +120,9 @@ void adi_meta_encode(const struct ad_view_options *o, struct df_buf *b)
         for (uint32_t g = 0; g < o->groupings->count; g++)
                 df_put_lstr(b, df_bytes(o->groupings->list[g].dims,
                                         o->groupings->list[g].dim_count));
-        put_text(b, ad_zone_name(o->account_zone));
-        /* Other rules for the account's days may give other days. */
-        put_text(b, ad_zone_is_utc(o->account_zone) ? "" : o->tz_version);
+        put_text(b, ad_zone_is_utc(o->account_zone) ? "UTC" : ad_zone_name(o->account_zone));
+        /* Other rules may give other days; a new tz database mostly leaves a zone as it was. */
+        df_put_u64be(b, ad_zone_is_utc(o->account_zone) ? 0 : ad_zone_digest(o->account_zone));
 }
 
 static void encode_edge(const struct ad_edge *e, struct df_buf *b)
@@ -429,6 +435,21 @@ static int load_flag(void *arg, struct df_bytes key, struct df_bytes value, stru
         if (kind == 'b' && df_get_u8(&r) != 0)
                 atomic_store(&v->expired[level], true);
         return 0;
+}
+
+void adi_state_forget(struct ad_view *v)
+{
+        ad_map_clear(&v->spans);
+        ad_map_clear(&v->starts);
+        df_arena_reset(&v->memory);
+        v->source_count = 0;
+        v->start_count = v->forgotten_count = 0;
+        v->forgotten = (struct ad_edge){0};
+        memset(v->positions, 0, sizeof(v->positions));
+        for (int i = 0; i < AD_LEVEL_COUNT; i++)
+                atomic_store(&v->expired[i], false);
+        for (int i = 0; i < AD_GROUPINGS_MAX; i++)
+                atomic_store(&v->other[i], false);
 }
 
 int adi_state_load(struct ad_view *v, struct df_error *err)

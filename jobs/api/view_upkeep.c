@@ -97,8 +97,12 @@ static int void_rows(struct ad_view *v, struct ad_source *s, size_t *left, struc
         struct walk w = {.v = v, .source = s, .limit = *left};
         int rc;
 
-        if (!s->voiding || s->rows_commit == v->commits)
-                return 0; /* rows of this very step are not in the store yet */
+        if (!s->voiding)
+                return 0;
+        if (s->rows_commit == v->commits) { /* rows of this very step are not in the store yet */
+                v->busy = true;
+                return 0;
+        }
         rc = walk_partials(&w, 0, (uint64_t)UINT32_MAX + 1, void_one, err);
         if (rc < 0)
                 return rc;
@@ -202,11 +206,12 @@ int adi_upkeep(struct ad_view *v, int64_t now_ms, struct df_error *err)
         size_t left = ADI_UPKEEP_KEYS;
         int rc = 0;
 
+        v->busy = false;
         for (size_t i = 0; rc == 0 && left > 0 && i < v->source_count; i++) {
                 rc = void_rows(v, &v->sources[i], &left, err);
                 if (rc == 0 && left > 0)
                         rc = fold(v, &v->sources[i], &left, err);
         }
-        v->busy = left == 0;
+        v->busy |= left == 0;
         return rc;
 }

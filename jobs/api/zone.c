@@ -20,6 +20,11 @@ const char *ad_zone_name(const struct ad_zone *z)
         return z->name;
 }
 
+uint64_t ad_zone_digest(const struct ad_zone *z)
+{
+        return z->digest;
+}
+
 bool ad_zone_is_utc(const struct ad_zone *z)
 {
         return z->count == 0 && z->before_s == 0 &&

@@ -41,6 +41,7 @@ const char *ad_zones_version(const struct ad_zones *zones); /* "2025b", or "unkn
 void ad_zones_destroy(struct ad_zones *zones);
 
 const char *ad_zone_name(const struct ad_zone *z);
+uint64_t ad_zone_digest(const struct ad_zone *z); /* of its rules: all offsets and changes */
 bool ad_zone_is_utc(const struct ad_zone *z); /* by name: UTC, Etc/UTC, Z... */
 int32_t ad_zone_offset_s(const struct ad_zone *z, int64_t ms);
 /* First instant after ms at which the offset changes; INT64_MAX when there is none. */

@@ -22,6 +22,7 @@ struct ad_zone {
         int32_t *after_s; /* offset from times_s[i] on */
         size_t count;
         int32_t before_s; /* offset before the first transition */
+        uint64_t digest;
         struct adi_rule rule;
 };
 

@@ -1,6 +1,7 @@
 /* zone_tzif.c - the reader of TZif files (RFC 8536): version 2 and later, every length checked. */
 #include <stdlib.h>
 
+#include "df/hash.h"
 #include "jobs/api/zone_private.h"
 
 #define HEADER_BYTES 44
@@ -101,6 +102,7 @@ int ad_zone_parse(const char *name, struct df_bytes tzif, struct ad_zone **ret,
                 return df_fail(err, DF_ENOMEM, "zone %s", name);
         }
         memcpy(z->name, name, strlen(name) + 1);
+        z->digest = df_hash64(tzif);
         if (!read_block(&r, &h, z) || !read_footer(&r, &z->rule)) {
                 ad_zone_destroy(z);
                 return df_fail(err, DF_EPARSE, "zone %s: the TZif file is damaged", name);

@@ -21,6 +21,11 @@ extern const size_t ad_setting_count;
 #define AD_TOPIC_QUARANTINE "quarantine"
 #define AD_TOPIC_IMPORT_PREFIX "import."
 
+/* Between `adtally recover` and the realtime job: beside a state directory, "rebuild it from the log";
+ * under DATA, touched when refused partitions should be taken over again. */
+#define AD_REBUILD_MARK ".rebuild"
+#define AD_RECOVERED_FILE "run/recovered"
+
 /* Open the log that `--log` names (default file:DATA/log). */
 int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error *err);
 /* DATA/<name>, into ret (at least 4096 bytes). */

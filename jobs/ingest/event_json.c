@@ -1,4 +1,5 @@
-/* event_json.c - one JSON object to one event: fields by one table, every rule of an event's form. */
+/* event_json.c - one JSON object to one event: fields by one table, every rule of an event's form.
+ */
 #include <stdio.h>
 
 #include "jobs/common/times.h"
@@ -83,16 +84,16 @@ static enum ad_reason read_time(const struct ad_json_node *n, int64_t *ret)
 {
         if (n->kind == AD_JSON_UINT)
                 return AD_OUT_OF_RANGE;
-        if (n->kind == AD_JSON_STRING)
-                return ad_time_parse(n->text, ret) ? AD_NONE : AD_BAD_TIME;
-        if (n->kind != AD_JSON_INT)
+        if (n->kind == AD_JSON_INT)
+                *ret = n->i;
+        else if (n->kind != AD_JSON_STRING)
                 return AD_WRONG_TYPE;
-        if (n->i <= 0)
+        else if (!ad_time_parse(n->text, ret))
                 return AD_BAD_TIME;
-        *ret = n->i;
-        return AD_NONE;
+        return *ret > 0 ? AD_NONE : AD_BAD_TIME; /* 0 stands for "not stated" from here on */
 }
 
+/* Whole micros only: 187.4, 1e3 and "5" are not amounts, so no float ever touches money. */
 static enum ad_reason read_money(const struct ad_json_node *n, int64_t *ret_nanos)
 {
         if (n->kind == AD_JSON_UINT)
@@ -117,36 +118,22 @@ static enum ad_reason read_currency(const struct ad_json_node *n, struct df_byte
         return AD_NONE;
 }
 
-/* Sorted by key, keys unique: equal maps are equal bytes. */
 static enum ad_reason read_attributes(const struct ad_json_node *nodes, uint32_t at,
                                       struct df_arena *arena, struct df_bytes *ret)
 {
-        const struct ad_json_node *sorted[AD_ATTRIBUTES_MAX];
-        size_t count = 0;
+        struct dfi_attributes a = {.count = 0};
 
         if (nodes[at].kind != AD_JSON_OBJECT)
                 return AD_WRONG_TYPE;
         for (uint32_t i = at + 1; i < nodes[at].next; i = nodes[i].next) {
-                const struct ad_json_node *n = &nodes[i];
-                size_t j = count;
+                enum ad_reason r = nodes[i].kind == AD_JSON_STRING
+                                           ? dfi_add_attribute(&a, nodes[i].key, nodes[i].text)
+                                           : AD_WRONG_TYPE;
 
-                if (n->kind != AD_JSON_STRING)
-                        return AD_WRONG_TYPE;
-                if (count == AD_ATTRIBUTES_MAX)
-                        return AD_TOO_MANY_ATTRIBUTES;
-                if (n->key.len > AD_ATTRIBUTE_KEY_MAX || n->text.len > AD_ATTRIBUTE_VALUE_MAX)
-                        return AD_TOO_LONG;
-                if (!dfi_plain_text(n->key) || n->key.len == 0)
-                        return AD_BAD_CHARACTER;
-                for (; j > 0 && df_bytes_cmp(n->key, sorted[j - 1]->key) <= 0; j--) {
-                        if (df_bytes_eq(n->key, sorted[j - 1]->key))
-                                return AD_DUPLICATE_KEY;
-                        sorted[j] = sorted[j - 1];
-                }
-                sorted[j] = n;
-                count++;
+                if (r != AD_NONE)
+                        return r;
         }
-        return dfi_encode_attributes(sorted, count, arena, ret);
+        return dfi_encode_attributes(&a, arena, ret);
 }
 
 static enum ad_reason read_field(const struct ad_json_node *nodes, uint32_t at,
@@ -175,6 +162,19 @@ static enum ad_reason read_field(const struct ad_json_node *nodes, uint32_t at,
         return AD_UNKNOWN_FIELD;
 }
 
+/* The name of a field that is not known, cut to what is worth repeating. */
+static const char *key_text(struct df_bytes key, struct df_arena *arena)
+{
+        size_t len = key.len < AD_ID_MAX ? key.len : AD_ID_MAX;
+        char *text = df_arena_alloc(arena, len + 1);
+
+        if (text) {
+                memcpy(text, key.data, len);
+                text[len] = '\0';
+        }
+        return text;
+}
+
 enum ad_reason dfi_event_from_json(const struct ad_json_node *nodes, uint32_t at,
                                    struct df_arena *arena, struct ad_event *ev,
                                    const char **ret_field)
@@ -199,7 +199,7 @@ enum ad_reason dfi_event_from_json(const struct ad_json_node *nodes, uint32_t at
                         seen |= 1u << f;
                 if (r != AD_NONE && first == AD_NONE) {
                         first = r;
-                        *ret_field = f >= 0 ? fields[f].name : NULL;
+                        *ret_field = f >= 0 ? fields[f].name : key_text(nodes[i].key, arena);
                 }
         }
         return first;

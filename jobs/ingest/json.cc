@@ -7,8 +7,11 @@
 
 /* Deeper documents are refused: an event is two levels deep, a batch four. */
 static constexpr size_t depth_max = 16;
+/* The parser keeps about 11 bytes a byte of its largest document: after a large one it shrinks. */
+static constexpr size_t capacity_min = 256 * 1024;
+static constexpr size_t capacity_keep = 2 * 1024 * 1024;
 
-struct ad_json {
+struct ad_json_parser {
         simdjson::dom::parser parser;
         std::vector<ad_json_node> nodes;
         std::vector<uint8_t> padded;
@@ -25,10 +28,15 @@ df_bytes bytes_of(std::string_view s)
         return b;
 }
 
+struct too_many {
+};
+
 void add(std::vector<ad_json_node> &nodes, df_bytes key, const simdjson::dom::element &e)
 {
         size_t at = nodes.size();
 
+        if (at == AD_JSON_NODES_MAX)
+                throw too_many();
         nodes.push_back(ad_json_node());
         nodes[at].key = key;
         switch (e.type()) {
@@ -68,29 +76,44 @@ void add(std::vector<ad_json_node> &nodes, df_bytes key, const simdjson::dom::el
         }
         nodes[at].next = uint32_t(nodes.size());
 }
+
+/* Memory for a document of len bytes: more when it must, less when a large one is long past. */
+simdjson::error_code make_room(struct ad_json_parser *p, size_t len)
+{
+        size_t want = len < capacity_min ? capacity_min : len + len / 4;
+
+        if (p->padded.size() > capacity_keep && len < capacity_min) {
+                std::vector<uint8_t>().swap(p->padded);
+                std::vector<ad_json_node>().swap(p->nodes);
+                p->parser = simdjson::dom::parser();
+        }
+        if (p->padded.size() < len + simdjson::SIMDJSON_PADDING)
+                p->padded.resize(want + simdjson::SIMDJSON_PADDING);
+        if (p->parser.capacity() < len || p->parser.max_depth() != depth_max)
+                return p->parser.allocate(want, depth_max);
+        return simdjson::SUCCESS;
+}
 } // namespace
 
-struct ad_json *ad_json_create(void)
+struct ad_json_parser *ad_json_create(void)
 {
-        return new (std::nothrow) ad_json();
+        return new (std::nothrow) ad_json_parser();
 }
 
-void ad_json_destroy(struct ad_json *p)
+void ad_json_destroy(struct ad_json_parser *p)
 {
         delete p;
 }
 
-int ad_json_parse(struct ad_json *p, struct df_bytes text, const struct ad_json_node **ret_nodes,
+int ad_json_parse(struct ad_json_parser *p, struct df_bytes text, const struct ad_json_node **ret_nodes,
                   size_t *ret_count, const char **ret_message)
 try {
         simdjson::dom::element doc;
         simdjson::error_code rc;
 
-        if (p->padded.size() < text.len + simdjson::SIMDJSON_PADDING)
-                p->padded.resize(text.len + text.len / 2 + simdjson::SIMDJSON_PADDING);
+        rc = make_room(p, text.len);
         if (text.len)
                 memcpy(p->padded.data(), text.data, text.len);
-        rc = p->parser.allocate(text.len, depth_max);
         if (!rc)
                 rc = p->parser.parse(p->padded.data(), text.len, false).get(doc);
         if (rc) {
@@ -107,7 +130,10 @@ try {
 } catch (const std::bad_alloc &) {
         *ret_message = "out of memory";
         return AD_JSON_NO_MEMORY;
-} catch (const std::exception &e) {
+} catch (const too_many &) {
+        *ret_message = "it holds more values than a batch may";
+        return AD_JSON_TOO_MANY;
+} catch (const std::exception &) {
         *ret_message = "not acceptable JSON";
         return AD_JSON_BAD;
 }

@@ -8,6 +8,8 @@
 #ifndef AD_JSON_H
 #define AD_JSON_H
 
+#include "proto/limits.h"
+
 #ifdef __cplusplus
 #include <cstddef>
 #include <cstdint>
@@ -43,14 +45,23 @@ struct ad_json_node {
         };
 };
 
-enum { AD_JSON_OK = 0, AD_JSON_BAD = -1, AD_JSON_BAD_UTF8 = -2, AD_JSON_NO_MEMORY = -3 };
+enum {
+        AD_JSON_OK = 0,
+        AD_JSON_BAD = -1, /* also a number beyond 64 bits */
+        AD_JSON_BAD_UTF8 = -2,
+        AD_JSON_NO_MEMORY = -3,
+        AD_JSON_TOO_MANY = -4,
+};
+/* Values of a document: a full batch whose every event states every field and attribute. Bounds the
+ * memory that a body of tiny values takes. */
+#define AD_JSON_NODES_MAX (AD_BATCH_EVENTS_MAX * 40)
 
-struct ad_json;
-struct ad_json *ad_json_create(void); /* NULL: out of memory */
+struct ad_json_parser;
+struct ad_json_parser *ad_json_create(void); /* NULL: out of memory */
 /* *ret_message (static or the parser's own) says what is wrong. */
-int ad_json_parse(struct ad_json *p, struct df_bytes text, const struct ad_json_node **ret_nodes,
+int ad_json_parse(struct ad_json_parser *p, struct df_bytes text, const struct ad_json_node **ret_nodes,
                   size_t *ret_count, const char **ret_message);
-void ad_json_destroy(struct ad_json *p);
+void ad_json_destroy(struct ad_json_parser *p);
 
 int ad_utf8_valid(struct df_bytes text); /* 1 or 0 */
 

@@ -7,6 +7,8 @@
 #include "df/run.h"
 #include "df/sha256.h"
 
+#define LATENCIES 1024
+
 struct record {
         struct df_buf bytes; /* entries; the header is added when it is written */
         uint32_t partition;
@@ -45,12 +47,14 @@ struct ad_pack {
         pthread_mutex_t lock;
         pthread_cond_t wake; /* the committer */
         pthread_cond_t idle; /* ad_pack_flush */
-        bool stop, writing;
+        bool stop;
         struct flush flushes[2];
         struct flush *filling;
-        struct ad_edge_counts edge;
-        int64_t last_append_ms;
-        struct df_buf scratch; /* one encoded event; under the lock */
+        uint64_t taken, settled;  /* flushes that the committer took, and finished */
+        size_t expected_requests; /* as many were answered by the last flush that had any */
+        struct ad_pack_stats stats;
+        uint32_t latency_us[LATENCIES]; /* ring */
+        struct df_buf scratch;          /* one encoded event; under the lock */
 };
 
 uint64_t ad_pack_start_id(const struct ad_pack *p)
@@ -133,12 +137,17 @@ static int add_ticket(struct flush *f, void *ticket, uint64_t events, struct df_
         return 0;
 }
 
+static bool all_back(const struct ad_pack *p, const struct flush *f)
+{
+        return f->ticket_count > 0 && f->ticket_count >= p->expected_requests;
+}
+
 static void touch(struct ad_pack *p, struct flush *f)
 {
         if (f->since_ms == 0) {
                 f->since_ms = df_monotonic_ms();
                 pthread_cond_signal(&p->wake);
-        } else if (f->bytes >= AD_FLUSH_BYTES && !f->urgent) {
+        } else if (!f->urgent && (f->bytes >= AD_FLUSH_BYTES || all_back(p, f))) {
                 f->urgent = true;
                 pthread_cond_signal(&p->wake);
         }
@@ -147,9 +156,9 @@ static void touch(struct ad_pack *p, struct flush *f)
 void ad_pack_received(struct ad_pack *p, uint64_t received, uint64_t rejected)
 {
         pthread_mutex_lock(&p->lock);
-        p->edge.received += received;
-        p->edge.rejected += rejected;
-        p->edge.unanswered += received - rejected;
+        p->stats.edge.received += received;
+        p->stats.edge.rejected += rejected;
+        p->stats.edge.unanswered += received - rejected;
         pthread_mutex_unlock(&p->lock);
 }
 
@@ -159,12 +168,16 @@ int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, 
         struct flush *f;
         int rc = 0;
 
+        df_check(count > 0);
         pthread_mutex_lock(&p->lock);
         f = p->filling;
-        if (f->bytes > AD_FLUSH_BYTES_MAX)
+        if (p->stats.broken)
+                rc = df_fail(err, p->stats.broken, "the log failed; the process is ending");
+        else if (f->bytes > AD_FLUSH_BYTES_MAX)
                 rc = df_fail(err, DF_EAGAIN, "%zu bytes wait to be written", f->bytes);
         /* The ticket first: it is all that can fail without leaving events behind. An event that
-         * cannot be added for want of memory ends the process: the rest of its request may be in. */
+         * cannot be added for want of memory ends the process: the rest of its request may be in.
+         */
         if (rc == 0)
                 rc = add_ticket(f, ticket, count, err);
         for (size_t i = 0; rc == 0 && i < count; i++)
@@ -172,8 +185,8 @@ int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, 
         if (rc == 0) {
                 touch(p, f);
         } else {
-                p->edge.rejected += count;
-                p->edge.unanswered -= count;
+                p->stats.edge.rejected += count;
+                p->stats.edge.unanswered -= count;
         }
         pthread_mutex_unlock(&p->lock);
         return rc;
@@ -196,21 +209,42 @@ void ad_pack_clock_reset(struct ad_pack *p, int64_t now_ms)
         pthread_mutex_unlock(&p->lock);
 }
 
-void ad_pack_counts(struct ad_pack *p, struct ad_edge_counts *ret)
-{
-        pthread_mutex_lock(&p->lock);
-        *ret = p->edge;
-        pthread_mutex_unlock(&p->lock);
-}
-
 int64_t ad_pack_last_append_ms(struct ad_pack *p)
 {
         int64_t ms;
 
         pthread_mutex_lock(&p->lock);
-        ms = p->last_append_ms;
+        ms = p->stats.last_append_ms;
         pthread_mutex_unlock(&p->lock);
         return ms;
+}
+
+static int compare_us(const void *a, const void *b)
+{
+        uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+        return (x > y) - (x < y);
+}
+
+void ad_pack_stats(struct ad_pack *p, struct ad_pack_stats *ret)
+{
+        uint32_t sorted[LATENCIES];
+        size_t n;
+
+        pthread_mutex_lock(&p->lock);
+        *ret = p->stats;
+        for (int i = 0; i < 2; i++) {
+                ret->waiting_requests += p->flushes[i].ticket_count;
+                ret->waiting_bytes += p->flushes[i].bytes;
+        }
+        n = ret->flushes < LATENCIES ? (size_t)ret->flushes : LATENCIES;
+        memcpy(sorted, p->latency_us, n * sizeof(*sorted));
+        pthread_mutex_unlock(&p->lock);
+        if (n == 0)
+                return;
+        qsort(sorted, n, sizeof(*sorted), compare_us);
+        ret->append_p50_us = sorted[n / 2];
+        ret->append_p99_us = sorted[n * 99 / 100];
 }
 
 /* ---- the committer ---- */
@@ -257,12 +291,16 @@ static int finish_records(struct ad_pack *p, struct flush *f, uint64_t *next, st
         return 0;
 }
 
-static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
+/* Whether a failed append left nothing behind, so that the next one may be tried. */
+static bool stored_nothing(int rc)
 {
-        uint64_t next[DF_PARTITIONS_MAX];
+        return rc == DF_ENOSPC || rc == DF_EAGAIN || rc == DF_ENOMEM;
+}
+
+static int prepare(struct ad_pack *p, struct flush *f, uint64_t *next, struct df_error *err)
+{
         int rc = 0;
 
-        memcpy(next, p->seq, p->o.partitions * sizeof(*next));
         if (f->clock_reset_ms)
                 rc = add_marks(p, f, false, err);
         if (rc == 0 && f->heartbeat.receive_ms)
@@ -276,32 +314,45 @@ static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
                         rc = df_fail(err, DF_ENOMEM, "log records");
                 }
         }
-        if (rc == 0)
-                rc = finish_records(p, f, next, err);
-        if (rc == 0)
-                rc = df_log_append(p->o.writer, f->appends, f->record_count, err);
-        if (rc == 0)
-                memcpy(p->seq, next, p->o.partitions * sizeof(*next));
-        return rc;
+        return rc < 0 ? rc : finish_records(p, f, next, err);
 }
 
-static void settle(struct ad_pack *p, struct flush *f, int rc)
+static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
 {
-        pthread_mutex_lock(&p->lock);
-        for (size_t i = 0; i < f->ticket_count; i++) {
-                p->edge.unanswered -= f->tickets[i].events;
-                if (rc == 0)
-                        p->edge.accepted += f->tickets[i].events;
-                else
-                        p->edge.rejected += f->tickets[i].events;
+        uint64_t next[DF_PARTITIONS_MAX];
+        struct ad_pack_append done = {.append_min_ms = INT64_MAX};
+        int rc = p->stats.broken; /* written by this thread alone */
+
+        if (rc < 0)
+                return df_fail(err, rc, "an earlier append failed");
+        memcpy(next, p->seq, p->o.partitions * sizeof(*next));
+        rc = prepare(p, f, next, err);
+        done.send_ms = df_wall_ms();
+        if (rc == 0)
+                rc = df_log_append(p->o.writer, f->appends, f->record_count, err);
+        if (rc < 0)
+                return rc;
+        done.ack_ms = df_wall_ms();
+        memcpy(p->seq, next, p->o.partitions * sizeof(*next));
+        for (size_t i = 0; i < f->record_count; i++) {
+                int64_t ms = f->appends[i].ret_append_ms;
+
+                done.append_min_ms = ms < done.append_min_ms ? ms : done.append_min_ms;
+                done.append_max_ms = ms > done.append_max_ms ? ms : done.append_max_ms;
         }
-        for (size_t i = 0; rc == 0 && i < f->record_count; i++)
-                if (f->appends[i].ret_append_ms > p->last_append_ms)
-                        p->last_append_ms = f->appends[i].ret_append_ms;
+        if (p->o.appended)
+                p->o.appended(p->o.arg, &done);
+        pthread_mutex_lock(&p->lock);
+        if (done.append_max_ms > p->stats.last_append_ms)
+                p->stats.last_append_ms = done.append_max_ms;
+        if (f->heartbeat.receive_ms)
+                p->stats.heartbeat_ms = f->heartbeat.receive_ms;
         pthread_mutex_unlock(&p->lock);
-        for (size_t i = 0; i < f->ticket_count; i++)
-                if (f->tickets[i].ticket)
-                        p->o.done(p->o.arg, f->tickets[i].ticket, rc);
+        return 0;
+}
+
+static void clear_flush(struct ad_pack *p, struct flush *f)
+{
         memset(f->open, 0, p->o.partitions * sizeof(*f->open));
         f->record_count = 0;
         f->ticket_count = 0;
@@ -310,6 +361,34 @@ static void settle(struct ad_pack *p, struct flush *f, int rc)
         f->urgent = false;
         f->heartbeat = (struct ad_heartbeat){0};
         f->clock_reset_ms = 0;
+}
+
+static void settle(struct ad_pack *p, struct flush *f, int64_t took_us, int rc)
+{
+        pthread_mutex_lock(&p->lock);
+        for (size_t i = 0; i < f->ticket_count; i++) {
+                /* After a failed sync nobody knows whether they are stored: unanswered for ever. */
+                if (rc < 0 && !stored_nothing(rc))
+                        continue;
+                p->stats.edge.unanswered -= f->tickets[i].events;
+                if (rc == 0)
+                        p->stats.edge.accepted += f->tickets[i].events;
+                else
+                        p->stats.edge.rejected += f->tickets[i].events;
+        }
+        if (rc == 0) {
+                p->latency_us[p->stats.flushes++ % LATENCIES] = (uint32_t)took_us;
+                p->stats.records += f->record_count;
+        } else {
+                p->stats.failures++;
+                if (!stored_nothing(rc))
+                        p->stats.broken = rc;
+        }
+        if (f->ticket_count)
+                p->expected_requests = f->ticket_count;
+        pthread_mutex_unlock(&p->lock);
+        for (size_t i = 0; i < f->ticket_count; i++)
+                p->o.done(p->o.arg, f->tickets[i].ticket, rc);
 }
 
 /* Under the lock: wait until the filling flush is due. False: stop, and nothing is left. */
@@ -323,12 +402,11 @@ static bool wait_due(struct ad_pack *p)
                 if (flush_empty(f)) {
                         if (p->stop)
                                 return false;
-                        pthread_cond_broadcast(&p->idle);
                         pthread_cond_wait(&p->wake, &p->lock);
                         continue;
                 }
                 left = f->since_ms + p->o.delay_ms - df_monotonic_ms();
-                if (left <= 0 || f->urgent || p->stop)
+                if (left <= 0 || f->urgent || p->stop || all_back(p, f))
                         return true;
                 clock_gettime(CLOCK_MONOTONIC, &until);
                 until.tv_nsec += left * 1000000;
@@ -346,30 +424,39 @@ static void *committer(void *arg)
         while (wait_due(p)) {
                 struct flush *f = p->filling;
                 struct df_error err = {0};
+                int64_t began;
                 int rc;
 
                 p->filling = f == &p->flushes[0] ? &p->flushes[1] : &p->flushes[0];
-                p->writing = true;
-                f->heartbeat.received = p->edge.received;
-                f->heartbeat.accepted = p->edge.accepted;
-                f->heartbeat.rejected = p->edge.rejected;
-                f->heartbeat.unanswered = p->edge.unanswered;
+                p->taken++;
+                f->heartbeat.received = p->stats.edge.received;
+                f->heartbeat.accepted = p->stats.edge.accepted;
+                f->heartbeat.rejected = p->stats.edge.rejected;
+                f->heartbeat.unanswered = p->stats.edge.unanswered;
                 pthread_mutex_unlock(&p->lock);
+                began = df_monotonic_ns();
                 rc = write_flush(p, f, &err);
-                settle(p, f, rc);
+                if (rc < 0 && p->o.failed)
+                        p->o.failed(p->o.arg, &err);
+                settle(p, f, (df_monotonic_ns() - began) / 1000, rc);
                 pthread_mutex_lock(&p->lock);
-                p->writing = false;
+                clear_flush(p, f);
+                p->settled++;
+                pthread_cond_broadcast(&p->idle);
         }
-        pthread_cond_broadcast(&p->idle);
         pthread_mutex_unlock(&p->lock);
         return NULL;
 }
 
 void ad_pack_flush(struct ad_pack *p)
 {
+        uint64_t target;
+
         pthread_mutex_lock(&p->lock);
-        while (p->writing || !flush_empty(p->filling)) {
-                p->filling->urgent = true;
+        target = p->taken + !flush_empty(p->filling);
+        while (p->settled < target) {
+                if (p->taken < target)
+                        p->filling->urgent = true;
                 pthread_cond_signal(&p->wake);
                 pthread_cond_wait(&p->idle, &p->lock);
         }

@@ -6,8 +6,10 @@
 
 #include "jobs/ingest/parse_private.h"
 
+#define MINUTE_MS 60000
+
 struct ad_parser {
-        struct ad_json *json;
+        struct ad_json_parser *json;
         struct df_arena arena;
         struct ad_event *events;
         uint32_t *indexes;
@@ -61,21 +63,42 @@ bool dfi_plain_text(struct df_bytes s)
         return true;
 }
 
-enum ad_reason dfi_encode_attributes(const struct ad_json_node *const *sorted, size_t count,
-                                     struct df_arena *arena, struct df_bytes *ret)
+enum ad_reason dfi_add_attribute(struct dfi_attributes *a, struct df_bytes key,
+                                 struct df_bytes value)
+{
+        size_t at = 0;
+
+        if (a->count == AD_ATTRIBUTES_MAX)
+                return AD_TOO_MANY_ATTRIBUTES;
+        if (key.len > AD_ATTRIBUTE_KEY_MAX || value.len > AD_ATTRIBUTE_VALUE_MAX)
+                return AD_TOO_LONG;
+        if (key.len == 0 || !dfi_plain_text(key))
+                return AD_BAD_CHARACTER;
+        while (at < a->count && df_bytes_cmp(a->list[at].key, key) < 0)
+                at++;
+        if (at < a->count && df_bytes_eq(a->list[at].key, key))
+                return AD_DUPLICATE_KEY;
+        memmove(&a->list[at + 1], &a->list[at], (a->count - at) * sizeof(a->list[0]));
+        a->list[at] = (struct dfi_attribute){key, value};
+        a->count++;
+        return AD_NONE;
+}
+
+enum ad_reason dfi_encode_attributes(const struct dfi_attributes *a, struct df_arena *arena,
+                                     struct df_bytes *ret)
 {
         struct df_buf b = {0};
         enum ad_reason r = AD_NONE;
 
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; i < a->count; i++) {
                 size_t m = df_pb_begin(&b, 18);
 
-                df_pb_bytes(&b, 1, sorted[i]->key);
-                df_pb_bytes(&b, 2, sorted[i]->text);
+                df_pb_bytes(&b, 1, a->list[i].key);
+                df_pb_bytes(&b, 2, a->list[i].value);
                 df_pb_end(&b, m);
         }
         *ret = df_arena_copy(arena, df_buf_bytes(&b));
-        if (b.failed || (count > 0 && !ret->data))
+        if (b.failed || (a->count > 0 && !ret->data))
                 r = AD_UNAVAILABLE;
         df_buf_release(&b);
         return r;
@@ -97,7 +120,8 @@ static void refuse_whole(struct ad_parse_result *res, enum ad_reason reason, con
 static void reject(struct ad_parse_result *res, uint32_t index, enum ad_reason reason,
                    const char *field, struct df_bytes event_id)
 {
-        res->rejected[res->rejected_count++] = (struct ad_rejection){index, reason, field, event_id};
+        res->rejected[res->rejected_count++] =
+                (struct ad_rejection){index, reason, field, event_id};
 }
 
 static void warn(struct ad_parse_result *res, uint32_t index, enum ad_reason reason,
@@ -121,8 +145,12 @@ static enum ad_reason check_form(const struct ad_event *ev, const struct ad_pars
                 *ret_field = "campaign_id";
         if (*ret_field)
                 return AD_MISSING_FIELD;
-        if ((ev->flags & money) && !rules->money_allowed)
+        if ((ev->flags & money) && !rules->money_allowed) {
+                *ret_field = ev->flags & AD_EV_HAS_COST     ? "cost_micros"
+                             : ev->flags & AD_EV_HAS_PAYOUT ? "payout_micros"
+                                                            : "conversion_value_micros";
                 return AD_MONEY_NOT_ALLOWED;
+        }
         *ret_field = "currency";
         if ((ev->flags & (AD_EV_HAS_COST | AD_EV_HAS_PAYOUT)) && ev->currency.len == 0)
                 return AD_MISSING_CURRENCY;
@@ -150,7 +178,9 @@ static void accept(struct ad_parse_result *res, uint32_t index, const struct ad_
                 ev->event_ms = rules->now_ms;
                 ev->flags |= AD_EV_TIME_MISSING;
                 warn(res, index, AD_TIME_MISSING, ev->event_id);
-        } else if (rules->late_after_ms && ev->event_ms < rules->now_ms - rules->late_after_ms) {
+        } else if (rules->late_after_ms &&
+                   (ev->event_ms / MINUTE_MS + 1) * MINUTE_MS + rules->late_after_ms <=
+                           rules->now_ms) {
                 warn(res, index, AD_PROBABLY_LATE, ev->event_id);
         }
         if (ev->currency.len == 0) {
@@ -176,7 +206,8 @@ static void judge_form(struct ad_parse_result *res, uint32_t index,
                 reject(res, index, reason, field, ev->event_id);
 }
 
-static void parse_element(struct ad_parser *p, const struct ad_json_node *nodes, uint32_t at,
+/* False: out of memory. */
+static bool parse_element(struct ad_parser *p, const struct ad_json_node *nodes, uint32_t at,
                           uint32_t index, const struct ad_parse_rules *rules,
                           struct ad_parse_result *res)
 {
@@ -185,10 +216,12 @@ static void parse_element(struct ad_parser *p, const struct ad_json_node *nodes,
 
         memset(&res->events[res->count], 0, sizeof(*res->events));
         reason = dfi_event_from_json(nodes, at, &p->arena, &res->events[res->count], &field);
-        judge_form(res, index, rules, reason, field);
+        if (reason != AD_UNAVAILABLE)
+                judge_form(res, index, rules, reason, field);
+        return reason != AD_UNAVAILABLE;
 }
 
-static void parse_array(struct ad_parser *p, const struct ad_json_node *nodes, uint32_t array,
+static bool parse_array(struct ad_parser *p, const struct ad_json_node *nodes, uint32_t array,
                         const struct ad_parse_rules *rules, struct ad_parse_result *res)
 {
         uint32_t index = 0;
@@ -197,12 +230,14 @@ static void parse_array(struct ad_parser *p, const struct ad_json_node *nodes, u
                 if (index == AD_BATCH_EVENTS_MAX) {
                         refuse_whole(res, AD_BATCH_TOO_LARGE, "a batch holds at most %d events",
                                      AD_BATCH_EVENTS_MAX);
-                        return;
+                        return true;
                 }
-                parse_element(p, nodes, i, index, rules, res);
+                if (!parse_element(p, nodes, i, index, rules, res))
+                        return false;
         }
         if (index == 0)
                 refuse_whole(res, AD_EMPTY_BATCH, "the batch holds no event");
+        return true;
 }
 
 /* {"events":[...]}: this member alone. */
@@ -219,21 +254,25 @@ static int parse_json(struct ad_parser *p, struct df_bytes body, const struct ad
         const struct ad_json_node *nodes;
         const char *message = "";
         size_t count;
+        bool memory = true;
         int rc = ad_json_parse(p->json, body, &nodes, &count, &message);
 
         if (rc == AD_JSON_NO_MEMORY)
-                return df_fail(err, DF_ENOMEM, "JSON body of %zu bytes", body.len);
-        if (rc == AD_JSON_BAD_UTF8)
+                memory = false;
+        else if (rc == AD_JSON_BAD_UTF8)
                 refuse_whole(res, AD_BAD_UTF8, "the body is not valid UTF-8");
+        else if (rc == AD_JSON_TOO_MANY)
+                refuse_whole(res, AD_BATCH_TOO_LARGE, "%s (%d events)", message,
+                             AD_BATCH_EVENTS_MAX);
         else if (rc != AD_JSON_OK)
                 refuse_whole(res, AD_BAD_JSON, "the body is not JSON: %s", message);
         else if (is_envelope(nodes))
-                parse_array(p, nodes, 1, rules, res);
+                memory = parse_array(p, nodes, 1, rules, res);
         else if (nodes[0].kind == AD_JSON_ARRAY)
-                parse_array(p, nodes, 0, rules, res);
+                memory = parse_array(p, nodes, 0, rules, res);
         else
-                parse_element(p, nodes, 0, 0, rules, res);
-        return 0;
+                memory = parse_element(p, nodes, 0, 0, rules, res);
+        return memory ? 0 : df_fail(err, DF_ENOMEM, "JSON body of %zu bytes", body.len);
 }
 
 static bool blank(struct df_bytes line)
@@ -274,12 +313,15 @@ static int parse_line(struct ad_parser *p, struct df_bytes line, uint32_t index,
         if (rc == AD_JSON_NO_MEMORY)
                 return df_fail(err, DF_ENOMEM, "NDJSON line %u", index + 1);
         if (rc != AD_JSON_OK) {
-                reject(res, index, rc == AD_JSON_BAD_UTF8 ? AD_BAD_UTF8 : AD_BAD_JSON, NULL,
-                       (struct df_bytes){0});
+                reject(res, index,
+                       rc == AD_JSON_BAD_UTF8   ? AD_BAD_UTF8
+                       : rc == AD_JSON_TOO_MANY ? AD_BATCH_TOO_LARGE
+                                                : AD_BAD_JSON,
+                       NULL, (struct df_bytes){0});
                 return 0;
         }
-        parse_element(p, nodes, 0, index, rules, res);
-        rc = 0;
+        if (!parse_element(p, nodes, 0, index, rules, res))
+                return df_fail(err, DF_ENOMEM, "NDJSON line %u", index + 1);
         if (res->count > accepted)
                 rc = keep_strings(p, &res->events[accepted], err);
         if (rc == 0 && res->rejected_count > refused && res->rejected[refused].event_id.len) {
@@ -325,59 +367,35 @@ static int parse_ndjson(struct ad_parser *p, struct df_bytes body,
         return 0;
 }
 
-/* What JSON's reader checks field by field, for an event that came as protobuf. */
-static enum ad_reason check_protobuf(const struct ad_event *ev)
-{
-        const struct df_bytes *ids[] = {&ev->event_id, &ev->user_id, &ev->click_id};
-
-        for (size_t i = 0; i < 3 + AD_DIM_COUNT; i++) {
-                const struct df_bytes *s = i < 3 ? ids[i] : &ev->dims[i - 3];
-
-                if (!ad_utf8_valid(*s))
-                        return AD_BAD_UTF8;
-                if (!dfi_plain_text(*s))
-                        return AD_BAD_CHARACTER;
-        }
-        if (ev->type > AD_CONVERSION)
-                return AD_UNKNOWN_TYPE;
-        if (ev->cost_nanos < 0 || ev->payout_nanos < 0 || ev->value_nanos < 0)
-                return AD_NEGATIVE;
-        if (ev->event_ms < 0)
-                return AD_BAD_TIME;
-        if ((ev->currency.len && !df_currency_known(ev->currency)) ||
-            (ev->value_currency.len && !df_currency_known(ev->value_currency)))
-                return AD_UNKNOWN_CURRENCY;
-        return AD_NONE;
-}
-
 static int parse_protobuf(struct ad_parser *p, struct df_bytes body,
                           const struct ad_parse_rules *rules, struct ad_parse_result *res,
                           struct df_error *err)
 {
-        struct df_error why = {0};
-        struct ad_batch batch;
-        int rc = ad_wire_batch_decode(body, AD_BATCH_EVENTS_MAX, &p->arena, &batch, &why);
+        struct df_reader r = df_reader(body);
+        struct df_pb_field f;
+        uint32_t index = 0;
 
-        if (rc == DF_ENOMEM)
-                return df_fail(err, rc, "protobuf body of %zu bytes", body.len);
-        if (rc == DF_ELIMIT)
-                refuse_whole(res, AD_BATCH_TOO_LARGE, "a batch holds at most %d events",
-                             AD_BATCH_EVENTS_MAX);
-        else if (rc < 0)
-                refuse_whole(res, AD_BAD_PROTOBUF, "the body is not an EventBatch: %.150s", why.text);
-        else if (batch.count == 0)
-                refuse_whole(res, AD_EMPTY_BATCH, "the batch holds no event");
-        for (size_t i = 0; rc == 0 && i < batch.count; i++) {
-                const struct ad_event *in = &batch.events[i];
+        while (df_pb_next(&r, &f)) {
                 struct ad_event *ev = &res->events[res->count];
+                const char *field = NULL;
+                enum ad_reason reason;
 
-                *ev = *in;
-                /* What ingest stamps is not the client's to state. */
-                ev->flags &= AD_EV_HAS_COST | AD_EV_HAS_PAYOUT | AD_EV_HAS_VALUE;
-                ev->labels = 0;
-                ev->fingerprint = 0;
-                judge_form(res, (uint32_t)i, rules, check_protobuf(ev), NULL);
+                if (f.number != 1 || f.wire != 2)
+                        continue; /* what ingest stamps is not the client's to state */
+                if (index == AD_BATCH_EVENTS_MAX) {
+                        refuse_whole(res, AD_BATCH_TOO_LARGE, "a batch holds at most %d events",
+                                     AD_BATCH_EVENTS_MAX);
+                        return 0;
+                }
+                reason = dfi_event_from_protobuf(f.bytes, &p->arena, ev, &field);
+                if (reason == AD_UNAVAILABLE)
+                        return df_fail(err, DF_ENOMEM, "protobuf body of %zu bytes", body.len);
+                judge_form(res, index++, rules, reason, field);
         }
+        if (r.bad)
+                refuse_whole(res, AD_BAD_PROTOBUF, "the body is not a protobuf EventBatch");
+        else if (index == 0)
+                refuse_whole(res, AD_EMPTY_BATCH, "the batch holds no event");
         return 0;
 }
 

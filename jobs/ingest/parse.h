@@ -21,14 +21,16 @@ struct ad_parse_rules {
         struct df_bytes source;  /* "http" */
         struct df_bytes currency; /* default of events that state no money */
         int64_t accepted_age_ms;
-        int64_t late_after_ms;   /* warn `probably_late` when event_ms is older; 0 = never */
+        /* Grace + out-of-orderness: warn `probably_late` when the event's minute ended so long ago
+         * (W5, as far as ingest can know it); 0 = never. */
+        int64_t late_after_ms;
         bool money_allowed;      /* false: class `public` */
 };
 
 struct ad_rejection {
         uint32_t index;
         enum ad_reason reason;
-        const char *field;        /* static, or NULL */
+        const char *field;        /* or NULL */
         struct df_bytes event_id; /* as far as it was read; may be empty */
 };
 

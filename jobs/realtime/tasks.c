@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "df/filelog.h"
 #include "df/rocksdb.h"
@@ -35,13 +37,32 @@ struct ad_tasks {
         struct ad_prices *prices;
         struct ad_params live, bounded; /* of `events`, of imports */
         struct topic *topics;
+        int64_t recovered_ns; /* modification time of the file by which recover asks */
 };
 
-static int open_ckpt(void *arg, struct df_ckpt **ret, struct df_error *err)
+/* `adtally recover --from log` leaves the mark beside the directory it moved away. It holds until the
+ * rebuilt state has its first checkpoint: another loss after that is refused again. */
+static int open_state(void *arg, struct df_session_ports *ports, struct df_error *err)
 {
         const struct state_dir *d = arg;
+        char mark[PATH_MAX + 16], current[PATH_MAX + 16];
 
-        return df_rocksdb_ckpt_open(d->path, NULL, ret, err);
+        (void)snprintf(mark, sizeof(mark), "%s" AD_REBUILD_MARK, d->path);
+        (void)snprintf(current, sizeof(current), "%s/CURRENT", d->path);
+        if (access(current, F_OK) == 0)
+                (void)unlink(mark); /* mostly not there */
+        ports->recover_from_log = access(mark, F_OK) == 0;
+        return df_rocksdb_ckpt_open(d->path, NULL, &ports->ckpt, err);
+}
+
+static int64_t asked_ns(const struct ad_tasks *t)
+{
+        char path[PATH_MAX];
+        struct stat st;
+
+        if (ad_data_path(t->config, AD_RECOVERED_FILE, path, NULL) < 0 || stat(path, &st) < 0)
+                return 0;
+        return (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 }
 
 int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_workers *workers,
@@ -55,6 +76,7 @@ int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_wor
         t->config = c;
         t->log = log;
         t->workers = workers;
+        t->recovered_ns = asked_ns(t);
         rc = ad_prices_open(df_config_text(c, "data"), &t->prices, err);
         for (int i = 0; rc == 0 && i < AD_OUT_COUNT; i++)
                 rc = df_log_writer_open(log, output_topics[i], &t->writers[i], err);
@@ -100,7 +122,7 @@ static void fill_task(const struct ad_tasks *t, const struct df_topic_info *info
         ret->ports.log = t->log;
         ret->ports.consumer = "realtime";
         memcpy(ret->ports.writers, t->writers, sizeof(t->writers));
-        ret->open_ckpt = open_ckpt;
+        ret->open_state = open_state;
 }
 
 static int add_topic(struct ad_tasks *t, const struct df_topic_info *info, struct df_error *err)
@@ -167,6 +189,17 @@ int ad_tasks_discover(struct ad_tasks *t, struct df_error *err)
         int rc = t->topics ? 0 : df_log_topic_list(t->log, AD_TOPIC_EVENTS, on_topic, &d, err);
 
         return rc < 0 ? rc : df_log_topic_list(t->log, AD_TOPIC_IMPORT_PREFIX, on_topic, &d, err);
+}
+
+void ad_tasks_follow_recovery(struct ad_tasks *t)
+{
+        int64_t ns = asked_ns(t);
+
+        if (ns == t->recovered_ns)
+                return;
+        t->recovered_ns = ns;
+        df_trace(DF_INFO, "tasks", "recovered: refused partitions are taken over again");
+        df_workers_retry(t->workers);
 }
 
 int ad_tasks_retain(struct ad_tasks *t, struct df_error *err)

@@ -13,6 +13,9 @@ int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_wor
                     struct ad_tasks **ret, struct df_error *err);
 /* Add the tasks of topics that are not served yet. Call at start and about every second. */
 int ad_tasks_discover(struct ad_tasks *t, struct df_error *err);
+/* Take refused partitions over again when `adtally recover` has asked for it since the last call.
+ * Call about every second. */
+void ad_tasks_follow_recovery(struct ad_tasks *t);
 /* Delete what retention allows of the topics that this job writes. */
 int ad_tasks_retain(struct ad_tasks *t, struct df_error *err);
 void ad_tasks_destroy(struct ad_tasks *t); /* after df_workers_stop */

@@ -8,6 +8,8 @@
 #define DFI_KEY_OUTBOX 0x01
 #define DFI_KEY_OPERATOR 0x10 /* + position in the chain */
 #define DFI_NOTE_MAX (16u << 10)
+#define DFI_PAYLOAD_MAX (DF_LOG_RECORD_MAX - 1024)
+#define DFI_CHUNK (1u << 20) /* outbox bytes of one store key */
 
 /* What a checkpoint is, apart from the operators' state. Its canonical bytes are stored under
  * DFI_KEY_META; their digest names the checkpoint in the chain of seals (K6). */
@@ -53,24 +55,34 @@ struct df_task {
         struct df_operator *ops[DF_CHAIN_MAX];
         struct dfi_box *boxes; /* every collection of the configuration, publishing order */
         size_t box_count;
-        size_t emitted_bytes; /* in the boxes */
-        bool cutting;         /* on_cut runs: note, hold and more are allowed */
-        bool more;            /* df_out_more since the last cut */
-        bool ended;           /* DF_CONTROL_END was reached since the last cut */
-        bool begun;           /* anything of this generation was processed */
-        bool uncommitted;     /* the last cut is not yet known to be published */
+        size_t box_start[DF_OUTPUTS_MAX]; /* of an output's first box */
+        size_t emitted_bytes;             /* in the boxes */
+        bool cutting;     /* on_cut runs: note, hold and more are allowed */
+        bool more;        /* df_out_more since the last cut, or rows to be sent again */
+        bool ended;       /* the generation ended since the last cut */
+        bool closed;      /* it has ended, and no other has begun */
+        bool begun;       /* a record of this generation was processed */
+        bool uncommitted; /* the last cut is not yet known to be published */
         uint64_t position;
         int64_t hold_ms;
         int64_t next_news_ms;
         int64_t watermark_seen_ms; /* last one given to on_watermark */
         bool resend_all;
-        uint64_t suppress_until; /* K10; 0 = not suppressed */
-        struct dfi_meta now;  /* counts since the last cut */
-        struct dfi_meta last; /* the last cut or restored checkpoint */
+        uint64_t suppress_until;   /* K10; 0 = not suppressed */
+        int64_t suppress_final_ms; /* what the last seal said is final */
+        struct dfi_meta now;     /* counts since the last cut */
+        struct dfi_meta last;    /* the last cut or restored checkpoint */
         struct df_hash128 last_digest;
-        struct df_buf *records; /* df_task_publish's */
-        struct df_bytes *record_views;
-        size_t record_cap;
+        struct df_buf published; /* df_task_publish's records, one behind the other */
+        struct df_bytes *views;
+        size_t view_cap;
 };
+
+/* The counts of the next checkpoint start at the task's position. */
+void dfi_begin_interval(struct df_task *t);
+/* The meta's digest of k, as kept in the checkpoint's manifest too (K8: they must agree). */
+struct df_hash128 dfi_task_digest(const struct df_task *t);
+/* Only for a fresh task: where the log begins. */
+void dfi_task_start_at(struct df_task *t, uint64_t offset);
 
 #endif

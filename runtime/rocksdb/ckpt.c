@@ -22,7 +22,7 @@ static int make_dirs(const char *dir, struct df_error *err)
 {
         char path[DFI_PATH_MAX];
 
-        int r = dfi_path(path, err, "%s", dir);
+        int r = dfi_state_path(path, err, "%s", dir);
         if (r)
                 return r;
         for (char *p = path + 1;; p++) {

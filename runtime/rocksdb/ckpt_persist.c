@@ -37,7 +37,7 @@ static int hash_files(const struct dfi_ckpt *c, const char *path, struct dfi_fil
                         break;
                 }
                 memcpy(f.name, names.v[i], strlen(names.v[i]));
-                r = dfi_path(file, err, "%s/%s", path, f.name);
+                r = dfi_state_path(file, err, "%s/%s", path, f.name);
                 if (r == 0 && lstat(file, &st) < 0)
                         r = df_fail_errno(err, DF_EIO, "cannot look at %s", file);
                 if (r)
@@ -67,7 +67,7 @@ static int write_checkpoint(struct dfi_ckpt *c, struct dfi_manifest *m, const ch
         struct df_buf text = {0};
         char manifest[DFI_PATH_MAX];
 
-        int r = dfi_path(manifest, err, "%s/%s", path, DFI_MANIFEST_NAME);
+        int r = dfi_state_path(manifest, err, "%s/%s", path, DFI_MANIFEST_NAME);
         if (r == 0)
                 r = dfi_db_checkpoint(&c->store.db, path, err);
         if (r == 0)
@@ -81,9 +81,9 @@ static int write_checkpoint(struct dfi_ckpt *c, struct dfi_manifest *m, const ch
         if (r == 0)
                 r = dfi_create_file(manifest, df_buf_bytes(&text), err);
         if (r == 0)
-                r = dfi_sync_dir(path, err);
+                r = dfi_state_sync_dir(path, err);
         if (r == 0)
-                r = dfi_sync_dir(c->dir, err);
+                r = dfi_state_sync_dir(c->dir, err);
         df_buf_release(&text);
         return r;
 }
@@ -94,7 +94,7 @@ static void discard(const char *path)
         struct df_error ignored; /* leftovers go at the next takeover */
 
         (void)dfi_remove_tree(path, &ignored);
-        if (dfi_path(half, &ignored, "%s.tmp", path) == 0)
+        if (dfi_state_path(half, &ignored, "%s.tmp", path) == 0)
                 (void)dfi_remove_tree(half, &ignored);
 }
 
@@ -122,7 +122,7 @@ int dfi_ckpt_persist(struct df_ckpt *base, uint64_t k, struct df_bytes note, str
         if (r == 0)
                 r = dfi_ck_name_make(k, c->epoch.epoch, candidate.name, err);
         if (r == 0)
-                r = dfi_path(path, err, "%s/%s", c->dir, candidate.name);
+                r = dfi_state_path(path, err, "%s/%s", c->dir, candidate.name);
         if (r)
                 goto out;
         m.epoch = c->epoch.epoch;
@@ -199,7 +199,7 @@ int dfi_ckpt_retire(struct df_ckpt *base, struct df_error *err)
                     strcmp(n, c->current_parent) == 0 ||
                     (c->has_candidate && strcmp(n, c->candidate.name) == 0))
                         continue;
-                r = dfi_path(path, err, "%s/%s", c->dir, n);
+                r = dfi_state_path(path, err, "%s/%s", c->dir, n);
                 if (r == 0)
                         r = dfi_remove_tree(path, err);
         }

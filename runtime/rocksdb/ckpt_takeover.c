@@ -57,7 +57,7 @@ static int remove_leftovers(const struct dfi_ckpt *c, const struct dfi_names *na
                         continue;
                 if (strcmp(n, c->current.name) == 0 || strcmp(n, c->current_parent) == 0)
                         continue;
-                int r = dfi_path(path, err, "%s/%s", c->dir, n);
+                int r = dfi_state_path(path, err, "%s/%s", c->dir, n);
                 if (r == 0)
                         r = dfi_remove_tree(path, err);
                 if (r)
@@ -75,8 +75,8 @@ static int fill_live(const struct dfi_ckpt *c, const struct dfi_manifest *m, str
 
         for (size_t i = 0; r == 0 && i < m->files.count; i++) {
                 const char *name = m->files.v[i].name;
-                if ((r = dfi_path(from, err, "%s/%s/%s", c->dir, c->current.name, name)) ||
-                    (r = dfi_path(to, err, "%s/%s", c->live, name)))
+                if ((r = dfi_state_path(from, err, "%s/%s/%s", c->dir, c->current.name, name)) ||
+                    (r = dfi_state_path(to, err, "%s/%s", c->live, name)))
                         break;
                 r = dfi_is_sst(name) ? dfi_link_file(from, to, err) : dfi_copy_file(from, to, err);
         }
@@ -89,7 +89,7 @@ static int open_live(struct dfi_ckpt *c, const struct dfi_manifest *m, struct df
 
         int r = dfi_ck_name_make(0, c->epoch.epoch, name, err);
         if (r == 0)
-                r = dfi_path(c->live, err, "%s/live-%" PRIu64 "-%s", c->dir, c->epoch.epoch,
+                r = dfi_state_path(c->live, err, "%s/live-%" PRIu64 "-%s", c->dir, c->epoch.epoch,
                              strrchr(name, '-') + 1);
         if (r == 0 && mkdir(c->live, 0750) < 0)
                 r = df_fail_errno(err, DF_EIO, "cannot create %s", c->live);
@@ -137,7 +137,7 @@ int dfi_ckpt_takeover(struct df_ckpt *base, struct df_takeover *ret, struct df_e
 
         df_check(!c->owner);
         if (c->lock_fd < 0)
-                r = dfi_lock(c->dir, &c->lock_fd, err);
+                r = dfi_state_lock(c->dir, &c->lock_fd, err);
         if (r)
                 return r;
         c->doubt = false;

@@ -114,7 +114,7 @@ static int check_options(const char *path, const char *const *expected, size_t c
                 r = df_fail(err, DF_EIO, "%s: RocksDB wrote no OPTIONS file", path);
                 goto out;
         }
-        r = dfi_path(file, err, "%s/%s", path, newest);
+        r = dfi_state_path(file, err, "%s/%s", path, newest);
         if (r == 0)
                 r = dfi_read_file(file, 1u << 20, &text, err);
         if (r)

@@ -9,7 +9,7 @@
 
 #define COPY_BYTES (64u << 10)
 
-int dfi_path(char ret[DFI_PATH_MAX], struct df_error *err, const char *fmt, ...)
+int dfi_state_path(char ret[DFI_PATH_MAX], struct df_error *err, const char *fmt, ...)
 {
         va_list args;
 
@@ -35,7 +35,7 @@ static int sync_path(const char *path, int flags, struct df_error *err)
         return r;
 }
 
-int dfi_sync_dir(const char *path, struct df_error *err)
+int dfi_state_sync_dir(const char *path, struct df_error *err)
 {
         return sync_path(path, O_DIRECTORY, err);
 }
@@ -49,7 +49,7 @@ int dfi_sync_parent(const char *path, struct df_error *err)
 {
         char parent[DFI_PATH_MAX];
 
-        int r = dfi_path(parent, err, "%s", path);
+        int r = dfi_state_path(parent, err, "%s", path);
         if (r)
                 return r;
         size_t len = strlen(parent);
@@ -57,9 +57,9 @@ int dfi_sync_parent(const char *path, struct df_error *err)
                 parent[--len] = '\0';
         char *slash = strrchr(parent, '/');
         if (!slash)
-                return dfi_sync_dir(".", err);
+                return dfi_state_sync_dir(".", err);
         slash[slash == parent ? 1 : 0] = '\0';
-        return dfi_sync_dir(parent, err);
+        return dfi_state_sync_dir(parent, err);
 }
 
 static int write_all(int fd, struct df_bytes content, const char *path, struct df_error *err)
@@ -100,16 +100,16 @@ int dfi_replace_file(const char *dir, const char *name, struct df_bytes content,
 {
         char path[DFI_PATH_MAX], temporary[DFI_PATH_MAX];
 
-        int r = dfi_path(path, err, "%s/%s", dir, name);
+        int r = dfi_state_path(path, err, "%s/%s", dir, name);
         if (r == 0)
-                r = dfi_path(temporary, err, "%s/%s.tmp", dir, name);
+                r = dfi_state_path(temporary, err, "%s/%s.tmp", dir, name);
         if (r == 0)
                 r = write_file(temporary, O_TRUNC, content, err);
         if (r)
                 return r;
         if (rename(temporary, path) < 0)
                 return df_fail_errno(err, DF_EIO, "cannot rename %s", temporary);
-        return dfi_sync_dir(dir, err);
+        return dfi_state_sync_dir(dir, err);
 }
 
 int dfi_read_file(const char *path, size_t max, struct df_buf *ret, struct df_error *err)

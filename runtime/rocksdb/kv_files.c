@@ -14,8 +14,8 @@ static int fill(const char *from, const char *to, struct df_error *err)
 
         int r = dfi_names_read(from, &names, err);
         for (size_t i = 0; r == 0 && i < names.count; i++) {
-                if ((r = dfi_path(source, err, "%s/%s", from, names.v[i])) ||
-                    (r = dfi_path(target, err, "%s/%s", to, names.v[i])))
+                if ((r = dfi_state_path(source, err, "%s/%s", from, names.v[i])) ||
+                    (r = dfi_state_path(target, err, "%s/%s", to, names.v[i])))
                         break;
                 r = dfi_is_sst(names.v[i]) ? dfi_link_file(source, target, err)
                                            : dfi_copy_file(source, target, err);
@@ -23,7 +23,7 @@ static int fill(const char *from, const char *to, struct df_error *err)
                         r = dfi_sync_file(target, err);
         }
         dfi_names_release(&names);
-        return r ? r : dfi_sync_dir(to, err);
+        return r ? r : dfi_state_sync_dir(to, err);
 }
 
 int df_kv_restore(const char *checkpoint_dir, const char *dir, struct df_error *err)
@@ -31,7 +31,7 @@ int df_kv_restore(const char *checkpoint_dir, const char *dir, struct df_error *
         char fresh[DFI_PATH_MAX], current[DFI_PATH_MAX], hex[17];
         uint8_t random[8];
 
-        int r = dfi_path(current, err, "%s/CURRENT", checkpoint_dir);
+        int r = dfi_state_path(current, err, "%s/CURRENT", checkpoint_dir);
         if (r)
                 return r;
         if (!dfi_exists(current))
@@ -41,7 +41,7 @@ int df_kv_restore(const char *checkpoint_dir, const char *dir, struct df_error *
         if (r)
                 return r;
         df_hex(random, sizeof(random), hex);
-        r = dfi_path(fresh, err, "%s.restore-%s", dir, hex);
+        r = dfi_state_path(fresh, err, "%s.restore-%s", dir, hex);
         if (r)
                 return r;
         if (mkdir(fresh, 0750) < 0)

@@ -80,7 +80,7 @@ static int find_all(const char *dir, const struct dfi_current *current, bool wit
                 f.info.is_current = current && strcmp(f.info.name, current->name) == 0;
                 r = inspect(dir, f.info.is_current ? current->digest : NULL, with_files, &f, err);
                 if (r == 0)
-                        r = dfi_path(path, err, "%s/%s", dir, f.info.name);
+                        r = dfi_state_path(path, err, "%s/%s", dir, f.info.name);
                 if (r == 0 && (f.info.verified || dfi_exists(path)))
                         ret->v[ret->count++] = f;
         }
@@ -212,12 +212,12 @@ static int make_current(const char *dir, const struct found *to, const char *fro
         }
         if (r || !to || !from[0])
                 return r;
-        r = dfi_path(damaged, err, "%s/%s", dir, from);
+        r = dfi_state_path(damaged, err, "%s/%s", dir, from);
         if (r == 0)
-                r = dfi_path(kept, err, "%s/damaged-%s", dir, from);
+                r = dfi_state_path(kept, err, "%s/damaged-%s", dir, from);
         if (r == 0 && rename(damaged, kept) < 0 && errno != ENOENT)
                 r = df_fail_errno(err, DF_EIO, "cannot rename %s", damaged);
-        return r ? r : dfi_sync_dir(dir, err);
+        return r ? r : dfi_state_sync_dir(dir, err);
 }
 
 int df_rocksdb_ckpt_fallback(const char *dir, bool dry_run, struct df_rocksdb_fallback *ret,
@@ -232,7 +232,7 @@ int df_rocksdb_ckpt_fallback(const char *dir, bool dry_run, struct df_rocksdb_fa
         bool epoch_lost = false;
         int lock = -1;
 
-        int r = dfi_lock(dir, &lock, err);
+        int r = dfi_state_lock(dir, &lock, err);
         if (r)
                 return r;
         r = find_epoch(dir, &epoch, &epoch_lost, err);
@@ -293,14 +293,14 @@ static int move_aside(const char *dir, const char *lost, bool *ret_any, struct d
                         *ret_any = true;
                         if (!lost)
                                 continue;
-                        if ((r = dfi_path(from, err, "%s/%s", dir, n)) ||
-                            (r = dfi_path(to, err, "%s/%s", lost, n)))
+                        if ((r = dfi_state_path(from, err, "%s/%s", dir, n)) ||
+                            (r = dfi_state_path(to, err, "%s/%s", lost, n)))
                                 break;
                         if (rename(from, to) < 0)
                                 r = df_fail_errno(err, DF_EIO, "cannot move %s to %s", from, to);
                 }
-                if (r == 0 && lost && (r = dfi_sync_dir(lost, err)) == 0)
-                        r = dfi_sync_dir(dir, err);
+                if (r == 0 && lost && (r = dfi_state_sync_dir(lost, err)) == 0)
+                        r = dfi_state_sync_dir(dir, err);
         }
         dfi_names_release(&names);
         return r;
@@ -313,7 +313,7 @@ static int find_lost_name(const char *dir, char ret[DFI_PATH_MAX], struct df_err
         while (len > 1 && dir[len - 1] == '/')
                 len--;
         for (int n = 1; n <= LOST_MAX; n++) {
-                int r = dfi_path(ret, err, "%.*s.lost-%d", (int)len, dir, n);
+                int r = dfi_state_path(ret, err, "%.*s.lost-%d", (int)len, dir, n);
                 if (r || !dfi_exists(ret))
                         return r;
         }
@@ -327,7 +327,7 @@ int df_rocksdb_ckpt_reset(const char *dir, bool dry_run, char *ret_moved_to, str
         bool epoch_lost = false, any = false;
         int lock = -1;
 
-        int r = dfi_lock(dir, &lock, err);
+        int r = dfi_state_lock(dir, &lock, err);
         if (r)
                 return r;
         r = find_epoch(dir, &epoch, &epoch_lost, err);

@@ -108,9 +108,9 @@ void dfi_store_hint(struct dfi_store *s);
 
 /* ---- files.c ---- */
 
-int dfi_path(char ret[DFI_PATH_MAX], struct df_error *err, const char *fmt, ...)
+int dfi_state_path(char ret[DFI_PATH_MAX], struct df_error *err, const char *fmt, ...)
         __attribute__((format(printf, 3, 4)));
-int dfi_sync_dir(const char *path, struct df_error *err);
+int dfi_state_sync_dir(const char *path, struct df_error *err);
 int dfi_sync_file(const char *path, struct df_error *err);
 int dfi_sync_parent(const char *path, struct df_error *err);
 /* Make dir/name hold content, durably: temporary file, fsync, rename, fsync of dir. */
@@ -204,7 +204,7 @@ struct dfi_epoch {
 int dfi_epoch_read(const char *dir, struct dfi_epoch *ret, struct df_error *err);
 int dfi_epoch_write(const char *dir, const struct dfi_epoch *e, struct df_error *err);
 /* flock DIR/LOCK; DF_EFENCED when somebody has it. */
-int dfi_lock(const char *dir, int *ret_fd, struct df_error *err);
+int dfi_state_lock(const char *dir, int *ret_fd, struct df_error *err);
 void dfi_unlock(int *fd);
 
 /* ---- ckpt.c, ckpt_takeover.c, ckpt_persist.c ---- */

@@ -73,7 +73,7 @@ static int remove_at(const char *path, int depth, struct df_error *err)
                 return df_fail(err, DF_ELIMIT, "%s: too deep to remove", path);
         int r = dfi_names_read(path, &names, err);
         for (size_t i = 0; r == 0 && i < names.count; i++) {
-                r = dfi_path(child, err, "%s/%s", path, names.v[i]);
+                r = dfi_state_path(child, err, "%s/%s", path, names.v[i]);
                 if (r == 0)
                         r = remove_at(child, depth - 1, err);
         }

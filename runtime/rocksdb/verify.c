@@ -14,7 +14,7 @@
 static int read_line(const char *dir, const char *name, struct df_buf *ret, char path[DFI_PATH_MAX],
                      struct df_error *err)
 {
-        int r = dfi_path(path, err, "%s/%s", dir, name);
+        int r = dfi_state_path(path, err, "%s/%s", dir, name);
 
         if (r == 0)
                 r = dfi_read_file(path, SMALL_FILE_MAX, ret, err);
@@ -109,12 +109,12 @@ int dfi_epoch_write(const char *dir, const struct dfi_epoch *e, struct df_error 
         return dfi_replace_file(dir, "EPOCH", df_bytes(line, (size_t)n), err);
 }
 
-int dfi_lock(const char *dir, int *ret_fd, struct df_error *err)
+int dfi_state_lock(const char *dir, int *ret_fd, struct df_error *err)
 {
         char path[DFI_PATH_MAX], pid[24];
         struct stat held, named;
 
-        int r = dfi_path(path, err, "%s/LOCK", dir);
+        int r = dfi_state_path(path, err, "%s/LOCK", dir);
         if (r)
                 return r;
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
@@ -159,7 +159,7 @@ int dfi_verify_manifest(const char *dir, const char *name, const uint8_t *digest
         uint64_t k = 0, epoch = 0;
 
         df_check(dfi_ck_name_parse(name, &k, &epoch));
-        int r = dfi_path(path, err, "%s/%s/%s", dir, name, DFI_MANIFEST_NAME);
+        int r = dfi_state_path(path, err, "%s/%s/%s", dir, name, DFI_MANIFEST_NAME);
         if (r == 0)
                 r = dfi_read_file(path, DFI_MANIFEST_MAX, &text, err);
         if (r == DF_ENOENT || r == DF_ELIMIT)
@@ -215,7 +215,7 @@ int dfi_verify_files(const char *dir, const char *name, struct dfi_manifest *m,
         struct dfi_names names = {0};
         char path[DFI_PATH_MAX];
 
-        int r = dfi_path(path, err, "%s/%s", dir, name);
+        int r = dfi_state_path(path, err, "%s/%s", dir, name);
         if (r == 0)
                 r = dfi_names_read(path, &names, err);
         for (size_t i = 0; r == 0 && i < names.count; i++)
@@ -224,7 +224,7 @@ int dfi_verify_files(const char *dir, const char *name, struct dfi_manifest *m,
                         r = df_fail(err, DF_ECORRUPT, "%s/%s is not a file of this checkpoint; %s",
                                     path, names.v[i], DFI_RECOVER_HINT);
         for (size_t i = 0; r == 0 && i < m->files.count; i++) {
-                r = dfi_path(path, err, "%s/%s/%s", dir, name, m->files.v[i].name);
+                r = dfi_state_path(path, err, "%s/%s/%s", dir, name, m->files.v[i].name);
                 if (r == 0)
                         r = verify_file(path, &m->files.v[i], err);
         }

@@ -73,7 +73,8 @@ static int parse_choice(const struct df_setting *s, const char *text, struct df_
 {
         size_t len = strlen(text);
 
-        for (const char *p = s->choices; p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
+        for (const char *p = s->choices; p && !strchr(text, '|');
+             p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
                 if (strncmp(p, text, len) == 0 && (p[len] == '|' || p[len] == '\0') && len > 0)
                         return 0;
         return df_fail(err, DF_EINVAL, "\"%s\" is not one of %s", text, s->choices);
@@ -377,6 +378,14 @@ bool df_config_is_default(const struct df_config *c, const char *name)
 
         df_check(i >= 0);
         return c->values[i].origin == NULL;
+}
+
+const char *df_config_value(const struct df_config *c, const char *name)
+{
+        ssize_t i = find(c, name);
+
+        df_check(i >= 0);
+        return c->values[i].text;
 }
 
 void df_config_print(const struct df_config *c, FILE *f)

@@ -47,13 +47,13 @@ static int parse_units(const char *text, const struct unit *units, size_t count,
 {
         size_t digits = strspn(text, "0123456789");
         char number[20];
-        int64_t v;
+        uint64_t v;
 
         if (digits == 0 || digits >= sizeof(number))
                 return df_fail(err, DF_EPARSE, "\"%s\" is not %s", text, what);
         memcpy(number, text, digits);
         number[digits] = '\0';
-        v = (int64_t)strtoull(number, NULL, 10);
+        v = strtoull(number, NULL, 10); /* 19 digits always fit */
         for (size_t i = 0; i < count; i++) {
                 int64_t product;
 

@@ -92,6 +92,11 @@ int64_t df_monotonic_ns(void)
         return clock_ns(CLOCK_MONOTONIC);
 }
 
+int64_t df_boottime_ms(void)
+{
+        return clock_ns(CLOCK_BOOTTIME) / 1000000;
+}
+
 int64_t df_cpu_ns(void)
 {
         return clock_ns(CLOCK_PROCESS_CPUTIME_ID);

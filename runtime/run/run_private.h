@@ -41,6 +41,7 @@ struct dfi_worker {
         size_t slot_count;
         struct dfi_slot *slots;   /* the thread's own list */
         struct dfi_slot *arrived; /* under the pool's lock: to be moved to slots */
+        uint64_t retries;         /* of pool->retries, as far as this worker has followed them */
 };
 
 struct df_workers {
@@ -48,6 +49,7 @@ struct df_workers {
         pthread_mutex_t lock;
         pthread_cond_t wake;
         bool stop;
+        uint64_t retries; /* calls of df_workers_retry */
         struct dfi_worker *workers;
 };
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "df/run.h"
@@ -48,7 +49,7 @@ static void *status_main(void *arg)
                 int64_t at;
 
                 write_once(s);
-                at = df_wall_ms() + PERIOD_MS;
+                at = df_monotonic_ms() + PERIOD_MS;
                 until = (struct timespec){at / 1000, at % 1000 * 1000000};
                 pthread_mutex_lock(&s->lock);
                 if (!s->stop)
@@ -65,6 +66,7 @@ int df_status_start(const char *data_dir, const char *job,
                     struct df_error *err)
 {
         struct df_status *s = calloc(1, sizeof(*s));
+        pthread_condattr_t attr;
         char dir[PATH_MAX];
         int rc;
 
@@ -82,7 +84,10 @@ int df_status_start(const char *data_dir, const char *job,
                 rc = df_mkdirs(dir, err);
         if (rc == 0) {
                 pthread_mutex_init(&s->lock, NULL);
-                pthread_cond_init(&s->wake, NULL);
+                pthread_condattr_init(&attr);
+                pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* the wall may be set back */
+                pthread_cond_init(&s->wake, &attr);
+                pthread_condattr_destroy(&attr);
                 if (pthread_create(&s->thread, NULL, status_main, s) != 0)
                         rc = df_fail(err, DF_EAGAIN, "status thread");
         }

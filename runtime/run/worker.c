@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "run_private.h"
 
@@ -16,6 +17,7 @@ int df_workers_create(const struct df_workers_options *options, struct df_worker
                       struct df_error *err)
 {
         struct df_workers *p = calloc(1, sizeof(*p));
+        pthread_condattr_t attr;
 
         if (!p)
                 return df_fail(err, DF_ENOMEM, "workers");
@@ -28,7 +30,10 @@ int df_workers_create(const struct df_workers_options *options, struct df_worker
         if (p->options.poll_records == 0)
                 p->options.poll_records = 512;
         pthread_mutex_init(&p->lock, NULL);
-        pthread_cond_init(&p->wake, NULL);
+        pthread_condattr_init(&attr);
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* the wall may be set back an hour */
+        pthread_cond_init(&p->wake, &attr);
+        pthread_condattr_destroy(&attr);
         p->workers = calloc(p->options.threads, sizeof(*p->workers));
         if (!p->workers) {
                 df_workers_destroy(p);
@@ -74,6 +79,14 @@ int df_workers_add(struct df_workers *p, const struct df_worker_task *task, stru
         pthread_cond_broadcast(&p->wake);
         pthread_mutex_unlock(&p->lock);
         return 0;
+}
+
+void df_workers_retry(struct df_workers *p)
+{
+        pthread_mutex_lock(&p->lock);
+        p->retries++;
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
 }
 
 void df_workers_stop(struct df_workers *p)

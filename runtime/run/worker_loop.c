@@ -80,6 +80,10 @@ static void publish_view(struct dfi_worker *w, struct dfi_slot *s)
 
         pthread_mutex_lock(&w->pool->lock);
         s->view.running = s->state == DFI_OPEN;
+        if (s->state == DFI_OPEN) { /* what refused it, or made it restart, is over */
+                s->view.refused = 0;
+                s->refusal[0] = '\0';
+        }
         if (t) {
                 s->view.source = *df_task_source(t);
                 s->view.k = df_task_k(t);
@@ -100,7 +104,7 @@ static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
         const struct df_workers_options *o = &w->pool->options;
         struct df_error err = {0};
         int64_t began = df_monotonic_ms(), now;
-        int rc = s->task.open_ckpt(s->task.open_arg, &s->task.ports.ckpt, &err);
+        int rc = s->task.open_state(s->task.open_arg, &s->task.ports, &err);
 
         if (rc == 0)
                 rc = df_session_open(&s->task.config, &s->task.ports, &s->session, &err);
@@ -207,7 +211,7 @@ static bool between_rounds(struct dfi_worker *w, bool idle)
         if (idle && !p->stop && !w->arrived) {
                 struct timespec until;
 
-                (void)clock_gettime(CLOCK_REALTIME, &until);
+                (void)clock_gettime(CLOCK_MONOTONIC, &until);
                 until.tv_nsec += IDLE_SLEEP_MS * 1000000;
                 if (until.tv_nsec >= 1000000000) {
                         until.tv_sec++;
@@ -222,6 +226,11 @@ static bool between_rounds(struct dfi_worker *w, bool idle)
                 s->next = w->slots;
                 w->slots = s;
         }
+        if (w->retries != p->retries)
+                for (struct dfi_slot *s = w->slots; s; s = s->next)
+                        if (s->state == DFI_REFUSED)
+                                s->state = DFI_CLOSED; /* retry_ms has passed long ago */
+        w->retries = p->retries;
         go_on = !p->stop;
         pthread_mutex_unlock(&p->lock);
         return go_on;

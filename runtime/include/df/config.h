@@ -50,6 +50,8 @@ bool df_config_bool(const struct df_config *c, const char *name);
 /* "default", "file /etc/adtally.ini", "environment ADTALLY_X", "flag". */
 const char *df_config_origin(const struct df_config *c, const char *name);
 bool df_config_is_default(const struct df_config *c, const char *name);
+/* The value as text, of any type; NULL = unset. `--name=text` gives another process the same. */
+const char *df_config_value(const struct df_config *c, const char *name);
 
 void df_config_print(const struct df_config *c, FILE *f);           /* effective values, origins */
 void df_config_help(const struct df_setting *table, size_t count, FILE *f); /* a line a setting */

@@ -19,7 +19,7 @@
  *
  * Order of calls: df_http_server_start, requests come, df_http_server_stop.
  * Thread: handlers run on the event loop thread of their connection and must not block; replies may
- *         come from any thread, at any time before stop returns.
+ *         come from any thread, at any time.
  */
 #ifndef DF_NET_H
 #define DF_NET_H
@@ -60,8 +60,9 @@ struct df_bytes df_http_header(const struct df_http_request *r, const char *name
 struct df_http_route {
         const char *path; /* "/events", or "/events/" "*": one more segment, in r->tail */
         unsigned methods; /* enum df_http_method; a known path with another method is 405 + Allow */
-        uint64_t body_max; /* larger: 413, before it is read when its length is stated. 0: no body */
-        /* The head is there, the body is not: nonzero when it has replied (then the body is never
+        uint64_t body_max; /* larger: 413, before it is read when its length is stated. 0: no body.
+                            * A POST to a route with a body must state its length: else 411 */
+        /* The head is there, the body is not: nonzero when it has replied (then a body is never
          * read and the connection closes). Optional. */
         int (*admit)(void *arg, struct df_http_request *r);
         /* Must lead to exactly one reply. */
@@ -112,7 +113,8 @@ uint16_t df_http_server_port(const struct df_http_server *s);
 /* Prometheus lines: requests by status class, refusals by cause, connections, bytes in flight. */
 void df_http_server_render(struct df_http_server *s, struct df_buf *b);
 /* Stop taking connections, let requests in flight end for at most drain_ms, close, free. Afterwards
- * no handler runs and every request was replied to or dropped. NULL-safe. */
+ * no handler runs and every client was answered or dropped. A request that was not replied to by then
+ * still must be: that frees it. NULL-safe. */
 void df_http_server_stop(struct df_http_server *s, int64_t drain_ms);
 
 /* Listen at "HOST:PORT" ("[::1]:80" too): for a parent that hands the socket to its children. */
@@ -124,15 +126,41 @@ int df_http_pair(int ret_fds[2], struct df_error *err);
 bool df_http_decode(struct df_bytes text, bool plus, struct df_buf *ret);
 
 /* ---- client: for the command line and tests. Blocking; keep-alive; one thread a client. ---- */
+#define DF_HTTP_FETCH_MAX (256u << 20) /* bytes of an answer; beyond: DF_ELIMIT */
+
 struct df_http_client;
 /* base: "http://127.0.0.1:8480"; key: API key sent as Bearer, or NULL. */
 int df_http_client_create(const char *base, const char *key, int64_t timeout_ms,
                           struct df_http_client **ret, struct df_error *err);
-/* body NULL data: none, then method is GET, else POST with content_type. *ret_status is the answer's,
+/* path with its leading '/'. body NULL data: none, then method is GET, else POST with content_type. *ret_status is the answer's,
  * whatever it is; DF_EAGAIN: no answer (refused, reset, timed out): the text says which. */
 int df_http_fetch(struct df_http_client *c, const char *path, const char *content_type,
                   struct df_bytes body, int *ret_status, struct df_buf *ret_body,
                   struct df_error *err);
 void df_http_client_destroy(struct df_http_client *c);
+
+/* ---- load: requests at full speed from one thread, for benchmarks ---- */
+struct df_http_load {
+        const char *address;             /* "HOST:PORT" */
+        const struct df_bytes *requests; /* complete, head and body; sent in turn; borrowed */
+        size_t request_count;
+        uint32_t connections;
+        uint32_t depth;     /* requests under way on each (pipelining); 1 = wait for the answer */
+        uint64_t count;     /* stop after so many requests were answered or lost */
+        int64_t timeout_ms; /* no answer at all for so long: DF_EAGAIN */
+};
+
+struct df_http_load_result {
+        uint64_t by_class[6]; /* answers by the first digit of their status; [0]: odd ones */
+        uint64_t lost;        /* requests on connections that closed before the answer */
+        uint64_t bytes_sent;
+        uint64_t elapsed_ns;
+        uint64_t p50_ns, p90_ns, p99_ns, p999_ns; /* from start to answer; at most 3 % too high */
+        uint64_t max_ns;
+};
+/* A closed connection is opened again. Not for HEAD requests: it takes Content-Length at its word.
+ * Thread: any; blocks. */
+int df_http_load(const struct df_http_load *o, struct df_http_load_result *ret,
+                 struct df_error *err);
 
 #endif

@@ -39,6 +39,7 @@ void df_process_stop(void);   /* ask from inside */
 int64_t df_wall_ms(void);      /* Unix time */
 int64_t df_monotonic_ms(void);
 int64_t df_monotonic_ns(void);
+int64_t df_boottime_ms(void); /* as monotonic, but a suspended machine's time counts */
 
 int df_mkdirs(const char *path, struct df_error *err); /* like mkdir -p */
 /* Replace the file by rename; durable when sync. */
@@ -65,9 +66,9 @@ struct df_worker_task {
         const char *name;             /* "events/3": in logs and metrics; copied */
         struct df_task_config config; /* what it points to outlives the pool */
         struct df_session_ports ports;
-        /* Called by the worker before df_session_open, after a failure too: opens a fresh ckpt in
-         * ports.ckpt (K7: what a failed owner held is closed). */
-        int (*open_ckpt)(void *arg, struct df_ckpt **ret, struct df_error *err);
+        /* Called by the worker before df_session_open, after a failure too: opens a fresh ports->ckpt
+         * (K7: what a failed owner held is closed) and sets ports->recover_from_log (K10). */
+        int (*open_state)(void *arg, struct df_session_ports *ports, struct df_error *err);
         void *open_arg;
 };
 
@@ -97,6 +98,8 @@ int df_workers_create(const struct df_workers_options *options, struct df_worker
                       struct df_error *err);
 /* Give a task to the worker with the fewest. Also while they run (an import begins). */
 int df_workers_add(struct df_workers *w, const struct df_worker_task *task, struct df_error *err);
+/* Take refused tasks over again: what refused them was mended (`adtally recover`). Thread: any. */
+void df_workers_retry(struct df_workers *w);
 /* Drain: every task commits what it has processed, then the threads end. */
 void df_workers_stop(struct df_workers *w);
 void df_workers_each(struct df_workers *w,

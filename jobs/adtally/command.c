@@ -1,0 +1,100 @@
+#include "jobs/adtally/command.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct df_setting *shared_setting(const char *name)
+{
+        for (size_t i = 0; i < ad_setting_count; i++)
+                if (strcmp(ad_settings[i].name, name) == 0)
+                        return &ad_settings[i];
+        df_check(!"a shared setting exists");
+        return NULL;
+}
+
+static void print_help(const char *usage, const struct df_setting *own, size_t own_count,
+                       const char *const *shared)
+{
+        printf("%s\n", usage);
+        if (own_count)
+                printf("Options:\n");
+        if (own_count)
+                df_config_help(own, own_count, stdout);
+        if (shared && *shared)
+                printf("Settings (also ADTALLY_NAME in the environment, or name = value in "
+                       "--config "
+                       "FILE):\n");
+        for (; shared && *shared; shared++)
+                df_config_help(shared_setting(*shared), 1, stdout);
+}
+
+bool ad_command_read(int argc, char **argv, const char *usage, const struct df_setting *own,
+                     size_t own_count, const char *const *shared, struct ad_command_line *ret,
+                     int *ret_exit)
+{
+        size_t count = ad_setting_count + own_count;
+        struct df_setting *table = calloc(count, sizeof(*table));
+        const char **args = calloc((size_t)argc + 1, sizeof(*args));
+        struct df_error err = {0};
+        bool help = false;
+        int n = 0, rc;
+
+        memset(ret, 0, sizeof(*ret));
+        *ret_exit = DF_EXIT_SOFTWARE;
+        if (!table || !args)
+                goto out;
+        memcpy(table, ad_settings, ad_setting_count * sizeof(*table));
+        if (own_count)
+                memcpy(table + ad_setting_count, own, own_count * sizeof(*table));
+        rc = df_config_load(table, count, argc, argv, &ret->config, args, &n, &help, &err);
+        if (rc == 0 && help) {
+                print_help(usage, own, own_count, shared);
+                *ret_exit = DF_EXIT_OK;
+        } else if (rc == 0 && n > AD_COMMAND_ARGS_MAX) {
+                rc = df_fail(&err, DF_EINVAL, "more than %d arguments", AD_COMMAND_ARGS_MAX);
+        }
+        if (rc < 0) {
+                fprintf(stderr, "adtally: %s\n", err.text);
+                *ret_exit = DF_EXIT_USAGE;
+        }
+        if (rc < 0 || help) {
+                df_config_release(ret->config);
+                ret->config = NULL;
+                goto out;
+        }
+        for (int i = 0; i < n; i++)
+                ret->args[i] = args[i];
+        ret->arg_count = n;
+        ret->table = table;
+        table = NULL;
+out:
+        free(table);
+        free(args);
+        return ret->config != NULL;
+}
+
+void ad_command_release(struct ad_command_line *l)
+{
+        df_config_release(l->config);
+        free(l->table);
+        l->config = NULL;
+        l->table = NULL;
+}
+
+int ad_command_fail(const char *command, const struct df_error *err)
+{
+        fprintf(stderr, "adtally %s: %s (%s)\n", command, err->text, df_err_code(err->code));
+        return df_exit_code(err->code);
+}
+
+int ad_command_usage(const char *command, const char *fmt, ...)
+{
+        va_list ap;
+
+        fprintf(stderr, "adtally %s: ", command);
+        va_start(ap, fmt);
+        vfprintf(stderr, fmt, ap);
+        va_end(ap);
+        fprintf(stderr, "; see `adtally %s --help`\n", command);
+        return DF_EXIT_USAGE;
+}

@@ -1,0 +1,84 @@
+/* command.h - what the sub-commands of `adtally` share: settings, and metrics read from status
+ * files.
+ *
+ * A command is one function in one file, listed in main.c. It gets its arguments without the
+ * program's and its own name, prints to stdout, explains errors on stderr, and returns an exit code
+ * (df/run.h).
+ */
+#ifndef AD_COMMAND_H
+#define AD_COMMAND_H
+
+#include "df/run.h"
+#include "jobs/common/settings.h"
+
+struct ad_command {
+        const char *name;
+        const char *help; /* one line */
+        int (*run)(int argc, char **argv);
+};
+
+int ad_command_up(int argc, char **argv);
+int ad_command_status(int argc, char **argv);
+int ad_command_recover(int argc, char **argv);
+int ad_command_config(int argc, char **argv);
+int ad_command_consumers(int argc, char **argv);
+int ad_command_prices(int argc, char **argv);
+int ad_command_key(int argc, char **argv);
+int ad_command_log(int argc, char **argv);
+int ad_command_watch(int argc, char **argv);
+
+/* ---- settings of a command (command.c) ---- */
+#define AD_COMMAND_ARGS_MAX 16
+struct ad_command_line {
+        struct df_config *config; /* every setting of ad_settings, and the command's own */
+        const char *args[AD_COMMAND_ARGS_MAX]; /* free arguments; borrowed from argv */
+        int arg_count;
+        struct df_setting *table; /* what config borrows */
+};
+/* Reads flags, environment and file. usage: the first lines of --help; shared: names in ad_settings
+ * that the help lists, NULL-terminated (all are accepted). False: it has printed the help or the
+ * error, and *ret_exit is the exit code. */
+bool ad_command_read(int argc, char **argv, const char *usage, const struct df_setting *own,
+                     size_t own_count, const char *const *shared, struct ad_command_line *ret,
+                     int *ret_exit);
+void ad_command_release(struct ad_command_line *l);
+/* Print "adtally <command>: <text>" and return the exit code for the error. */
+int ad_command_fail(const char *command, const struct df_error *err);
+/* A wrong command line: prints, names --help, returns DF_EXIT_USAGE. */
+int ad_command_usage(const char *command, const char *fmt, ...)
+        __attribute__((format(printf, 2, 3)));
+
+/* ---- metrics of the jobs, from DATA/run/<job>.prom (prom.c) ---- */
+struct ad_sample {
+        const char *job;
+        const char *name;
+        const char *labels; /* without braces; "" = none */
+        double value;
+};
+struct ad_job_file {
+        const char *job;
+        int pid;
+        int64_t started_ms, written_ms;
+};
+#define AD_JOBS_MAX 8
+struct ad_samples {
+        struct df_buf text; /* what the samples borrow */
+        struct ad_sample *list;
+        size_t count, cap;
+        struct ad_job_file jobs[AD_JOBS_MAX];
+        size_t job_count;
+};
+extern const char *const ad_job_names[]; /* NULL-terminated: the jobs of `up` */
+/* Missing files are left out. */
+int ad_samples_read(const char *data_dir, struct ad_samples *ret, struct df_error *err);
+void ad_samples_release(struct ad_samples *s);
+/* The value of a label, copied; false when absent or longer than size - 1. */
+bool ad_sample_label(const struct ad_sample *s, const char *label, char *ret, size_t size);
+/* First sample with this job (NULL = any) and name; NULL = none. */
+const struct ad_sample *ad_sample_find(const struct ad_samples *s, const char *job,
+                                       const char *name);
+bool ad_job_alive(const struct ad_job_file *f, int64_t now_ms); /* pid lives, file is fresh */
+/* The Prometheus text format: families together, a TYPE line each, a job label on each sample. */
+void ad_samples_render(struct ad_samples *s, struct df_buf *b);
+
+#endif

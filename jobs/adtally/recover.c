@@ -1,0 +1,186 @@
+/* recover.c - `adtally recover`: the way out of every refusal of a partition (K10, K11), and of a
+ * clock that jumped (T2). Nothing is deleted: what is replaced is renamed and kept. */
+#include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "df/filelog.h"
+#include "df/rocksdb.h"
+#include "jobs/adtally/command.h"
+#include "jobs/ingest/pack.h"
+
+static const char usage[] =
+        "adtally recover: mend a refused partition, or a clock that jumped\n"
+        "Usage: adtally recover --partition N                    its checkpoints, and what is "
+        "wrong\n"
+        "       adtally recover --partition N --from checkpoint  go back to the newest intact one\n"
+        "       adtally recover --partition N --from log         rebuild its state from the raw "
+        "log\n"
+        "       adtally recover --clock                          accept this machine's clock as it "
+        "is\n\n"
+        "--dry-run tells what would be done. Numbers stay exact: what the log holds is counted "
+        "again up\n"
+        "to where the last seal was, with outputs suppressed, and then goes on (K10). A running "
+        "`adtally\n"
+        "up` takes the partition over again by itself; the other partitions never stop. --clock "
+        "needs\n"
+        "`adtally up` to be stopped.\n";
+static const struct df_setting own[] = {
+        {"topic", DF_TEXT, AD_TOPIC_EVENTS, .arg = "NAME", .help = "the partition's topic"},
+        {"partition", DF_INTEGER, "-1", -1, DF_PARTITIONS_MAX - 1, .arg = "N", .help = "which one"},
+        {"from", DF_CHOICE, NULL, .choices = "checkpoint|log", .help = "what to recover from"},
+        {"clock", DF_BOOL, "false", .help = "restart the maxima of append and receive time"},
+        {"dry-run", DF_BOOL, "false", .help = "change nothing"},
+};
+static const char *const shared[] = {"data", "log", NULL};
+
+static int print_checkpoint(void *arg, const struct df_rocksdb_ckpt_info *i, struct df_error *err)
+{
+        size_t *count = arg;
+
+        (void)err;
+        (*count)++;
+        printf("%s k=%" PRIu64 " epoch=%" PRIu64 " %zu files, %" PRIu64 " bytes: %s%s%s\n", i->name,
+               i->k, i->epoch, i->files, i->bytes,
+               i->verified ? "intact" : "DAMAGED: ", i->verified ? "" : i->problem,
+               i->is_current ? " (current)" : "");
+        return 0;
+}
+
+static int list(const char *dir, struct df_error *err)
+{
+        size_t count = 0;
+        int rc = df_rocksdb_ckpt_list(dir, true, print_checkpoint, &count, err);
+
+        if (rc == 0 && count == 0)
+                printf("%s holds no checkpoint\n", dir);
+        return rc;
+}
+
+/* A running realtime job looks at this file about twice a second. */
+static int ask_for_takeover(const struct df_config *c, struct df_error *err)
+{
+        char path[PATH_MAX];
+        int rc = ad_data_path(c, "run", path, err);
+
+        if (rc == 0)
+                rc = df_mkdirs(path, err);
+        if (rc == 0)
+                rc = ad_data_path(c, AD_RECOVERED_FILE, path, err);
+        return rc < 0 ? rc : df_write_file(path, df_bytes("", 0), false, err);
+}
+
+static int from_checkpoint(const char *dir, bool dry_run, struct df_error *err)
+{
+        struct df_rocksdb_fallback f;
+        int rc = df_rocksdb_ckpt_fallback(dir, dry_run, &f, err);
+
+        if (rc < 0)
+                return rc;
+        printf("%s: %s\n%s %s (k=%" PRIu64 ")\n", f.from[0] ? f.from : "CURRENT", f.problem,
+               dry_run ? "would go back to" : "goes back to", f.to, f.k);
+        return 0;
+}
+
+static int from_log(const char *dir, bool dry_run, struct df_error *err)
+{
+        char moved[4096], mark[PATH_MAX + 16];
+        int rc = df_rocksdb_ckpt_reset(dir, dry_run, moved, err);
+
+        if (rc < 0)
+                return rc;
+        printf("%s %s to %s; its state %s rebuilt from the log\n", dry_run ? "would move" : "moved",
+               dir, moved, dry_run ? "would be" : "is");
+        if (dry_run)
+                return 0;
+        (void)snprintf(mark, sizeof(mark), "%s" AD_REBUILD_MARK, dir);
+        return df_write_file(mark, df_bytes("", 0), true, err);
+}
+
+static int recover_partition(const struct df_config *c, struct df_error *err)
+{
+        const char *from = df_config_text(c, "from");
+        bool dry_run = df_config_bool(c, "dry-run");
+        char name[PATH_MAX], dir[PATH_MAX];
+        int rc;
+
+        if (snprintf(name, sizeof(name), "state/%s/%d", df_config_text(c, "topic"),
+                     (int)df_config_integer(c, "partition")) >= (int)sizeof(name))
+                return df_fail(err, DF_EINVAL, "--topic is too long");
+        rc = ad_data_path(c, name, dir, err);
+        if (rc < 0)
+                return rc;
+        if (!from)
+                return list(dir, err);
+        rc = strcmp(from, "log") == 0 ? from_log(dir, dry_run, err)
+                                      : from_checkpoint(dir, dry_run, err);
+        return rc == 0 && !dry_run ? ask_for_takeover(c, err) : rc;
+}
+
+static void no_ticket(void *arg, void *ticket, int rc)
+{
+        (void)arg;
+        (void)ticket;
+        (void)rc;
+}
+
+/* T2: one record in every partition from which the maxima of append and receive time restart. */
+static int recover_clock(const struct df_config *c, struct df_error *err)
+{
+        struct df_log *log = NULL;
+        struct ad_pack_options o = {.partitions = (uint32_t)df_config_integer(c, "partitions"),
+                                    .done = no_ticket};
+        struct ad_pack *pack = NULL;
+        int rc = ad_open_log(c, &log, err);
+
+        if (rc == 0)
+                rc = df_log_writer_open(log, AD_TOPIC_EVENTS, &o.writer, err);
+        if (rc == DF_EFENCED)
+                rc = df_fail(err, DF_EFENCED, "ingest is running: stop `adtally up` first");
+        if (rc == 0) {
+                int64_t last = df_filelog_last_append_ms(o.writer), now = df_wall_ms();
+
+                printf("last append time %s this machine's clock by %" PRId64 " ms\n",
+                       last > now ? "is ahead of" : "is behind",
+                       last > now ? last - now : now - last);
+        }
+        if (rc == 0 && !df_config_bool(c, "dry-run")) {
+                df_filelog_clock_restart(o.writer);
+                rc = ad_pack_create(&o, &pack, err);
+                if (rc == 0) {
+                        ad_pack_clock_reset(pack, df_wall_ms());
+                        ad_pack_flush(pack);
+                        if (ad_pack_last_append_ms(pack) == 0)
+                                rc = df_fail(err, DF_EIO, "append to %s", AD_TOPIC_EVENTS);
+                }
+                ad_pack_destroy(pack);
+                if (rc == 0)
+                        printf("the clock restarts at this machine's time; start `adtally up` "
+                               "again\n");
+        }
+        df_log_writer_close(o.writer);
+        df_log_close(log);
+        return rc;
+}
+
+int ad_command_recover(int argc, char **argv)
+{
+        struct ad_command_line l;
+        struct df_error err = {0};
+        bool clock, partition;
+        int code, rc;
+
+        if (!ad_command_read(argc, argv, usage, own, sizeof(own) / sizeof(own[0]), shared, &l,
+                             &code))
+                return code;
+        clock = df_config_bool(l.config, "clock");
+        partition = df_config_integer(l.config, "partition") >= 0;
+        if (l.arg_count > 0 || clock == partition) {
+                ad_command_release(&l);
+                return ad_command_usage("recover", "expected --partition N or --clock");
+        }
+        rc = clock ? recover_clock(l.config, &err) : recover_partition(l.config, &err);
+        ad_command_release(&l);
+        return rc < 0 ? ad_command_fail("recover", &err) : DF_EXIT_OK;
+}

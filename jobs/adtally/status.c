@@ -1,0 +1,274 @@
+/* status.c - `adtally status`: is it well, and if not, what to do. Reads what the jobs write about
+ * themselves (DATA/run/) and the log's files; asks no server, so it works when none answers. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "df/filelog.h"
+#include "jobs/adtally/command.h"
+#include "jobs/common/json.h"
+
+static const char usage[] =
+        "adtally status: jobs, partitions, ledger, freshness and disk of a data directory\n"
+        "Usage: adtally status [--data DIR] [--json]\n\n"
+        "Exit code 0: all is well; 1: something is wrong (it is named); 69: nothing runs here.\n";
+static const char *const shared[] = {"data", "log", "json", NULL};
+
+#define PROBLEMS_MAX 32
+struct report {
+        struct ad_samples samples;
+        struct df_log *log;
+        const char *data;
+        char problems[PROBLEMS_MAX][256];
+        size_t problem_count;
+        bool running;
+};
+
+static void problem(struct report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void problem(struct report *r, const char *fmt, ...)
+{
+        va_list ap;
+
+        if (r->problem_count == PROBLEMS_MAX)
+                return;
+        va_start(ap, fmt);
+        (void)vsnprintf(r->problems[r->problem_count++], sizeof(r->problems[0]), fmt, ap);
+        va_end(ap);
+}
+
+static const struct ad_job_file *job_file(const struct report *r, const char *job)
+{
+        for (size_t i = 0; i < r->samples.job_count; i++)
+                if (strcmp(r->samples.jobs[i].job, job) == 0)
+                        return &r->samples.jobs[i];
+        return NULL;
+}
+
+static double value_of(const struct report *r, const char *job, const char *name, double otherwise)
+{
+        const struct ad_sample *s = ad_sample_find(&r->samples, job, name);
+
+        return s ? s->value : otherwise;
+}
+
+/* The value of `name` for the stream and partition that `of` is about. */
+static double beside(const struct report *r, const struct ad_sample *of, const char *name,
+                     double otherwise)
+{
+        for (size_t i = 0; i < r->samples.count; i++) {
+                const struct ad_sample *s = &r->samples.list[i];
+
+                if (strcmp(s->name, name) == 0 && strcmp(s->labels, of->labels) == 0)
+                        return s->value;
+        }
+        return otherwise;
+}
+
+static void judge(struct report *r)
+{
+        int64_t now = df_wall_ms();
+
+        for (size_t i = 0; ad_job_names[i]; i++) {
+                const struct ad_job_file *f = job_file(r, ad_job_names[i]);
+
+                r->running |= f && ad_job_alive(f, now);
+        }
+        for (size_t i = 0; r->running && ad_job_names[i]; i++) {
+                const struct ad_job_file *f = job_file(r, ad_job_names[i]);
+
+                if (!f || !ad_job_alive(f, now))
+                        problem(r, "job %s does not run: look at its log lines", ad_job_names[i]);
+        }
+        for (size_t i = 0; i < r->samples.count; i++) {
+                const struct ad_sample *s = &r->samples.list[i];
+                char stream[80] = "?", partition[16] = "?";
+
+                (void)ad_sample_label(s, "stream", stream, sizeof(stream));
+                (void)ad_sample_label(s, "partition", partition, sizeof(partition));
+                if (strcmp(s->name, "adtally_partition_refused") == 0)
+                        problem(r,
+                                "partition %s/%s is refused (%s): see `adtally recover --topic %s "
+                                "--partition %s`",
+                                stream, partition, s->labels, stream, partition);
+                if (strcmp(s->name, "adtally_ledger_imbalance") == 0 && s->value != 0)
+                        problem(r, "ledger imbalance of %.0f events (%s): see GET /quality",
+                                s->value, s->labels);
+                if (strcmp(s->name, "adtally_ingest_accepting") == 0 && s->value == 0)
+                        problem(r, "ingest refuses events: the clock jumped or the disk is full");
+        }
+}
+
+static void print_jobs(const struct report *r)
+{
+        int64_t now = df_wall_ms();
+
+        printf("jobs\n");
+        for (size_t i = 0; ad_job_names[i]; i++) {
+                const struct ad_job_file *f = job_file(r, ad_job_names[i]);
+
+                if (!f) {
+                        printf("  %-10s never started here\n", ad_job_names[i]);
+                        continue;
+                }
+                printf("  %-10s %-8s pid %-8d up %6.0f s   %7.1f MB   cpu %.1f s\n", f->job,
+                       ad_job_alive(f, now) ? "runs" : "DOWN", f->pid,
+                       (double)(f->written_ms - f->started_ms) / 1000,
+                       value_of(r, f->job, "adtally_process_resident_bytes", 0) / 1e6,
+                       value_of(r, f->job, "adtally_process_cpu_seconds_total", 0));
+        }
+}
+
+static void print_partitions(const struct report *r)
+{
+        printf("partitions\n  %-28s %10s %12s %8s %10s %12s %12s\n", "task", "state", "position",
+               "lag", "checkpoint", "its age (s)", "watermark (s)");
+        for (size_t i = 0; i < r->samples.count; i++) {
+                const struct ad_sample *s = &r->samples.list[i];
+                char stream[80] = "?", partition[16] = "?", name[100];
+
+                if (strcmp(s->name, "adtally_task_running") != 0)
+                        continue;
+                (void)ad_sample_label(s, "stream", stream, sizeof(stream));
+                (void)ad_sample_label(s, "partition", partition, sizeof(partition));
+                (void)snprintf(name, sizeof(name), "%s/%s", stream, partition);
+                printf("  %-28s %10s %12.0f %8.0f %10.0f %12.1f %12.1f\n", name,
+                       s->value != 0 ? "runs" : "STOPPED", beside(r, s, "adtally_task_position", 0),
+                       beside(r, s, "adtally_task_lag_records", 0),
+                       beside(r, s, "adtally_checkpoint_number", 0),
+                       beside(r, s, "adtally_checkpoint_age_seconds", -1),
+                       beside(r, s, "adtally_watermark_lag_seconds", -1));
+        }
+}
+
+static void print_metrics(const struct report *r, const char *title, const char *const *names)
+{
+        printf("%s\n", title);
+        for (size_t i = 0; i < r->samples.count; i++)
+                for (size_t n = 0; names[n]; n++)
+                        if (strcmp(r->samples.list[i].name, names[n]) == 0)
+                                printf("  %-44s %-36s %14.6g\n", names[n] + strlen("adtally_"),
+                                       r->samples.list[i].labels, r->samples.list[i].value);
+}
+
+static int print_held(void *arg, const char *topic, const char *holder, uint64_t bytes)
+{
+        (void)arg;
+        printf("  %-28s %-24s %14.3f MB\n", topic, holder, (double)bytes / 1e6);
+        return 0;
+}
+
+static void print_disk(const struct report *r)
+{
+        struct statvfs v;
+
+        printf("disk by holder\n");
+        if (r->log)
+                (void)df_filelog_usage(r->log, print_held, NULL, NULL); /* what can be read */
+        if (statvfs(r->data, &v) == 0)
+                printf("  free %.1f of %.1f GB\n", (double)v.f_bavail * (double)v.f_frsize / 1e9,
+                       (double)v.f_blocks * (double)v.f_frsize / 1e9);
+}
+
+static void print_text(const struct report *r)
+{
+        static const char *const ingest[] = {"adtally_ingest_events_total",
+                                             "adtally_ingest_accepting", NULL};
+        static const char *const view[] = {"adtally_freshness_seconds", "adtally_ledger_imbalance",
+                                           "adtally_view_lag_records", NULL};
+
+        print_jobs(r);
+        print_partitions(r);
+        print_metrics(r, "ingest", ingest);
+        print_metrics(r, "view", view);
+        print_disk(r);
+        printf("\n%s\n", !r->running        ? "nothing runs on this data directory: adtally up"
+                         : r->problem_count ? "PROBLEMS"
+                                            : "all is well");
+        for (size_t i = 0; i < r->problem_count; i++)
+                printf("  - %s\n", r->problems[i]);
+}
+
+static int print_json(const struct report *r, struct df_error *err)
+{
+        struct df_buf b = {0};
+        struct ad_json *j = ad_json_begin(&b);
+        int64_t now = df_wall_ms();
+        int rc;
+
+        ad_json_open(j);
+        ad_json_put_bool(j, "running", r->running);
+        ad_json_key(j, "jobs");
+        ad_json_open_array(j);
+        for (size_t i = 0; i < r->samples.job_count; i++) {
+                const struct ad_job_file *f = &r->samples.jobs[i];
+
+                ad_json_open(j);
+                ad_json_put_text(j, "job", f->job);
+                ad_json_put_int(j, "pid", f->pid);
+                ad_json_put_bool(j, "running", ad_job_alive(f, now));
+                ad_json_put_int(j, "started_ms", f->started_ms);
+                ad_json_close(j);
+        }
+        ad_json_close_array(j);
+        ad_json_key(j, "metrics");
+        ad_json_open_array(j);
+        for (size_t i = 0; i < r->samples.count; i++) {
+                const struct ad_sample *s = &r->samples.list[i];
+
+                ad_json_open(j);
+                ad_json_put_text(j, "job", s->job);
+                ad_json_put_text(j, "name", s->name);
+                ad_json_put_text(j, "labels", s->labels);
+                ad_json_key(j, "value");
+                ad_json_double(j, s->value);
+                ad_json_close(j);
+        }
+        ad_json_close_array(j);
+        ad_json_key(j, "problems");
+        ad_json_open_array(j);
+        for (size_t i = 0; i < r->problem_count; i++)
+                ad_json_text(j, r->problems[i]);
+        ad_json_close_array(j);
+        ad_json_close(j);
+        rc = ad_json_end(j, &b, err);
+        if (rc == 0)
+                printf("%.*s\n", (int)b.len, (const char *)b.data);
+        df_buf_release(&b);
+        return rc;
+}
+
+int ad_command_status(int argc, char **argv)
+{
+        struct ad_command_line l;
+        struct report *r = calloc(1, sizeof(*r));
+        struct df_error err = {0};
+        int code, rc;
+
+        if (!r)
+                return DF_EXIT_SOFTWARE;
+        if (!ad_command_read(argc, argv, usage, NULL, 0, shared, &l, &code)) {
+                free(r);
+                return code;
+        }
+        r->data = df_config_text(l.config, "data");
+        rc = ad_samples_read(r->data, &r->samples, &err);
+        if (rc == 0 && r->samples.job_count && ad_open_log(l.config, &r->log, NULL) < 0)
+                problem(r, "the log cannot be opened");
+        if (rc == 0) {
+                judge(r);
+                if (df_config_bool(l.config, "json"))
+                        rc = print_json(r, &err);
+                else
+                        print_text(r);
+        }
+        code = rc < 0             ? ad_command_fail("status", &err)
+               : !r->running      ? DF_EXIT_UNAVAILABLE
+               : r->problem_count ? DF_EXIT_FAILURE
+                                  : DF_EXIT_OK;
+        df_log_close(r->log);
+        ad_samples_release(&r->samples);
+        ad_command_release(&l);
+        free(r);
+        return code;
+}

@@ -1,0 +1,272 @@
+/* up.c - everything on one machine: one data directory, one port, the jobs as children.
+ *
+ * This process holds what must outlive a job: the lock of the data directory, the listening socket,
+ * and both ends of the pair over which ingest and api hand each other the connections whose next
+ * request is the other's (df/net.h). A job that is killed is started again and finds them as they
+ * were, so its restart drops no request of the other. Jobs stop in the order ingest, api, realtime:
+ * first nothing new comes in, last what is in the log is counted and committed.
+ */
+#include "jobs/adtally/up.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "df/trace.h"
+
+#define DRAIN_MS 15000
+#define READY_EVERY_MS 200
+
+static const char usage[] = "adtally up: receive, count and serve on this machine, until Ctrl-C\n"
+                            "Usage: adtally up [--data DIR] [--listen HOST:PORT] [SETTINGS]\n";
+static const char *const shared[] = {
+        "data",         "listen",         "admin",          "keys",
+        "partitions",   "workers",        "grace",          "time-zone",
+        "currency",     "pricing",        "dedupe-horizon", "out-of-orderness",
+        "accepted-age", "checkpoint-min", "checkpoint-max", "keep-log",
+        "keep-minutes", "keep-hours",     "log-level",      NULL};
+
+struct job { /* one child, with the memory its df_child borrows */
+        const char *name;
+        char path[PATH_MAX];
+        const char **argv;
+        int fds[3];
+};
+
+struct state {
+        struct ad_up up;
+        struct job jobs[3];
+        int lock_fd, listen_fd, pair[2];
+        uint16_t port;
+        int64_t ready_looked_ms;
+        bool ready;
+};
+
+static int lock_data(const struct df_config *c, int *ret_fd, struct df_error *err)
+{
+        char path[PATH_MAX], owner[32] = "";
+        int fd, rc = df_mkdirs(df_config_text(c, "data"), err);
+
+        if (rc == 0)
+                rc = ad_data_path(c, "LOCK", path, err);
+        if (rc < 0)
+                return rc;
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        if (fd < 0)
+                return df_fail_errno(err, DF_EIO, "open %s", path);
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+                ssize_t n = read(fd, owner, sizeof(owner) - 1);
+
+                owner[n > 0 ? strcspn(owner, "\n") : 0] = '\0';
+                close(fd);
+                return df_fail(
+                        err, DF_EFENCED,
+                        "%s is in use by another `adtally up` (pid %s): stop that one, or give "
+                        "this one its own --data DIR",
+                        df_config_text(c, "data"), owner);
+        }
+        (void)snprintf(owner, sizeof(owner), "%d\n", (int)getpid());
+        if (ftruncate(fd, 0) < 0 || pwrite(fd, owner, strlen(owner), 0) < 0) {
+                close(fd);
+                return df_fail_errno(err, DF_EIO, "write %s", path);
+        }
+        *ret_fd = fd;
+        return 0;
+}
+
+/* Installed: PREFIX/bin/adtally and PREFIX/libexec/adtally/adtally-JOB. In a build directory:
+ * jobs/adtally/adtally and jobs/JOB/adtally-JOB. */
+static int find_job(const char *name, char *ret, struct df_error *err)
+{
+        char self[PATH_MAX / 2];
+        ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+        int dir;
+
+        if (n <= 0 || n == (ssize_t)sizeof(self) - 1)
+                return df_fail_errno(err, DF_EIO, "find this program's path");
+        self[n] = '\0';
+        dir = (int)(strrchr(self, '/') - self);
+        (void)snprintf(ret, PATH_MAX, "%.*s/../libexec/adtally/adtally-%s", dir, self, name);
+        if (access(ret, X_OK) == 0)
+                return 0;
+        (void)snprintf(ret, PATH_MAX, "%.*s/../%s/adtally-%s", dir, self, name, name);
+        if (access(ret, X_OK) == 0)
+                return 0;
+        return df_fail(err, DF_ENOENT,
+                       "adtally-%s is neither in %.*s/../libexec/adtally nor in the build directory: "
+                       "install or build it",
+                       name, dir, self);
+}
+
+static char *flag(const char *name, const char *value)
+{
+        char *s = NULL;
+
+        return asprintf(&s, "--%s=%s", name, value) < 0 ? NULL : s;
+}
+
+/* The job's command line: every setting that is not a default, and what it inherits. */
+static int fill_argv(struct job *j, const struct df_config *c, const struct state *s, int pair_fd,
+                     struct df_error *err)
+{
+        char number[16];
+        size_t n = 0;
+
+        j->argv = calloc(ad_setting_count + 8, sizeof(*j->argv));
+        if (!j->argv)
+                return df_fail(err, DF_ENOMEM, "arguments of %s", j->name);
+        j->argv[n++] = j->path;
+        for (size_t i = 0; i < ad_setting_count; i++) {
+                const char *name = ad_settings[i].name;
+
+                if (!df_config_is_default(c, name) && df_config_value(c, name))
+                        j->argv[n++] = flag(name, df_config_value(c, name));
+        }
+        j->argv[n++] = flag("supervised", "true");
+        j->fds[0] = j->fds[1] = j->fds[2] = -1;
+        if (pair_fd >= 0) {
+                (void)snprintf(number, sizeof(number), "%d", s->listen_fd);
+                j->argv[n++] = flag("listen-fd", number);
+                (void)snprintf(number, sizeof(number), "%d", pair_fd);
+                j->argv[n++] = flag("peer-fd", number);
+                j->fds[0] = s->listen_fd;
+                j->fds[1] = pair_fd;
+        }
+        for (size_t i = 0; i < n; i++)
+                if (!j->argv[i])
+                        return df_fail(err, DF_ENOMEM, "arguments of %s", j->name);
+        return 0;
+}
+
+static int fill_children(struct state *s, const struct df_config *c, struct df_error *err)
+{
+        /* Started in this order and stopped in reverse. */
+        static const char *const order[] = {"realtime", "api", "ingest"};
+        const int pair[] = {-1, s->pair[1], s->pair[0]};
+
+        for (size_t i = 0; i < 3; i++) {
+                struct job *j = &s->jobs[i];
+                int rc;
+
+                j->name = order[i];
+                rc = find_job(j->name, j->path, err);
+                if (rc == 0)
+                        rc = fill_argv(j, c, s, pair[i], err);
+                if (rc < 0)
+                        return rc;
+                s->up.children[i] = (struct df_child){
+                        .name = j->name,
+                        .argv = j->argv,
+                        .keep_fds = j->fds,
+                };
+        }
+        s->up.child_count = 3;
+        return 0;
+}
+
+static void say_ready(const struct state *s)
+{
+        const char *listen = df_config_text(s->up.config, "listen");
+        int host = (int)(strrchr(listen, ':') - listen);
+
+        printf("ready\n"
+               "  send     POST http://%.*s:%u/events\n"
+               "  numbers  GET  http://%.*s:%u/metrics   (a page to look at: http://%.*s:%u/)\n"
+               "  quality  GET  http://%.*s:%u/quality\n"
+               "  admin    GET  http://%s/metrics, /healthz, /readyz\n"
+               "  data     %s   (Ctrl-C drains and stops)\n",
+               host, listen, s->port, host, listen, s->port, host, listen, s->port, host, listen,
+               s->port, df_config_text(s->up.config, "admin"),
+               df_config_text(s->up.config, "data"));
+        (void)fflush(stdout);
+}
+
+static void tick(void *arg)
+{
+        struct state *s = arg;
+        struct df_buf why = {0};
+        int64_t now = df_monotonic_ms();
+
+        if (s->ready || now - s->ready_looked_ms < READY_EVERY_MS)
+                return;
+        s->ready_looked_ms = now;
+        if (ad_up_not_ready(&s->up, &why, NULL) == 0 && why.len == 0) {
+                s->ready = true;
+                say_ready(s);
+        }
+        df_buf_release(&why);
+}
+
+static int prepare(struct state *s, const struct df_config *c, struct df_error *err)
+{
+        int rc = lock_data(c, &s->lock_fd, err);
+
+        if (rc == 0)
+                rc = df_http_listen(df_config_text(c, "listen"), &s->listen_fd, &s->port, err);
+        if (rc == 0)
+                rc = df_http_pair(s->pair, err);
+        if (rc == 0)
+                rc = ad_open_log(c, &s->up.log, err);
+        if (rc == 0)
+                rc = fill_children(s, c, err);
+        return rc == 0 ? ad_up_admin_start(&s->up, err) : rc;
+}
+
+static void clean_up(struct state *s)
+{
+        df_http_server_stop(s->up.admin, 1000);
+        df_log_close(s->up.log);
+        for (size_t i = 0; i < 3; i++) {
+                for (size_t n = 1; s->jobs[i].argv && s->jobs[i].argv[n]; n++)
+                        free((char *)s->jobs[i].argv[n]);
+                free(s->jobs[i].argv);
+        }
+        for (int i = 0; i < 2; i++)
+                if (s->pair[i] >= 0)
+                        close(s->pair[i]);
+        if (s->listen_fd >= 0)
+                close(s->listen_fd);
+        if (s->lock_fd >= 0)
+                close(s->lock_fd);
+}
+
+int ad_command_up(int argc, char **argv)
+{
+        struct state *s = calloc(1, sizeof(*s));
+        struct ad_command_line l;
+        struct df_error err = {0};
+        int code, rc;
+
+        if (!s)
+                return DF_EXIT_SOFTWARE;
+        if (!ad_command_read(argc, argv, usage, NULL, 0, shared, &l, &code)) {
+                free(s);
+                return code;
+        }
+        if (l.arg_count > 0) {
+                free(s);
+                ad_command_release(&l);
+                return ad_command_usage("up", "it takes no arguments");
+        }
+        s->up.config = l.config;
+        s->lock_fd = s->listen_fd = s->pair[0] = s->pair[1] = -1;
+        rc = df_process_start("up", false, &err);
+        if (rc == 0)
+                rc = prepare(s, l.config, &err);
+        if (rc == 0) {
+                code = df_supervise(s->up.children, s->up.child_count, DRAIN_MS, tick, s);
+                if (code)
+                        fprintf(stderr, "adtally up: a job cannot run with this configuration (its "
+                                        "message is above); everything is stopped\n");
+        } else {
+                code = ad_command_fail("up", &err);
+        }
+        clean_up(s);
+        ad_command_release(&l);
+        free(s);
+        return code;
+}

@@ -1,0 +1,174 @@
+/* follow_outside.c - what the rollups cannot say: refused partitions, ends of the log, disk, the
+ * tail of events that no seal covers. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "df/run.h"
+#include "df/trace.h"
+#include "jobs/api/follow_private.h"
+#include "jobs/common/settings.h"
+
+#define STATUS_BYTES_MAX (8u << 20)
+#define DISK_EVERY_MS 10000
+#define TAIL_RECORDS_MAX 2048
+#define TAIL_BYTES_MAX (4u << 20)
+
+/* The number that follows text in line, which ends at end. */
+static bool number_after(const char *line, const char *end, const char *text, uint64_t *ret)
+{
+        size_t n = strlen(text);
+        const char *at = memmem(line, (size_t)(end - line), text, n);
+        uint64_t v = 0;
+
+        if (!at || at + n >= end || at[n] < '0' || at[n] > '9')
+                return false;
+        for (at += n; at < end && *at >= '0' && *at <= '9'; at++)
+                v = v * 10 + (uint64_t)(*at - '0');
+        *ret = v;
+        return true;
+}
+
+void adi_parse_refused(struct df_bytes text, struct ad_outside *ret)
+{
+        static const char metric[] = "adtally_partition_refused{";
+        const char *at = (const char *)text.data, *end = at + text.len;
+        bool refused[DF_PARTITIONS_MAX] = {false};
+        uint64_t v;
+
+        ret->missing_count = 0;
+        ret->realtime_seen_ms = 0;
+        while (at && at < end) {
+                const char *line = at, *stop = memchr(at, '\n', (size_t)(end - at));
+
+                if (!stop)
+                        stop = end;
+                at = stop + 1;
+                if (*line == '#' && number_after(line, stop, "written_ms=", &v))
+                        ret->realtime_seen_ms = (int64_t)v;
+                if ((size_t)(stop - line) <= sizeof(metric) ||
+                    memcmp(line, metric, sizeof(metric) - 1) != 0 ||
+                    !memmem(line, (size_t)(stop - line), "stream=\"" AD_TOPIC_EVENTS "\"",
+                            strlen("stream=\"" AD_TOPIC_EVENTS "\"")))
+                        continue;
+                if (number_after(line, stop, "partition=\"", &v) && v < DF_PARTITIONS_MAX)
+                        refused[v] = true;
+        }
+        for (uint32_t p = 0; p < DF_PARTITIONS_MAX; p++)
+                if (refused[p])
+                        ret->missing[ret->missing_count++] = p;
+}
+
+uint64_t adi_dir_bytes(const char *dir)
+{
+        DIR *d = opendir(dir);
+        uint64_t sum = 0;
+        struct dirent *e;
+        struct stat st;
+
+        if (!d)
+                return 0;
+        while ((e = readdir(d)))
+                if (fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                    S_ISREG(st.st_mode))
+                        sum += (uint64_t)st.st_size;
+        (void)closedir(d); /* only read */
+        return sum;
+}
+
+void adi_look_outside(struct ad_follow *f)
+{
+        struct ad_outside *o = &f->outside;
+        struct df_error err = {0};
+        struct df_buf text = {0};
+        uint64_t first;
+
+        /* Without the file the realtime job never ran here: nothing is known to be refused. */
+        if (df_read_file(f->status_path, STATUS_BYTES_MAX, &text, &err) == 0)
+                adi_parse_refused(df_buf_bytes(&text), o);
+        df_buf_release(&text);
+        for (uint32_t p = 0; p < f->partitions; p++) {
+                (void)df_log_bounds(f->options.log, AD_TOPIC_EVENTS, p, &first, &o->events_end[p],
+                                    &err); /* the old end stays: reading reports what is wrong */
+                (void)df_log_bounds(f->options.log, AD_TOPIC_ROLLUPS, p, &first, &o->rollups_end[p],
+                                    &err); /* likewise */
+                o->rollups_read[p] = f->parts[p].position;
+        }
+        o->damaged_collections =
+                atomic_load(&f->counts.damaged) + atomic_load(&f->counts.damaged_records);
+        if (df_monotonic_ms() >= f->disk_ms) {
+                f->disk_ms = df_monotonic_ms() + DISK_EVERY_MS;
+                atomic_store(&f->counts.disk_bytes, adi_dir_bytes(f->view_dir));
+        }
+}
+
+/* ---- the tail ---- */
+
+struct tail {
+        uint64_t from, end; /* records */
+        double average;     /* events of a record, as far as is known */
+        uint64_t events;
+        bool exact;
+};
+
+static int count_tail(struct df_log *log, uint32_t partition, struct tail *t, struct df_error *err)
+{
+        struct df_log_reader *r = NULL;
+        struct df_record records[64];
+        uint64_t at = t->from, bytes = 0;
+        size_t n = 1;
+        int rc = 0;
+
+        t->events = 0;
+        if (t->end - t->from <= TAIL_RECORDS_MAX && t->end > t->from)
+                rc = df_log_reader_open(log, AD_TOPIC_EVENTS, partition, t->from, NULL, &r, err);
+        while (rc == 0 && r && n > 0 && at < t->end && bytes < TAIL_BYTES_MAX) {
+                rc = df_log_poll(r, records, 64, &n, err);
+                for (size_t i = 0; rc == 0 && i < n && records[i].offset < t->end; i++) {
+                        struct ad_batch b;
+                        struct df_error poison;
+
+                        /* A record that cannot be read has no events (E2). */
+                        if (ad_wire_batch_peek(records[i].value, &b, &poison) == 0)
+                                t->events += b.count;
+                        bytes += records[i].value.len;
+                        at = records[i].offset + 1;
+                }
+        }
+        df_log_reader_close(r);
+        if (at < t->end) {
+                t->exact = false;
+                t->events += (uint64_t)((double)(t->end - at) * t->average);
+        }
+        return rc == DF_EOFFSET ? 0 : rc;
+}
+
+int ad_follow_pending(struct ad_follow *f, const struct ad_status *s,
+                      uint64_t ret_events[DF_PARTITIONS_MAX], bool *ret_exact, struct df_error *err)
+{
+        *ret_exact = true;
+        for (uint32_t p = 0; p < s->partitions; p++) {
+                struct tail t = {.exact = true};
+                uint64_t first;
+                int rc = df_log_bounds(f->options.log, AD_TOPIC_EVENTS, p, &first, &t.end, err);
+
+                for (size_t i = 0; i < s->source_count; i++) {
+                        const struct ad_source *o = &s->sources[i];
+
+                        if (!ad_status_is_current(s, o) || o->name.partition != p)
+                                continue;
+                        t.from = o->to_offset;
+                        t.average = o->records ? (double)o->events / (double)o->records : 0;
+                }
+                if (rc == 0)
+                        rc = count_tail(f->options.log, p, &t, err);
+                if (rc < 0)
+                        return rc;
+                ret_events[p] = t.events;
+                *ret_exact &= t.exact;
+        }
+        return 0;
+}

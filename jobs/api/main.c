@@ -1,0 +1,139 @@
+/* main.c - the api job: rollups into the view, and the view's numbers over HTTP. */
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "df/run.h"
+#include "df/trace.h"
+#include "jobs/api/serve.h"
+#include "jobs/common/settings.h"
+
+#define TICK_MS 1000
+#define DRAIN_MS 8000
+
+static const char usage[] = "adtally-api: serve the numbers (run by `adtally up`)\n"
+                            "Usage: adtally-api --data DIR [SETTINGS]\n";
+
+struct job {
+        struct df_log *log;
+        struct ad_zones *zones;
+        struct ad_access *access;
+        struct ad_follow *follow;
+        struct ad_api *api;
+        struct df_status *status;
+};
+
+static void render(void *arg, struct df_buf *b)
+{
+        struct job *j = arg;
+
+        ad_follow_render(j->follow, b);
+        ad_api_render(j->api, b);
+}
+
+static int start_follow(const struct df_config *c, struct job *j, struct df_error *err)
+{
+        struct ad_follow_options o = {
+                .data_dir = df_config_text(c, "data"),
+                .log = j->log,
+                .groupings = &ad_groupings_default,
+                .keep_minutes_ms = df_config_ms(c, "keep-minutes"),
+                .keep_quarters_ms = df_config_ms(c, "keep-hours"),
+        };
+        int rc = ad_zones_get(j->zones, df_config_text(c, "time-zone"), &o.account_zone, err);
+
+        if (rc < 0) {
+                (void)df_wrap(err, "--time-zone");
+                err->code = DF_EINVAL; /* of the settings, whatever it is of the file */
+                return DF_EINVAL;
+        }
+        return ad_follow_start(&o, &j->follow, err);
+}
+
+static int start_api(const struct df_config *c, struct job *j, struct df_error *err)
+{
+        struct ad_api_options o = {
+                .follow = j->follow,
+                .zones = j->zones,
+                .access = j->access,
+                .listen_fd = (int)df_config_integer(c, "listen-fd"),
+                .address = df_config_text(c, "listen"),
+                .peer_fd = (int)df_config_integer(c, "peer-fd"),
+                .http_threads = (uint32_t)df_config_integer(c, "http-threads"),
+                .connections_max = (uint32_t)df_config_integer(c, "connections-max"),
+                .connections_per_address =
+                        (uint32_t)df_config_integer(c, "connections-per-address"),
+                .in_flight_max = df_config_bytes(c, "in-flight-max"),
+        };
+        int rc = ad_api_create(&o, &j->api, err);
+
+        if (rc == 0)
+                rc = ad_api_listen(j->api, err);
+        if (rc == 0)
+                df_trace(DF_INFO, "main", "serving port=%u", ad_api_port(j->api));
+        return rc;
+}
+
+static void serve(struct job *j)
+{
+        while (!df_process_stopping()) {
+                struct pollfd p = {.fd = df_process_stop_fd(), .events = POLLIN};
+                struct df_error err = {0};
+
+                (void)poll(&p, 1, TICK_MS); /* an early wake-up is harmless */
+                if (ad_access_refresh(j->access, &err) < 0)
+                        df_trace(DF_ERROR, "keys", "code=%s: %s", df_err_code(err.code), err.text);
+        }
+}
+
+static int run(const struct df_config *c, struct df_error *err)
+{
+        struct job j = {0};
+        int rc = ad_open_log(c, &j.log, err);
+
+        if (rc == 0)
+                rc = ad_create_topics(j.log, (uint32_t)df_config_integer(c, "partitions"), err);
+        if (rc == 0)
+                rc = ad_zones_create(NULL, &j.zones, err);
+        if (rc == 0)
+                rc = ad_access_open(df_config_text(c, "keys"), df_config_text(c, "listen"),
+                                    &j.access, err);
+        if (rc == 0)
+                rc = start_follow(c, &j, err);
+        if (rc == 0)
+                rc = start_api(c, &j, err);
+        if (rc == 0)
+                rc = df_status_start(df_config_text(c, "data"), "api", render, &j, &j.status, err);
+        if (rc == 0) {
+                serve(&j);
+                df_status_stop(j.status); /* it looks at the server that stops now */
+                ad_api_stop(j.api, DRAIN_MS);
+        }
+        ad_api_destroy(j.api);
+        ad_follow_stop(j.follow);
+        ad_access_close(j.access);
+        ad_zones_destroy(j.zones);
+        df_log_close(j.log);
+        return rc;
+}
+
+int main(int argc, char **argv)
+{
+        const char **args = calloc((size_t)argc + 1, sizeof(*args));
+        struct df_config *c = NULL;
+        struct df_error err = {0};
+        int count = 0, code = 0, rc;
+
+        if (!args || !ad_main_settings(argc, argv, usage, &c, args, &count, &code)) {
+                free(args);
+                return args ? code : DF_EXIT_SOFTWARE;
+        }
+        rc = df_process_start("api", df_config_bool(c, "supervised"), &err);
+        if (rc == 0)
+                rc = run(c, &err);
+        if (rc < 0)
+                df_trace(DF_ERROR, "main", "code=%s: %s", df_err_code(rc), err.text);
+        df_config_release(c);
+        free(args);
+        return df_exit_code(rc);
+}

@@ -1,0 +1,66 @@
+/* quality.h - GET /quality: how complete, how fresh, and whether every event is accounted for.
+ *
+ * Two ledgers (DESIGN section 3), both from durable records alone:
+ *   edge     per ingest start, up to its newest heartbeat: received = accepted + rejected +
+ * unanswered durable  per source: accepted = counted + duplicate + conflict + late + quarantined +
+ * pending, where accepted are the events of its records, decoded ones and those no seal covers yet
+ * (pending); each is counted from the records and again by its outcome. Between them stand the
+ * events that a heartbeat calls accepted in a partition and those the task of the partition has
+ * seen: fewer seen would be a loss. Pure: the same status gives the same answer.
+ */
+#ifndef AD_QUALITY_H
+#define AD_QUALITY_H
+
+#include "jobs/api/status.h"
+
+struct ad_ledger { /* DESIGN section 4 */
+        uint64_t received, rejected, unanswered;
+        uint64_t accepted, counted, duplicate, conflict, late, quarantined, pending;
+        uint64_t imported; /* of accepted: events of imports, which no ingest received */
+        uint64_t accepted_at_edge;
+};
+
+/* |accepted - its outcomes| of the durable ledger, and gaps in the sequences that ingest stamped.
+ */
+uint64_t ad_source_imbalance(const struct ad_status *s, size_t source);
+/* The durable half for one source; pending: events that no seal covers. */
+void ad_source_ledger(const struct ad_source *s, uint64_t pending, struct ad_ledger *ret);
+
+/* One ingest start: the newest heartbeat of any partition, and the sums over partitions. */
+struct ad_start_ledger {
+        uint64_t start_id;
+        struct ad_edge edge;
+        uint64_t stored; /* accepted, summed over each partition's newest heartbeat */
+        uint64_t seen;   /* by the tasks */
+        uint64_t lost;   /* said to be accepted, and not seen: 0, or an alarm */
+};
+bool ad_start_balanced(const struct ad_start_ledger *l);
+/* All of them, the newest first; *ret is the caller's to free. */
+int ad_start_ledgers(const struct ad_status *s, struct ad_start_ledger **ret, size_t *ret_count,
+                     struct df_error *err);
+
+/* Everything: *ret_balanced says whether both halves add up everywhere. pending: by partition of
+ * the current generation of `events`. */
+void ad_whole_ledger(const struct ad_status *s, const uint64_t *pending,
+                     const struct ad_start_ledger *starts, size_t start_count,
+                     struct ad_ledger *ret, bool *ret_balanced);
+
+/* Start of the oldest minute with rows that is not final for the source; DF_TIME_MIN when none is.
+ */
+int64_t ad_oldest_open(const struct ad_status *s, size_t source);
+
+struct ad_quality {
+        const struct ad_status *status;
+        const uint64_t *pending; /* DF_PARTITIONS_MAX */
+        bool pending_exact;
+        struct df_bytes tenant_id; /* imports of others are left out, unless any_tenant */
+        bool any_tenant;
+        int64_t now_ms;
+        uint64_t answers, failures; /* of this server since since_ms; failures: 5xx */
+        int64_t since_ms;
+};
+#define AD_AVAILABILITY_OBJECTIVE 0.999
+/* The answer. Appends. */
+int ad_quality_json(const struct ad_quality *q, struct df_buf *b, struct df_error *err);
+
+#endif

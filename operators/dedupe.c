@@ -1,0 +1,309 @@
+/* dedupe.c - each event once (D1, D2, D3).
+ *
+ * An event with receive hour h is a duplicate iff an earlier occurrence of its id in the log has a
+ * receive hour in [h - H, h + 1]; it is a conflict if its fingerprint differs from that of the
+ * occurrence greatest by (receive hour, log order). Every event that guard let pass is recorded,
+ * duplicates and conflicts too: so (hour, id) holds the fingerprint of the last occurrence in that
+ * hour. Repeating it within its hour adds nothing; in another hour it does.
+ * H = 0 (imports): one bucket for ever; any earlier occurrence makes a duplicate, and the last in
+ * log order is compared with.
+ *
+ * The set holds the ids of the open hours: that of the greatest receive hour so far, and the one
+ * before it (T2 lets receive times lag 1 h). When it is full, or an hour closes, ids leave it in
+ * sorted runs, by way of memory into the store in the next snapshot. A question goes to the set,
+ * then to the filter, and only on a hit there to runs, from the greatest hour down. Hours below max
+ * hour - 1 - H end: when the greatest receive hour grows, at that event, whatever the batch. After
+ * a clock reset (T2) the greatest receive hour starts again; later hours stay until they are
+ * reached, and what had ended before stays ended.
+ *
+ * Capacity of a partition: ids = rate x (H + 2 h), counting distinct (hour, id).
+ *
+ *   disk:    24 bytes an id; twice that for a moment while the runs of an hour merge.
+ *   memory:  5 to 9 bytes an id for the filter (most while the rate grows), 0.03 for indexes;
+ *            64 to 128 bytes for each of dedupe_open_ids; 48 for each id recorded since the last
+ *            checkpoint, and at most 64 MiB of merged blocks in the open batch.
+ *
+ * 1,000 events/s and H = 24 h: 94 M ids, 2.2 GB of disk, 0.5 to 0.9 GB of memory. A sustained
+ * 1 M/s is 94 G ids: 2.2 TB, shared by the partitions.
+ *
+ * State, under ns: 'H' header; the rest in dedupe_runs.c.
+ */
+#include <stdlib.h>
+
+#include "operators/dedupe_private.h"
+
+#define HOUR_MS 3600000
+#define WINDOW 64 /* events between prefetch and use */
+
+static struct adi_dedupe *dedupe_of(struct df_operator *op)
+{
+        df_check(op->magic == DF_OPERATOR_MAGIC);
+        df_check(op->ops == &ad_op_dedupe);
+        return (struct adi_dedupe *)op;
+}
+_Static_assert(offsetof(struct adi_dedupe, op) == 0, "op is the first member");
+
+static int dedupe_open(struct df_operator *op, struct df_error *err)
+{
+        struct adi_dedupe *d = dedupe_of(op);
+        const struct ad_params *p = op->ctx.params;
+        size_t limit = p->dedupe_open_ids ? p->dedupe_open_ids : ADI_OPEN_IDS;
+
+        if (p->horizon_hours > ADI_HORIZON_MAX)
+                return df_fail(err, DF_EINVAL, "dedupe: horizon of %u hours; at most %d",
+                               p->horizon_hours, ADI_HORIZON_MAX);
+        if (limit > ADI_OPEN_IDS_MAX)
+                return df_fail(err, DF_EINVAL, "dedupe: %zu open ids; at most %u", limit,
+                               ADI_OPEN_IDS_MAX);
+        d->horizon_hours = p->horizon_hours;
+        d->block_ids = limit < 16 * ADI_BLOCK_IDS ? (uint32_t)limit / 16 + 1 : ADI_BLOCK_IDS;
+        d->header_dirty = true;
+        adi_tags_init(&d->tags, d->horizon_hours);
+        return adi_set_open(&d->set, limit, err);
+}
+
+/* Ids of hours outside [from, to] leave the set: into a run of their hour, or, when the hour ended,
+ * for good (expire first). */
+static int spill(struct adi_dedupe *d, int64_t from, int64_t to, struct df_error *err)
+{
+        for (size_t i = 0; i < d->bucket_count; i++) {
+                struct adi_bucket *b = d->buckets[i];
+                struct adi_id *ids = NULL;
+                size_t count = b->open_ids;
+                int rc;
+
+                if (count == 0 || (b->hour >= from && b->hour <= to))
+                        continue;
+                rc = adi_set_sorted(&d->set, b->hour, count, &ids, err);
+                if (rc == 0)
+                        rc = adi_bucket_add_run(d, b, ids, count, err);
+                if (rc < 0) {
+                        free(ids);
+                        return rc;
+                }
+        }
+        return adi_set_keep(&d->set, from, to, err);
+}
+
+static int spill_all(struct adi_dedupe *d, struct df_error *err)
+{
+        return spill(d, 1, 0, err);
+}
+
+static int reach_hour(struct adi_dedupe *d, int64_t hour, struct df_error *err)
+{
+        d->has_max = true;
+        d->max_hour = hour;
+        d->header_dirty = true;
+        d->merge.look = true;
+        if (d->horizon_hours > 0)
+                adi_buckets_expire(d, hour - 1 - d->horizon_hours);
+        return spill(d, hour - 1, hour, err);
+}
+
+static int set_add(struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id,
+                   struct df_error *err)
+{
+        int rc = 0;
+
+        if (adi_set_full(&d->set))
+                rc = spill_all(d, err);
+        if (rc == 0)
+                rc = adi_set_add(&d->set, id, b->hour, err);
+        if (rc == 0)
+                b->open_ids++;
+        return rc;
+}
+
+static int record(struct adi_dedupe *d, const struct ad_event *ev, int64_t hour,
+                  const struct adi_seen *seen, struct df_error *err)
+{
+        struct adi_id id = {ev->key.hi, ev->key.lo, ev->fingerprint};
+        struct adi_bucket *b;
+        int rc;
+
+        if (seen->own && seen->own->fingerprint == id.fingerprint)
+                return 0;
+        if (!seen->own && seen->found && seen->hour == hour && seen->fingerprint == id.fingerprint)
+                return 0;
+        rc = adi_bucket_get(d, hour, &b, err);
+        if (rc == 0 && seen->own)
+                seen->own->fingerprint = id.fingerprint;
+        else if (rc == 0)
+                rc = set_add(d, b, &id, err);
+        if (rc == 0)
+                adi_delta_append(b, &id);
+        return rc;
+}
+
+static int64_t hour_of(const struct adi_dedupe *d, int64_t receive_ms)
+{
+        if (d->horizon_hours == 0)
+                return 0;
+        return receive_ms / HOUR_MS - (receive_ms % HOUR_MS < 0);
+}
+
+static int judge(struct adi_dedupe *d, struct ad_event *ev, struct df_out *out,
+                 struct df_error *err)
+{
+        int64_t hour = hour_of(d, ev->receive_ms), from = hour, to = hour;
+        struct adi_seen seen;
+        struct adi_hits hits;
+        int rc = 0;
+
+        if (!d->has_max || hour > d->max_hour)
+                rc = reach_hour(d, hour, err);
+        if (d->horizon_hours > 0) {
+                from = hour - d->horizon_hours;
+                to = hour + 1;
+        }
+        adi_set_seek(&d->set, ev->key, hour, from, to, &seen);
+        if (rc == 0 && adi_tags_test(&d->tags, ev->key, &hits))
+                rc = adi_runs_seek(d, ev->key, &hits, from, to, &seen, err);
+        if (rc == 0)
+                rc = record(d, ev, hour, &seen, err);
+        if (rc < 0 || !seen.found)
+                return rc;
+        if (seen.fingerprint != ev->fingerprint)
+                return ad_quarantine(&d->op, out, ev, AD_CONFLICT, err);
+        ad_end(out, ev, AD_DUPLICATE);
+        return 0;
+}
+
+static int judge_window(struct adi_dedupe *d, struct ad_event *events, size_t count,
+                        struct df_out *out, struct df_error *err)
+{
+        uint64_t judged = 0;
+
+        for (size_t i = 0; i < count; i++) {
+                if (events[i].outcome != AD_NONE)
+                        continue;
+                adi_set_prefetch(&d->set, events[i].key);
+                adi_tags_prefetch(&d->tags, events[i].key);
+        }
+        for (size_t i = 0; i < count; i++) {
+                struct ad_event *ev = &events[i];
+                int rc;
+
+                if ((ev->flags & AD_EV_MARK) && (ev->flags & AD_EV_CLOCK_RESET)) {
+                        d->header_dirty |= d->has_max;
+                        d->has_max = false;
+                }
+                if ((ev->flags & AD_EV_MARK) || ev->outcome != AD_NONE)
+                        continue;
+                rc = judge(d, ev, out, err);
+                if (rc < 0)
+                        return rc;
+                judged++;
+        }
+        return adi_merge_step(d, judged * ADI_MERGE_IDS, err);
+}
+
+static int dedupe_process(struct df_operator *op, struct df_batch *batch, struct df_out *out,
+                          struct df_error *err)
+{
+        struct adi_dedupe *d = dedupe_of(op);
+        struct ad_event *events = batch->items;
+
+        df_check(batch->kind == AD_KIND_EVENTS);
+        for (size_t at = 0; at < batch->count; at += WINDOW) {
+                size_t n = batch->count - at < WINDOW ? batch->count - at : WINDOW;
+                int rc = judge_window(d, events + at, n, out, err);
+
+                if (rc < 0)
+                        return rc;
+        }
+        return df_out_forward(out, batch, err);
+}
+
+static int dedupe_snapshot(struct df_operator *op, uint64_t k, struct df_error *err)
+{
+        struct adi_dedupe *d = dedupe_of(op);
+        uint8_t key[2] = {op->ctx.ns, 'H'};
+        int rc;
+
+        (void)k;
+        if (d->header_dirty) {
+                struct df_buf *b = &d->scratch;
+
+                df_buf_clear(b);
+                df_put_u32be(b, d->horizon_hours);
+                df_put_u8(b, d->has_max);
+                df_put_u64be(b, d->has_max ? (uint64_t)d->max_hour : 0);
+                rc = df_buf_check(b, err);
+                if (rc < 0)
+                        return rc;
+                df_store_put(op->ctx.store, df_bytes(key, sizeof(key)), df_buf_bytes(b));
+                d->header_dirty = false;
+        }
+        adi_merge_settle(d);
+        return adi_buckets_snapshot(d, err);
+}
+
+/* An id of a delta: the later one wins. */
+static int restore_id(struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id,
+                      struct df_error *err)
+{
+        struct df_hash128 key = {.lo = id->lo, .hi = id->hi};
+        struct adi_seen seen;
+
+        adi_set_seek(&d->set, key, b->hour, b->hour, b->hour, &seen);
+        if (!seen.own)
+                return set_add(d, b, id, err);
+        seen.own->fingerprint = id->fingerprint;
+        return 0;
+}
+
+static int dedupe_restore(struct df_operator *op, struct df_error *err)
+{
+        struct adi_dedupe *d = dedupe_of(op);
+        uint8_t key[2] = {op->ctx.ns, 'H'};
+        struct df_bytes value;
+        struct df_reader r;
+        uint32_t horizon;
+        bool found = false;
+        int rc = df_store_get(op->ctx.store, df_bytes(key, sizeof(key)), &value, &found, err);
+
+        if (rc < 0 || !found)
+                return rc;
+        r = df_reader(value);
+        horizon = df_get_u32be(&r);
+        d->has_max = df_get_u8(&r) != 0;
+        d->max_hour = (int64_t)df_get_u64be(&r);
+        if (r.bad || df_reader_left(&r))
+                return df_fail(err, DF_ECORRUPT, "dedupe: the header of the state is damaged");
+        if (horizon != d->horizon_hours)
+                return df_fail(err, DF_ESCHEMA,
+                               "dedupe: the state has a horizon of %u hours, the configuration %u; "
+                               "a horizon changes with a new generation only",
+                               horizon, d->horizon_hours);
+        d->header_dirty = false;
+        d->merge.look = true;
+        return adi_buckets_restore(d, restore_id, err);
+}
+
+static void dedupe_close(struct df_operator *op)
+{
+        struct adi_dedupe *d = (struct adi_dedupe *)op;
+
+        adi_merge_abort(d);
+        for (size_t i = 0; i < d->bucket_count; i++)
+                adi_bucket_destroy(d->buckets[i]);
+        free(d->buckets);
+        df_buf_release(&d->scratch);
+        adi_tags_release(&d->tags);
+        adi_set_release(&d->set);
+        d->buckets = NULL;
+        d->bucket_count = 0;
+}
+
+const struct df_operator_ops ad_op_dedupe = {
+        .name = "dedupe",
+        .state_version = 1,
+        .size = sizeof(struct adi_dedupe),
+        .open = dedupe_open,
+        .restore = dedupe_restore,
+        .process = dedupe_process,
+        .snapshot = dedupe_snapshot,
+        .close = dedupe_close,
+};

@@ -1,0 +1,191 @@
+/* dedupe_merge.c - runs of an hour become fewer, in bounded steps.
+ *
+ * Eight neighbouring runs of a level become one of the next; a closed hour with more than eight
+ * runs becomes one. A step is paid for by the events that pass. Output blocks go straight into the
+ * open batch: nobody reads them before the snapshot that lists the finished run instead of its
+ * inputs, and the commit that follows it. A merge that a crash cuts short leaves blocks that no
+ * list names; restore deletes them.
+ */
+#include <stdlib.h>
+
+#include "operators/dedupe_private.h"
+
+void adi_merge_abort(struct adi_dedupe *d)
+{
+        struct adi_merge *m = &d->merge;
+        size_t written = m->written_bytes;
+        bool look = m->look;
+
+        free(m->ids);
+        adi_run_release(&m->out);
+        memset(m, 0, sizeof(*m));
+        m->written_bytes = written;
+        m->look = look;
+}
+
+/* Inputs that are due: the oldest eight of a level, or the newest of a closed hour. */
+static uint32_t due(const struct adi_dedupe *d, const struct adi_bucket *b, uint32_t *ret_first)
+{
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < b->run_count; i++) {
+                n = i > 0 && b->runs[i].level == b->runs[i - 1].level ? n + 1 : 1;
+                if (n == ADI_FAN_IN) {
+                        *ret_first = i + 1 - n;
+                        return n;
+                }
+        }
+        if (d->horizon_hours == 0 || b->hour >= d->max_hour - 1 || b->run_count <= ADI_FAN_IN)
+                return 0;
+        n = b->run_count < ADI_MERGE_RUNS_MAX ? b->run_count : ADI_MERGE_RUNS_MAX;
+        *ret_first = b->run_count - n;
+        return n;
+}
+
+static int fill(struct adi_dedupe *d, uint32_t input, struct df_error *err)
+{
+        struct adi_merge *m = &d->merge;
+        struct adi_cursor *c = &m->cursors[input];
+
+        return adi_run_block(d, m->bucket, &m->bucket->runs[m->first + input], c->block, c->ids,
+                             &c->count, err);
+}
+
+static int start(struct adi_dedupe *d, struct adi_bucket *b, uint32_t first, uint32_t n,
+                 struct df_error *err)
+{
+        struct adi_merge *m = &d->merge;
+        uint64_t total = 0;
+        int rc = 0;
+
+        m->bucket = b;
+        m->first = first;
+        m->count = n;
+        m->out = (struct adi_run){.first_seq = b->runs[first].first_seq,
+                                  .last_seq = b->runs[first + n - 1].last_seq};
+        for (uint32_t i = 0; i < n; i++) {
+                total += b->runs[first + i].count;
+                if (b->runs[first + i].level >= m->out.level)
+                        m->out.level = b->runs[first + i].level + 1;
+        }
+        m->ids = malloc((size_t)(n + 1) * ADI_BLOCK_IDS * sizeof(*m->ids));
+        m->out.index = malloc((total / d->block_ids + 1) * sizeof(*m->out.index));
+        if (!m->ids || !m->out.index)
+                return df_fail(err, DF_ENOMEM, "dedupe: a merge of %u runs", n);
+        for (uint32_t i = 0; rc == 0 && i < n; i++) {
+                m->cursors[i].ids = m->ids + (size_t)(i + 1) * ADI_BLOCK_IDS;
+                rc = fill(d, i, err);
+        }
+        return rc;
+}
+
+static int put_block(struct adi_dedupe *d, struct df_error *err)
+{
+        struct adi_merge *m = &d->merge;
+        int rc;
+
+        if (m->out_ids == 0)
+                return 0;
+        rc = adi_run_put_block(d, m->bucket, &m->out, m->out.blocks, m->ids, m->out_ids, err);
+        if (rc < 0)
+                return rc;
+        m->bucket->stored = true; /* so that expiry deletes these blocks too */
+        m->out.index[m->out.blocks++] = (struct adi_key){m->ids[0].hi, m->ids[0].lo};
+        m->out.count += m->out_ids;
+        m->written_bytes += (size_t)m->out_ids * ADI_ID_BYTES;
+        m->out_ids = 0;
+        return 0;
+}
+
+static const struct adi_id *head(const struct adi_cursor *c)
+{
+        return c->count ? &c->ids[c->at] : NULL;
+}
+
+static int advance(struct adi_dedupe *d, uint32_t input, struct df_error *err)
+{
+        struct adi_merge *m = &d->merge;
+        struct adi_cursor *c = &m->cursors[input];
+
+        if (++c->at < c->count)
+                return 0;
+        c->at = 0;
+        c->count = 0;
+        if (++c->block == adi_run_blocks(d, &m->bucket->runs[m->first + input]))
+                return 0;
+        return fill(d, input, err);
+}
+
+/* Append the smallest id of all inputs; of equal ones the newest run's, and pass over the others.
+ */
+static int take(struct adi_dedupe *d, bool *ret_end, struct df_error *err)
+{
+        struct adi_merge *m = &d->merge;
+        uint32_t equal[ADI_MERGE_RUNS_MAX], n = 0;
+        const struct adi_id *best = NULL;
+        int rc = 0;
+
+        for (uint32_t i = m->count; i-- > 0;) { /* newest first */
+                const struct adi_id *id = head(&m->cursors[i]);
+                int c = !id ? 1 : !best ? -1 : adi_key_cmp(id->hi, id->lo, best->hi, best->lo);
+
+                if (c > 0)
+                        continue;
+                if (c < 0) {
+                        best = id;
+                        n = 0;
+                }
+                equal[n++] = i;
+        }
+        *ret_end = !best;
+        if (!best)
+                return put_block(d, err);
+        m->ids[m->out_ids++] = *best;
+        for (uint32_t i = 0; rc == 0 && i < n; i++)
+                rc = advance(d, equal[i], err);
+        if (rc == 0 && m->out_ids == d->block_ids)
+                rc = put_block(d, err);
+        return rc;
+}
+
+int adi_merge_step(struct adi_dedupe *d, uint64_t ids, struct df_error *err)
+{
+        struct adi_merge *m = &d->merge;
+        int rc = 0;
+
+        for (size_t i = m->look ? d->bucket_count : 0; !m->bucket && i-- > 0;) {
+                uint32_t first, n = due(d, d->buckets[i], &first);
+
+                if (n > 0)
+                        rc = start(d, d->buckets[i], first, n, err);
+                if (rc < 0)
+                        return rc;
+        }
+        m->look = m->bucket != NULL;
+        if (!m->bucket || m->done)
+                return 0;
+        while (rc == 0 && ids-- > 0 && !m->done && m->written_bytes < ADI_MERGE_BYTES_MAX)
+                rc = take(d, &m->done, err);
+        return rc;
+}
+
+void adi_merge_settle(struct adi_dedupe *d)
+{
+        struct adi_merge *m = &d->merge;
+        struct adi_bucket *b = m->bucket;
+
+        m->written_bytes = 0;
+        if (!b || !m->done)
+                return;
+        for (uint32_t i = 0; i < m->count; i++) {
+                adi_run_delete(d, b, &b->runs[m->first + i]);
+                adi_run_release(&b->runs[m->first + i]);
+        }
+        b->runs[m->first] = m->out;
+        m->out = (struct adi_run){0};
+        memmove(&b->runs[m->first + 1], &b->runs[m->first + m->count],
+                (b->run_count - m->first - m->count) * sizeof(*b->runs));
+        b->run_count -= m->count - 1;
+        b->list_dirty = true;
+        adi_merge_abort(d);
+}

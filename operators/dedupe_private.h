@@ -1,0 +1,259 @@
+/* dedupe_private.h - between the files of the dedupe operator.
+ *
+ *   dedupe.c        the operator: judging, recording, expiry, snapshot, restore
+ *   dedupe_set.c    the open hours' ids: one hash set in memory
+ *   dedupe_runs.c   the buckets: sorted runs, their blocks in the store, deltas, the list of runs
+ *   dedupe_restore.c  the same from the store
+ *   dedupe_merge.c  runs of an hour become fewer, in bounded steps
+ *   dedupe_tags.c   the filter in front of the runs
+ *
+ * What is kept is one logical map (hour, id) -> fingerprint of the last occurrence in that hour.
+ * It lies in layers, newest first: the set, then the hour's runs from the last to the first; a
+ * newer layer wins. Where an entry lies depends on limits, merges and checkpoints; what a question
+ * answers does not.
+ */
+#ifndef ADI_DEDUPE_PRIVATE_H
+#define ADI_DEDUPE_PRIVATE_H
+
+#include <endian.h>
+
+#include "operators/ops.h"
+
+#define ADI_ID_BYTES 24       /* of an id in the store: hi, lo, fingerprint; little endian */
+#define ADI_BLOCK_IDS 512     /* ids of one value of a run: 12 KiB; one read answers a question */
+#define ADI_DELTA_IDS 2560    /* ids of one value of a delta: 60 KiB */
+#define ADI_DELTA_KEEP 8192   /* bytes: a shorter last value is written again, longer */
+#define ADI_FAN_IN 8          /* runs of a level that become one of the next */
+#define ADI_MERGE_RUNS_MAX 16 /* runs merged at once */
+#define ADI_MERGE_IDS 8       /* ids merged for each event that passes */
+#define ADI_MERGE_BYTES_MAX (64u << 20) /* written by merges into one checkpoint */
+#define ADI_OPEN_IDS (1u << 20)         /* default of ad_params.dedupe_open_ids */
+#define ADI_OPEN_IDS_MAX (1u << 28)
+#define ADI_HORIZON_MAX 87600 /* hours: ten years */
+#define ADI_TABLES_MAX 48     /* each at least 1.25 of all before: never reached */
+#define ADI_SLOTS 254         /* marks of the filter: 1 to 254 */
+
+struct adi_id {
+        uint64_t hi, lo, fingerprint;
+};
+struct adi_key {
+        uint64_t hi, lo;
+};
+
+static inline int adi_key_cmp(uint64_t a_hi, uint64_t a_lo, uint64_t b_hi, uint64_t b_lo)
+{
+        if (a_hi != b_hi)
+                return a_hi < b_hi ? -1 : 1;
+        return a_lo < b_lo ? -1 : a_lo > b_lo;
+}
+
+static inline struct adi_id adi_id_load(const uint8_t *p)
+{
+        struct adi_id id;
+
+        memcpy(&id, p, ADI_ID_BYTES);
+        return (struct adi_id){le64toh(id.hi), le64toh(id.lo), le64toh(id.fingerprint)};
+}
+
+static inline void adi_id_store(uint8_t *p, const struct adi_id *id)
+{
+        struct adi_id le = {htole64(id->hi), htole64(id->lo), htole64(id->fingerprint)};
+
+        memcpy(p, &le, ADI_ID_BYTES);
+}
+
+/* ---- dedupe_set.c ---- */
+/* A large zeroed table, aligned to a cache line; on huge pages when it fills several. */
+struct adi_table {
+        void *data;
+        void *memory; /* what calloc or mmap gave */
+        size_t bytes;
+        bool mapped;
+};
+int adi_table_alloc(struct adi_table *t, size_t bytes, struct df_error *err);
+void adi_table_free(struct adi_table *t);
+
+struct adi_slot {
+        uint64_t hi, lo, fingerprint;
+        uint64_t hour; /* adi_hour_mark; 0 = empty */
+};
+struct adi_set {
+        struct adi_slot *slots; /* in table */
+        struct adi_table table;
+        uint64_t mask;
+        size_t count;
+        size_t limit; /* ids; half of the slots at most are used */
+};
+
+static inline uint64_t adi_hour_mark(int64_t hour)
+{
+        return (uint64_t)hour + (1ull << 62); /* never 0: hours lie within +-2^42 */
+}
+static inline int64_t adi_mark_hour(uint64_t mark)
+{
+        return (int64_t)(mark - (1ull << 62));
+}
+static inline void adi_set_prefetch(const struct adi_set *s, struct df_hash128 key)
+{
+        __builtin_prefetch(&s->slots[key.hi & s->mask]);
+}
+
+/* The occurrence that counts (D1), as far as it is known. */
+struct adi_seen {
+        bool found;
+        int64_t hour;
+        uint64_t fingerprint;
+        struct adi_slot *own; /* the set's entry of the event's own hour, or NULL */
+};
+
+int adi_set_open(struct adi_set *s, size_t limit, struct df_error *err);
+void adi_set_release(struct adi_set *s);
+/* The greatest hour in [from, to] that holds key, and the entry of hour `own`. */
+void adi_set_seek(const struct adi_set *s, struct df_hash128 key, int64_t own, int64_t from,
+                  int64_t to, struct adi_seen *ret);
+static inline bool adi_set_full(const struct adi_set *s)
+{
+        return s->count >= s->limit;
+}
+/* A new (hour, id). Not when full. */
+int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct df_error *err);
+/* All count ids of this hour, sorted by key, as a new array (given). */
+int adi_set_sorted(const struct adi_set *s, int64_t hour, size_t count, struct adi_id **ret,
+                   struct df_error *err);
+/* Forget every hour but those in [from, to]. */
+int adi_set_keep(struct adi_set *s, int64_t from, int64_t to, struct df_error *err);
+
+/* ---- dedupe_tags.c ---- */
+struct adi_tag_line;
+struct adi_tag_table {
+        struct adi_tag_line *lines; /* in table */
+        struct adi_table table;
+        uint64_t line_count;
+        uint64_t capacity; /* ids at the load where the next table begins */
+        uint64_t live;     /* ids of hours that are alive */
+        uint64_t by_class[ADI_SLOTS];
+};
+struct adi_tags {
+        struct adi_tag_table tables[ADI_TABLES_MAX]; /* new ids go to the last */
+        unsigned count;
+        uint32_t hours_per_class, classes, parts; /* classes * parts <= ADI_SLOTS */
+        uint32_t holds[ADI_SLOTS];                /* buckets that hold a class */
+        int64_t last_hour[ADI_SLOTS];             /* of a held class */
+        uint8_t live[256];                        /* by slot */
+};
+struct adi_hits {
+        uint64_t bits[4]; /* by slot */
+};
+
+void adi_tags_init(struct adi_tags *t, uint32_t horizon_hours);
+void adi_tags_release(struct adi_tags *t);
+/* The bucket of this hour gets runs (once), and is dropped. Tables that hold nothing any more are
+ * freed. */
+void adi_tags_hold(struct adi_tags *t, int64_t hour);
+void adi_tags_drop(struct adi_tags *t, int64_t hour);
+int adi_tags_reserve(struct adi_tags *t, uint64_t count, struct df_error *err);
+/* ids of one run whose newest spill has number seq. */
+int adi_tags_add(struct adi_tags *t, const struct adi_id *ids, size_t count, int64_t hour,
+                 uint32_t seq, struct df_error *err);
+void adi_tags_prefetch(const struct adi_tags *t, struct df_hash128 key);
+/* False: no run holds key. True: only the runs for which adi_tags_may is true can. */
+bool adi_tags_test(const struct adi_tags *t, struct df_hash128 key, struct adi_hits *ret);
+bool adi_tags_may(const struct adi_tags *t, const struct adi_hits *hits, int64_t hour,
+                  uint32_t first_seq, uint32_t last_seq);
+uint64_t adi_tags_bytes(const struct adi_tags *t);
+
+/* ---- dedupe_runs.c ---- */
+struct adi_run {
+        uint32_t first_seq, last_seq; /* spills it is made of */
+        uint32_t level;
+        uint64_t count;
+        struct adi_id *mem;    /* sorted; NULL once in the store */
+        struct adi_key *index; /* first key of each block in the store */
+        uint32_t blocks;
+};
+struct adi_bucket {
+        int64_t hour;
+        struct adi_run *runs; /* oldest first */
+        uint32_t run_count, run_cap;
+        uint32_t next_seq;
+        size_t open_ids;    /* in the set */
+        struct df_buf tail; /* ids of value tail_seq of the delta, and later ones */
+        uint32_t tail_seq;
+        uint32_t stale_to; /* values of the delta below are covered by a run; 0 = none */
+        bool tail_dirty, deltas_stored, stored, held, list_dirty;
+};
+
+struct adi_cursor {
+        struct adi_id *ids; /* the current block */
+        uint32_t block, at, count;
+};
+struct adi_merge {
+        struct adi_bucket *bucket; /* NULL = none under way */
+        uint32_t first, count;     /* its inputs: bucket->runs[first, first + count) */
+        struct adi_cursor cursors[ADI_MERGE_RUNS_MAX];
+        struct adi_id *ids; /* memory of the cursors and the output block */
+        struct adi_run out;
+        uint32_t out_ids;
+        bool look;            /* a merge may have become due */
+        bool done;            /* the next snapshot puts out in its inputs' place */
+        size_t written_bytes; /* since the last snapshot */
+};
+
+struct adi_dedupe {
+        struct df_operator op;
+        uint32_t horizon_hours; /* 0 = one bucket, for ever */
+        uint32_t block_ids;     /* ids a block, ADI_BLOCK_IDS but for tiny sets */
+        int64_t max_hour;
+        bool has_max;
+        bool header_dirty;
+        struct adi_set set;
+        struct adi_tags tags;
+        struct adi_bucket **buckets; /* by hour */
+        size_t bucket_count, bucket_cap;
+        struct adi_bucket *last_used;
+        struct adi_merge merge;
+        struct df_buf scratch;
+};
+
+int adi_bucket_get(struct adi_dedupe *d, int64_t hour, struct adi_bucket **ret,
+                   struct df_error *err);
+struct adi_bucket *adi_bucket_find(const struct adi_dedupe *d, int64_t hour);
+/* Buckets before this hour end, in memory and (with the open batch) in the store. */
+void adi_buckets_expire(struct adi_dedupe *d, int64_t before_hour);
+void adi_bucket_destroy(struct adi_bucket *b);
+void adi_run_release(struct adi_run *r);
+/* Room for one more run; then b->runs[b->run_count] may be filled. */
+int adi_bucket_grow(struct adi_bucket *b, struct df_error *err);
+/* ids is taken when it succeeds. */
+int adi_bucket_add_run(struct adi_dedupe *d, struct adi_bucket *b, struct adi_id *ids, size_t count,
+                       struct df_error *err);
+/* Look for key in the runs that hits allow, hours [from, to] and later than what was seen. */
+int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_hits *hits,
+                  int64_t from, int64_t to, struct adi_seen *seen, struct df_error *err);
+/* Block number `block` of a run of b: at most ADI_BLOCK_IDS ids. */
+int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                  uint32_t block, struct adi_id *ids, uint32_t *ret_count, struct df_error *err);
+uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r);
+int adi_run_put_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                      uint32_t block, const struct adi_id *ids, uint32_t count,
+                      struct df_error *err);
+void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r);
+void adi_delta_append(struct adi_bucket *b, const struct adi_id *id);
+int adi_buckets_snapshot(struct adi_dedupe *d, struct df_error *err);
+int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err);
+
+/* ---- dedupe_restore.c ---- */
+/* add: an id of a delta, in the order of recording. */
+int adi_buckets_restore(struct adi_dedupe *d,
+                        int (*add)(struct adi_dedupe *d, struct adi_bucket *b,
+                                   const struct adi_id *id, struct df_error *err),
+                        struct df_error *err);
+
+/* ---- dedupe_merge.c ---- */
+/* Merge at most about ids ids further; starts a merge when one is due. */
+int adi_merge_step(struct adi_dedupe *d, uint64_t ids, struct df_error *err);
+/* In a snapshot: a finished merge takes its inputs' place. */
+void adi_merge_settle(struct adi_dedupe *d);
+void adi_merge_abort(struct adi_dedupe *d);
+
+#endif

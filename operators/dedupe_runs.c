@@ -1,0 +1,507 @@
+/* dedupe_runs.c - the hourly buckets: sorted runs, deltas, and their keys in the store.
+ *
+ * Under ns (hours and numbers big endian, so that one range holds an hour):
+ *   'L' hour                          list of the hour's runs, written last: a run that it does not
+ *                                     name (a merge cut short) does not count and is deleted
+ *   'R' hour last_seq level block     a block of a run: sorted ids of 24 bytes
+ *   'D' hour seq                      a delta: ids in the order of recording, the later one wins
+ * A run lies in memory until the snapshot that stores it, since reads do not see the open batch;
+ * afterwards only the first key of each block does.
+ */
+#include <stdlib.h>
+
+#include "operators/dedupe_private.h"
+
+#define KEY_MAX 32
+
+struct key {
+        uint8_t bytes[KEY_MAX];
+        size_t len;
+};
+
+static void key_add(struct key *k, uint64_t v, unsigned bytes)
+{
+        df_check(k->len + bytes <= KEY_MAX);
+        for (unsigned i = 0; i < bytes; i++)
+                k->bytes[k->len++] = (uint8_t)(v >> (8 * (bytes - 1 - i)));
+}
+
+static struct key hour_key(const struct adi_dedupe *d, char kind, int64_t hour)
+{
+        struct key k = {.len = 0};
+
+        key_add(&k, d->op.ctx.ns, 1);
+        key_add(&k, (uint8_t)kind, 1);
+        key_add(&k, (uint64_t)hour ^ (1ull << 63), 8);
+        return k;
+}
+
+static struct key delta_key(const struct adi_dedupe *d, int64_t hour, uint32_t seq)
+{
+        struct key k = hour_key(d, 'D', hour);
+
+        key_add(&k, seq, 4);
+        return k;
+}
+
+static struct key block_key(const struct adi_dedupe *d, int64_t hour, const struct adi_run *r,
+                            uint32_t block)
+{
+        struct key k = hour_key(d, 'R', hour);
+
+        key_add(&k, r->last_seq, 4);
+        key_add(&k, r->level, 1);
+        key_add(&k, block, 4);
+        return k;
+}
+
+static struct df_bytes key_bytes(const struct key *k)
+{
+        return df_bytes(k->bytes, k->len);
+}
+
+/* ---- buckets ---- */
+
+static size_t bucket_place(const struct adi_dedupe *d, int64_t hour)
+{
+        size_t at = d->bucket_count;
+
+        while (at > 0 && d->buckets[at - 1]->hour >= hour)
+                at--;
+        return at;
+}
+
+struct adi_bucket *adi_bucket_find(const struct adi_dedupe *d, int64_t hour)
+{
+        size_t at = bucket_place(d, hour);
+
+        return at < d->bucket_count && d->buckets[at]->hour == hour ? d->buckets[at] : NULL;
+}
+
+int adi_bucket_get(struct adi_dedupe *d, int64_t hour, struct adi_bucket **ret,
+                   struct df_error *err)
+{
+        struct adi_bucket *b;
+        size_t at;
+
+        if (d->last_used && d->last_used->hour == hour) {
+                *ret = d->last_used;
+                return 0;
+        }
+        at = bucket_place(d, hour);
+        if (at < d->bucket_count && d->buckets[at]->hour == hour) {
+                *ret = d->last_used = d->buckets[at];
+                return 0;
+        }
+        if (d->bucket_count == d->bucket_cap) {
+                size_t cap = d->bucket_cap ? 2 * d->bucket_cap : 32;
+                struct adi_bucket **v = realloc(d->buckets, cap * sizeof(struct adi_bucket *));
+
+                if (!v)
+                        return df_fail(err, DF_ENOMEM, "dedupe: %zu hours", cap);
+                d->buckets = v;
+                d->bucket_cap = cap;
+        }
+        b = calloc(1, sizeof(*b));
+        if (!b)
+                return df_fail(err, DF_ENOMEM, "dedupe: an hour");
+        b->hour = hour;
+        memmove(&d->buckets[at + 1], &d->buckets[at],
+                (d->bucket_count - at) * sizeof(struct adi_bucket *));
+        d->buckets[at] = b;
+        d->bucket_count++;
+        *ret = d->last_used = b;
+        return 0;
+}
+
+void adi_run_release(struct adi_run *r)
+{
+        free(r->mem);
+        free(r->index);
+        *r = (struct adi_run){0};
+}
+
+void adi_bucket_destroy(struct adi_bucket *b)
+{
+        if (!b)
+                return;
+        for (uint32_t i = 0; i < b->run_count; i++)
+                adi_run_release(&b->runs[i]);
+        free(b->runs);
+        df_buf_release(&b->tail);
+        free(b);
+}
+
+static void delete_hour(struct adi_dedupe *d, int64_t hour)
+{
+        for (const char *kind = "LRD"; *kind; kind++) {
+                struct key from = hour_key(d, *kind, hour), to = hour_key(d, *kind, hour + 1);
+
+                df_store_del_range(d->op.ctx.store, key_bytes(&from), key_bytes(&to));
+        }
+}
+
+void adi_buckets_expire(struct adi_dedupe *d, int64_t before_hour)
+{
+        size_t n = 0;
+
+        while (n < d->bucket_count && d->buckets[n]->hour < before_hour)
+                n++;
+        if (n == 0)
+                return;
+        for (size_t i = 0; i < n; i++) {
+                struct adi_bucket *b = d->buckets[i];
+
+                if (d->merge.bucket == b)
+                        adi_merge_abort(d);
+                if (b->held)
+                        adi_tags_drop(&d->tags, b->hour);
+                if (b->stored)
+                        delete_hour(d, b->hour);
+                adi_bucket_destroy(b);
+        }
+        d->bucket_count -= n;
+        memmove(d->buckets, d->buckets + n, d->bucket_count * sizeof(struct adi_bucket *));
+        d->last_used = NULL;
+}
+
+int adi_bucket_grow(struct adi_bucket *b, struct df_error *err)
+{
+        uint32_t cap = b->run_cap ? 2 * b->run_cap : 8;
+        struct adi_run *v;
+
+        if (b->run_count < b->run_cap)
+                return 0;
+        v = realloc(b->runs, cap * sizeof(*v));
+        if (!v)
+                return df_fail(err, DF_ENOMEM, "dedupe: %u runs of an hour", cap);
+        b->runs = v;
+        b->run_cap = cap;
+        return 0;
+}
+
+int adi_bucket_add_run(struct adi_dedupe *d, struct adi_bucket *b, struct adi_id *ids, size_t count,
+                       struct df_error *err)
+{
+        uint32_t seq = b->next_seq;
+        int rc = adi_bucket_grow(b, err);
+
+        if (rc < 0)
+                return rc;
+        if (!b->held) {
+                adi_tags_hold(&d->tags, b->hour);
+                b->held = true;
+        }
+        rc = adi_tags_add(&d->tags, ids, count, b->hour, seq, err);
+        if (rc < 0)
+                return rc;
+        b->runs[b->run_count++] =
+                (struct adi_run){.first_seq = seq, .last_seq = seq, .count = count, .mem = ids};
+        b->next_seq = seq + 1;
+        b->list_dirty = true;
+        d->merge.look = true;
+        /* The run holds what the deltas held. */
+        df_buf_clear(&b->tail);
+        b->tail_dirty = false;
+        b->tail_seq++;
+        if (b->deltas_stored)
+                b->stale_to = b->tail_seq;
+        b->open_ids = 0;
+        return 0;
+}
+
+/* ---- runs ---- */
+
+int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err)
+{
+        return df_fail(err, DF_ECORRUPT,
+                       "dedupe: hour %lld: %s; restore the partition with `adtally recover`",
+                       (long long)b->hour, what);
+}
+
+uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r)
+{
+        return r->mem ? (uint32_t)((r->count + d->block_ids - 1) / d->block_ids) : r->blocks;
+}
+
+static int read_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                      uint32_t block, struct df_bytes *ret, struct df_error *err)
+{
+        struct key k = block_key(d, b->hour, r, block);
+        bool found = false;
+        int rc = df_store_get(d->op.ctx.store, key_bytes(&k), ret, &found, err);
+
+        if (rc < 0)
+                return rc;
+        if (!found || ret->len == 0 || ret->len % ADI_ID_BYTES != 0 ||
+            ret->len > ADI_BLOCK_IDS * ADI_ID_BYTES)
+                return adi_damaged(b, "a block of a run is missing or cut", err);
+        return 0;
+}
+
+int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                  uint32_t block, struct adi_id *ids, uint32_t *ret_count, struct df_error *err)
+{
+        struct df_bytes v;
+        int rc;
+
+        if (r->mem) {
+                uint64_t from = (uint64_t)block * d->block_ids, n = r->count - from;
+
+                df_check(from < r->count);
+                if (n > d->block_ids)
+                        n = d->block_ids;
+                memcpy(ids, r->mem + from, n * sizeof(*ids));
+                *ret_count = (uint32_t)n;
+                return 0;
+        }
+        rc = read_block(d, b, r, block, &v, err);
+        if (rc < 0)
+                return rc;
+        *ret_count = (uint32_t)(v.len / ADI_ID_BYTES);
+        for (uint32_t i = 0; i < *ret_count; i++)
+                ids[i] = adi_id_load(v.data + (size_t)i * ADI_ID_BYTES);
+        return 0;
+}
+
+static bool find_in_memory(const struct adi_run *r, struct df_hash128 key, uint64_t *ret)
+{
+        uint64_t lo = 0, hi = r->count;
+
+        while (lo < hi) {
+                uint64_t mid = lo + (hi - lo) / 2;
+                int c = adi_key_cmp(r->mem[mid].hi, r->mem[mid].lo, key.hi, key.lo);
+
+                if (c == 0) {
+                        *ret = r->mem[mid].fingerprint;
+                        return true;
+                }
+                if (c < 0)
+                        lo = mid + 1;
+                else
+                        hi = mid;
+        }
+        return false;
+}
+
+static int run_find(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                    struct df_hash128 key, uint64_t *ret, bool *ret_found, struct df_error *err)
+{
+        uint32_t lo = 0, hi = r->blocks;
+        struct df_bytes v;
+        size_t first = 0, end;
+        int rc;
+
+        *ret_found = false;
+        if (r->mem) {
+                *ret_found = find_in_memory(r, key, ret);
+                return 0;
+        }
+        while (lo < hi) { /* the first block that begins after key */
+                uint32_t mid = lo + (hi - lo) / 2;
+
+                if (adi_key_cmp(r->index[mid].hi, r->index[mid].lo, key.hi, key.lo) <= 0)
+                        lo = mid + 1;
+                else
+                        hi = mid;
+        }
+        if (lo == 0)
+                return 0;
+        rc = read_block(d, b, r, lo - 1, &v, err);
+        if (rc < 0)
+                return rc;
+        end = v.len / ADI_ID_BYTES;
+        while (first < end) {
+                size_t mid = first + (end - first) / 2;
+                struct adi_id id = adi_id_load(v.data + mid * ADI_ID_BYTES);
+                int c = adi_key_cmp(id.hi, id.lo, key.hi, key.lo);
+
+                if (c == 0) {
+                        *ret = id.fingerprint;
+                        *ret_found = true;
+                        return 0;
+                }
+                if (c < 0)
+                        first = mid + 1;
+                else
+                        end = mid;
+        }
+        return 0;
+}
+
+int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_hits *hits,
+                  int64_t from, int64_t to, struct adi_seen *seen, struct df_error *err)
+{
+        for (size_t i = d->bucket_count; i-- > 0 && d->buckets[i]->hour >= from;) {
+                const struct adi_bucket *b = d->buckets[i];
+
+                if (b->hour > to)
+                        continue;
+                if (seen->found && b->hour <= seen->hour)
+                        return 0; /* the set is newer than the runs of the same hour */
+                for (uint32_t j = b->run_count; j-- > 0;) {
+                        const struct adi_run *r = &b->runs[j];
+                        bool found;
+                        int rc;
+
+                        if (!adi_tags_may(&d->tags, hits, b->hour, r->first_seq, r->last_seq))
+                                continue;
+                        rc = run_find(d, b, r, key, &seen->fingerprint, &found, err);
+                        if (rc < 0)
+                                return rc;
+                        if (!found)
+                                continue;
+                        seen->found = true;
+                        seen->hour = b->hour;
+                        return 0;
+                }
+        }
+        return 0;
+}
+
+/* ---- what the store holds ---- */
+
+int adi_run_put_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                      uint32_t block, const struct adi_id *ids, uint32_t count,
+                      struct df_error *err)
+{
+        struct key k = block_key(d, b->hour, r, block);
+        int rc;
+
+        df_check(count > 0 && count <= ADI_BLOCK_IDS);
+        df_buf_clear(&d->scratch);
+        if (df_buf_reserve(&d->scratch, (size_t)count * ADI_ID_BYTES)) {
+                for (uint32_t i = 0; i < count; i++)
+                        adi_id_store(d->scratch.data + (size_t)i * ADI_ID_BYTES, &ids[i]);
+                d->scratch.len = (size_t)count * ADI_ID_BYTES;
+        }
+        rc = df_buf_check(&d->scratch, err);
+        if (rc == 0)
+                df_store_put(d->op.ctx.store, key_bytes(&k), df_buf_bytes(&d->scratch));
+        return rc;
+}
+
+void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r)
+{
+        struct key from = block_key(d, b->hour, r, 0), to = block_key(d, b->hour, r, r->blocks);
+
+        if (!r->mem)
+                df_store_del_range(d->op.ctx.store, key_bytes(&from), key_bytes(&to));
+}
+
+static int run_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct adi_run *r,
+                        struct df_error *err)
+{
+        uint32_t blocks = adi_run_blocks(d, r);
+
+        r->index = malloc(blocks * sizeof(*r->index));
+        if (!r->index)
+                return df_fail(err, DF_ENOMEM, "dedupe: an index of %u blocks", blocks);
+        for (uint32_t i = 0; i < blocks; i++) {
+                const struct adi_id *ids = r->mem + (uint64_t)i * d->block_ids;
+                uint64_t left = r->count - (uint64_t)i * d->block_ids;
+                uint32_t n = left < d->block_ids ? (uint32_t)left : d->block_ids;
+                int rc = adi_run_put_block(d, b, r, i, ids, n, err);
+
+                if (rc < 0)
+                        return rc;
+                r->index[i] = (struct adi_key){ids->hi, ids->lo};
+        }
+        free(r->mem);
+        r->mem = NULL;
+        r->blocks = blocks;
+        b->stored = true;
+        return 0;
+}
+
+void adi_delta_append(struct adi_bucket *b, const struct adi_id *id)
+{
+        if (df_buf_reserve(&b->tail, ADI_ID_BYTES)) {
+                adi_id_store(b->tail.data + b->tail.len, id);
+                b->tail.len += ADI_ID_BYTES;
+        }
+        b->tail_dirty = true;
+}
+
+/* D3: the delta. A short last value stays in memory and is written again together with what comes,
+ * so that frequent checkpoints do not leave many small values. */
+static int delta_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err)
+{
+        size_t at = 0;
+        int rc = df_buf_check(&b->tail, err);
+
+        if (rc < 0 || !b->tail_dirty)
+                return rc;
+        while (at < b->tail.len) {
+                size_t n = b->tail.len - at;
+                struct key k = delta_key(d, b->hour, b->tail_seq);
+
+                if (n > ADI_DELTA_IDS * ADI_ID_BYTES)
+                        n = ADI_DELTA_IDS * ADI_ID_BYTES;
+                df_store_put(d->op.ctx.store, key_bytes(&k), df_bytes(b->tail.data + at, n));
+                if (n < ADI_DELTA_KEEP)
+                        break;
+                b->tail_seq++;
+                at += n;
+        }
+        if (at > 0)
+                memmove(b->tail.data, b->tail.data + at, b->tail.len - at);
+        b->tail.len -= at;
+        b->tail_dirty = false;
+        b->deltas_stored = true;
+        b->stored = true;
+        return 0;
+}
+
+static int list_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err)
+{
+        struct key k = hour_key(d, 'L', b->hour);
+        struct df_buf *v = &d->scratch;
+        int rc;
+
+        df_buf_clear(v);
+        df_put_u32be(v, b->next_seq);
+        for (uint32_t i = 0; i < b->run_count; i++) {
+                const struct adi_run *r = &b->runs[i];
+
+                df_check(!r->mem);
+                df_put_u32be(v, r->first_seq);
+                df_put_u32be(v, r->last_seq);
+                df_put_u32be(v, r->level);
+                df_put_u32be(v, r->blocks);
+                df_put_u64be(v, r->count);
+        }
+        rc = df_buf_check(v, err);
+        if (rc < 0)
+                return rc;
+        df_store_put(d->op.ctx.store, key_bytes(&k), df_buf_bytes(v));
+        b->list_dirty = false;
+        b->stored = true;
+        return 0;
+}
+
+int adi_buckets_snapshot(struct adi_dedupe *d, struct df_error *err)
+{
+        int rc = 0;
+
+        for (size_t i = 0; rc == 0 && i < d->bucket_count; i++) {
+                struct adi_bucket *b = d->buckets[i];
+
+                for (uint32_t j = 0; rc == 0 && j < b->run_count; j++)
+                        if (b->runs[j].mem)
+                                rc = run_snapshot(d, b, &b->runs[j], err);
+                if (rc == 0 && b->stale_to > 0) {
+                        struct key from = delta_key(d, b->hour, 0);
+                        struct key to = delta_key(d, b->hour, b->stale_to);
+
+                        df_store_del_range(d->op.ctx.store, key_bytes(&from), key_bytes(&to));
+                        b->stale_to = 0;
+                        b->deltas_stored = false;
+                }
+                if (rc == 0)
+                        rc = delta_snapshot(d, b, err);
+                if (rc == 0 && b->list_dirty)
+                        rc = list_snapshot(d, b, err);
+        }
+        return rc;
+}

@@ -1,0 +1,243 @@
+/* dedupe_set.c - the ids of the open hours: one open-addressing hash set.
+ *
+ * Linear probing over entries of 32 bytes, at most half full. The key is a hash already, so its low
+ * bits place it. An id that occurred in two open hours has two entries in the same chain: one pass
+ * over the chain answers for all hours. Entries leave by hour only (adi_set_keep), never singly.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "operators/dedupe_private.h"
+
+#define FIRST_SLOTS 4096
+#define GROWTH 8 /* small tasks stay small, and a large one grows twice or thrice */
+#define CACHE_LINE 64
+#define HUGE_PAGE (2u << 20)
+#define BIN_IDS 8        /* aim, of the distribution sort */
+#define INSERTION_MAX 48 /* ids: beyond it (keys that were made to collide) qsort */
+
+int adi_table_alloc(struct adi_table *t, size_t bytes, struct df_error *err)
+{
+        size_t align;
+
+        t->mapped = bytes >= 2 * HUGE_PAGE;
+        align = t->mapped ? HUGE_PAGE : CACHE_LINE;
+        t->bytes = bytes + align;
+        if (t->mapped)
+                t->memory = mmap(NULL, t->bytes, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        else
+                t->memory = calloc(1, t->bytes);
+        if (!t->memory || t->memory == MAP_FAILED) {
+                *t = (struct adi_table){0};
+                return df_fail(err, DF_ENOMEM, "dedupe: a table of %zu bytes", bytes);
+        }
+        t->data = (void *)(((uintptr_t)t->memory + align - 1) & ~(uintptr_t)(align - 1));
+        if (t->mapped) /* only faster: a refusal changes nothing */
+                (void)madvise(t->data, bytes, MADV_HUGEPAGE);
+        return 0;
+}
+
+void adi_table_free(struct adi_table *t)
+{
+        if (t->mapped)
+                (void)munmap(t->memory, t->bytes); /* cannot fail: it is our mapping */
+        else
+                free(t->memory);
+        *t = (struct adi_table){0};
+}
+
+static size_t slots_for(size_t ids)
+{
+        size_t n = 16;
+
+        while (n < 2 * ids)
+                n *= 2;
+        return n;
+}
+
+static int set_alloc(struct adi_set *s, size_t limit, size_t slots, struct df_error *err)
+{
+        int rc;
+
+        *s = (struct adi_set){.limit = limit, .mask = slots - 1};
+        rc = adi_table_alloc(&s->table, slots * sizeof(*s->slots), err);
+        s->slots = s->table.data;
+        return rc;
+}
+
+int adi_set_open(struct adi_set *s, size_t limit, struct df_error *err)
+{
+        size_t n = slots_for(limit);
+
+        df_check(limit > 0);
+        return set_alloc(s, limit, n < FIRST_SLOTS ? n : FIRST_SLOTS, err);
+}
+
+void adi_set_release(struct adi_set *s)
+{
+        adi_table_free(&s->table);
+        *s = (struct adi_set){0};
+}
+
+void adi_set_seek(const struct adi_set *s, struct df_hash128 key, int64_t own, int64_t from,
+                  int64_t to, struct adi_seen *ret)
+{
+        uint64_t own_mark = adi_hour_mark(own);
+        uint64_t first = adi_hour_mark(from), last = adi_hour_mark(to), best = 0;
+
+        *ret = (struct adi_seen){0};
+        for (uint64_t i = key.hi & s->mask; s->slots[i].hour; i = (i + 1) & s->mask) {
+                struct adi_slot *slot = &s->slots[i];
+
+                if (slot->hi != key.hi || slot->lo != key.lo)
+                        continue;
+                if (slot->hour == own_mark)
+                        ret->own = slot;
+                if (slot->hour >= first && slot->hour <= last && slot->hour > best) {
+                        best = slot->hour;
+                        ret->fingerprint = slot->fingerprint;
+                }
+        }
+        ret->found = best != 0;
+        ret->hour = ret->found ? adi_mark_hour(best) : 0;
+}
+
+static void put(struct adi_set *s, const struct adi_slot *slot)
+{
+        uint64_t i = slot->hi & s->mask;
+
+        while (s->slots[i].hour)
+                i = (i + 1) & s->mask;
+        s->slots[i] = *slot;
+        s->count++;
+}
+
+static int grow(struct adi_set *s, struct df_error *err)
+{
+        size_t n = GROWTH * (s->mask + 1), most = slots_for(s->limit);
+        struct adi_set larger;
+        int rc = set_alloc(&larger, s->limit, n < most ? n : most, err);
+
+        if (rc < 0)
+                return rc;
+        for (uint64_t i = 0; i <= s->mask; i++)
+                if (s->slots[i].hour)
+                        put(&larger, &s->slots[i]);
+        df_check(larger.count == s->count);
+        adi_table_free(&s->table);
+        *s = larger;
+        return 0;
+}
+
+int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct df_error *err)
+{
+        struct adi_slot slot = {id->hi, id->lo, id->fingerprint, adi_hour_mark(hour)};
+
+        df_check(!adi_set_full(s));
+        if (2 * (s->count + 1) > s->mask + 1) {
+                int rc = grow(s, err);
+                if (rc < 0)
+                        return rc;
+        }
+        put(s, &slot);
+        return 0;
+}
+
+static int compare(const void *a, const void *b)
+{
+        const struct adi_id *x = a, *y = b;
+
+        return adi_key_cmp(x->hi, x->lo, y->hi, y->lo);
+}
+
+static void sort_bin(struct adi_id *ids, size_t n)
+{
+        if (n > INSERTION_MAX) {
+                qsort(ids, n, sizeof(*ids), compare);
+                return;
+        }
+        for (size_t i = 1; i < n; i++) {
+                struct adi_id id = ids[i];
+                size_t j = i;
+
+                for (; j > 0 && compare(&ids[j - 1], &id) > 0; j--)
+                        ids[j] = ids[j - 1];
+                ids[j] = id;
+        }
+}
+
+/* Keys are hashes, hence spread evenly: their top bits name a bin of about BIN_IDS. */
+static unsigned bin_shift(size_t count)
+{
+        unsigned bits = 1;
+
+        while (bits < 24 && ((size_t)BIN_IDS << bits) < count)
+                bits++;
+        return 64 - bits;
+}
+
+int adi_set_sorted(const struct adi_set *s, int64_t hour, size_t count, struct adi_id **ret,
+                   struct df_error *err)
+{
+        unsigned shift = bin_shift(count);
+        size_t bins = (size_t)1 << (64 - shift), at = 0;
+        uint64_t mark = adi_hour_mark(hour);
+        size_t *ends = calloc(bins, sizeof(*ends));
+        struct adi_id *ids = malloc((count ? count : 1) * sizeof(*ids));
+
+        if (!ends || !ids) {
+                free(ends);
+                free(ids);
+                return df_fail(err, DF_ENOMEM, "dedupe: a run of %zu ids", count);
+        }
+        for (uint64_t i = 0; i <= s->mask; i++)
+                if (s->slots[i].hour == mark)
+                        ends[s->slots[i].hi >> shift]++;
+        for (size_t b = 0; b < bins; b++) {
+                size_t n = ends[b];
+
+                ends[b] = at;
+                at += n;
+        }
+        df_check(at == count);
+        for (uint64_t i = 0; i <= s->mask; i++) {
+                const struct adi_slot *slot = &s->slots[i];
+
+                if (slot->hour == mark)
+                        ids[ends[slot->hi >> shift]++] =
+                                (struct adi_id){slot->hi, slot->lo, slot->fingerprint};
+        }
+        for (size_t b = 0; b < bins; b++) {
+                size_t from = b ? ends[b - 1] : 0;
+
+                sort_bin(ids + from, ends[b] - from);
+        }
+        free(ends);
+        *ret = ids;
+        return 0;
+}
+
+int adi_set_keep(struct adi_set *s, int64_t from, int64_t to, struct df_error *err)
+{
+        uint64_t first = adi_hour_mark(from), last = adi_hour_mark(to);
+        struct adi_slot *kept;
+        size_t n = 0, k = 0;
+
+        for (uint64_t i = 0; i <= s->mask; i++)
+                n += s->slots[i].hour >= first && s->slots[i].hour <= last;
+        if (n == s->count)
+                return 0;
+        kept = malloc((n ? n : 1) * sizeof(*kept));
+        if (!kept)
+                return df_fail(err, DF_ENOMEM, "dedupe: %zu ids of the open hours", n);
+        for (uint64_t i = 0; i <= s->mask; i++)
+                if (s->slots[i].hour >= first && s->slots[i].hour <= last)
+                        kept[k++] = s->slots[i];
+        memset(s->slots, 0, (s->mask + 1) * sizeof(*s->slots));
+        s->count = 0;
+        for (size_t i = 0; i < n; i++)
+                put(s, &kept[i]);
+        free(kept);
+        return 0;
+}

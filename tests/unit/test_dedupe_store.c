@@ -1,0 +1,429 @@
+/* test_dedupe_store.c - D2, D3: what dedupe keeps in the store and in memory, and what it does when
+ * that is damaged or cannot be read. The parts by themselves: filter, set. */
+#include "unit.h"
+
+#include <stdlib.h>
+
+#include "operators/dedupe_private.h"
+#include "tests/unit/dedupe_test.h"
+
+static void one_hour(struct world *w, int64_t hour, uint32_t first, uint32_t count)
+{
+        for (uint32_t i = 0; i < count; i++) {
+                struct toy e = {first + i, 0, hour * HOUR, 0};
+
+                world_process(w, &e, 1, 1);
+        }
+}
+
+/* D3: a checkpoint writes what is new, and at most one short value again. */
+static void test_d3_delta(void **state)
+{
+        struct world w;
+
+        (void)state;
+        world_open(&w, 24, 100000);
+        for (uint32_t i = 0; i < 40; i++) {
+                uint32_t n = i % 2 ? 10 : 500;
+
+                one_hour(&w, BASE_HOUR, i * 1000, n);
+                w.spy.put_bytes = 0;
+                world_cut(&w);
+                assert_in_range(w.spy.put_bytes, n * ADI_ID_BYTES,
+                                n * ADI_ID_BYTES + ADI_DELTA_KEEP + 4096);
+        }
+        assert_int_equal(usage_of(&w).delta_bytes, 20 * 510 * ADI_ID_BYTES);
+        /* Nothing new: nothing of an id is written. */
+        w.spy.put_bytes = 0;
+        world_cut(&w);
+        assert_in_range(w.spy.put_bytes, 0, 4096);
+        world_close(&w);
+}
+
+/* Capacity: 24 bytes an id of the last H + 2 hours, few runs an hour, nothing older. */
+static void test_d2_capacity(void **state)
+{
+        const uint32_t per_hour = 1500, horizon = 4;
+        struct world w;
+
+        (void)state;
+        world_open(&w, horizon, 100);
+        for (uint32_t h = 0; h < 20; h++) {
+                for (uint32_t part = 0; part < 10; part++) {
+                        one_hour(&w, BASE_HOUR + h, (h * 10 + part) * per_hour / 10, per_hour / 10);
+                        world_cut(&w);
+                }
+                if (h < horizon + 2)
+                        continue;
+                struct usage u = usage_of(&w);
+
+                assert_in_range(u.bytes, (horizon + 1) * per_hour * ADI_ID_BYTES,
+                                (horizon + 3) * per_hour * ADI_ID_BYTES * 11 / 10);
+                assert_in_range(u.runs, 1, (horizon + 3) * 2 * ADI_FAN_IN);
+                assert_in_range(u.lists, horizon + 1, horizon + 3);
+        }
+        /* A jump beyond the horizon leaves the new hour alone. */
+        one_hour(&w, BASE_HOUR + 1000, 0, 3);
+        world_cut(&w);
+        struct usage u = usage_of(&w);
+        assert_int_equal(u.blocks + u.lists, 0);
+        assert_int_equal(u.deltas, 1);
+        assert_int_equal(u.bytes, 3 * ADI_ID_BYTES + 13);
+        world_close(&w);
+}
+
+static void test_k14_horizon_changed(void **state)
+{
+        struct world w;
+        struct df_error err;
+
+        (void)state;
+        world_open(&w, 24, 64);
+        one_hour(&w, BASE_HOUR, 0, 3);
+        world_cut(&w);
+        df_task_destroy(w.task);
+        w.task = NULL;
+        w.params.base.horizon_hours = 25;
+        assert_int_equal(world_create(&w, &err), DF_ESCHEMA);
+        w.params.base.horizon_hours = 24;
+        assert_int_equal(world_create(&w, &err), 0);
+        world_close(&w);
+}
+
+struct nth {
+        uint8_t key[64];
+        size_t len, n;
+        uint8_t kind;
+};
+
+static int find_nth(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+{
+        struct nth *f = arg;
+
+        (void)value;
+        (void)err;
+        if (key.data[1] != f->kind || f->n-- > 0)
+                return 0;
+        memcpy(f->key, key.data, key.len);
+        f->len = key.len;
+        return 1;
+}
+
+/* A block or a list that is gone is an error, never a forgotten id. */
+static void test_damage_is_refused(void **state)
+{
+        (void)state;
+        for (int kind = 0; kind < 2; kind++) {
+                struct nth f = {.n = kind ? 0 : 1, .kind = kind ? 'L' : 'R'};
+                uint8_t ns = TOY_NS;
+                struct world w;
+                struct df_error err;
+                int rc = 0;
+
+                world_open(&w, 24, 64);
+                one_hour(&w, BASE_HOUR, 0, 200);
+                world_cut(&w);
+                (void)df_store_scan(w.store, df_bytes(&ns, 1), find_nth, &f, &err);
+                assert_true(f.len > 0);
+                if (kind == 0) {
+                        df_store_del(w.store, df_bytes(f.key, f.len));
+                        assert_int_equal(df_store_commit(w.store, &err), 0);
+                        for (uint32_t i = 0; rc == 0 && i < 200; i++) {
+                                struct toy e = {i, 0, BASE_HOUR * HOUR, 0};
+
+                                rc = world_try(&w, &e, 1, 1, &err);
+                        }
+                } else {
+                        df_store_put(w.store, df_bytes(f.key, f.len), df_bytes("\0\0\0\7x", 5));
+                        assert_int_equal(df_store_commit(w.store, &err), 0);
+                        df_task_destroy(w.task);
+                        w.task = NULL;
+                        rc = world_create(&w, &err);
+                }
+                assert_int_equal(rc, DF_ECORRUPT);
+                world_close(&w);
+        }
+}
+
+/* Each read of the store may fail: the error comes out, and after a restart all is well. */
+static void test_read_faults(void **state)
+{
+        struct world w;
+        struct df_error err;
+
+        (void)state;
+        world_open(&w, 24, 16);
+        one_hour(&w, BASE_HOUR, 0, 300);
+        world_cut(&w);
+        for (uint64_t n = 0; n < 40; n++) {
+                struct toy e[40];
+                int rc;
+
+                for (uint32_t i = 0; i < 40; i++)
+                        e[i] = (struct toy){(uint32_t)n * 7 + i, 0, BASE_HOUR * HOUR, 0};
+                w.spy.fail_get_in = n + 1;
+                rc = world_try(&w, e, 40, 3, &err);
+                w.spy.fail_get_in = 0;
+                if (rc == 0)
+                        continue;
+                assert_int_equal(rc, DF_EIO);
+                world_restart(&w);
+                world_process(&w, e, 40, 4);
+                for (size_t i = 0; i < 40; i++)
+                        assert_int_equal(w.outcomes[w.processed - 40 + i],
+                                         n * 7 + i < 300 ? AD_DUPLICATE
+                                                         : w.outcomes[w.processed - 40 + i]);
+        }
+        world_close(&w);
+}
+
+/* ---- the parts ---- */
+
+static struct adi_id random_id(struct random *r)
+{
+        struct adi_id id;
+
+        id.hi = random_next(r);
+        id.lo = random_next(r);
+        id.fingerprint = random_next(r);
+        return id;
+}
+
+static struct df_hash128 key_of(const struct adi_id *id)
+{
+        return (struct df_hash128){.hi = id->hi, .lo = id->lo};
+}
+
+/* No false negative, few false positives, memory as published, and given back (D2). */
+static void test_filter(void **state)
+{
+        enum { HOURS = 40, PER_HOUR = 3000, HORIZON = 24 };
+        struct random r = {77};
+        struct adi_id *ids = calloc((size_t)HOURS * PER_HOUR, sizeof(*ids));
+        struct adi_tags t;
+        struct df_error err;
+        size_t wrong = 0;
+
+        (void)state;
+        assert_non_null(ids);
+        adi_tags_init(&t, HORIZON);
+        for (int64_t h = 0; h < HOURS; h++) {
+                struct adi_id *mine = ids + h * PER_HOUR;
+
+                for (size_t i = 0; i < PER_HOUR; i++)
+                        mine[i] = random_id(&r);
+                adi_tags_hold(&t, h);
+                for (uint32_t s = 0; s < 30; s++)
+                        assert_int_equal(adi_tags_add(&t, mine + s * (PER_HOUR / 30), PER_HOUR / 30,
+                                                      h, s, &err),
+                                         0);
+                if (h > HORIZON + 2)
+                        adi_tags_drop(&t, h - HORIZON - 3);
+        }
+        for (int64_t h = HOURS - HORIZON - 2; h < HOURS; h++)
+                for (uint32_t i = 0; i < PER_HOUR; i++) {
+                        uint32_t s = i / (PER_HOUR / 30);
+                        struct adi_hits hits;
+
+                        assert_true(adi_tags_test(&t, key_of(&ids[h * PER_HOUR + i]), &hits));
+                        assert_true(adi_tags_may(&t, &hits, h, s, s));
+                        assert_true(adi_tags_may(&t, &hits, h, s / 8 * 8, s / 8 * 8 + 7));
+                        assert_true(adi_tags_may(&t, &hits, h, 0, 1000));
+                }
+        for (size_t i = 0; i < 100000; i++) {
+                struct adi_id id = random_id(&r);
+                struct adi_hits hits;
+
+                wrong += adi_tags_test(&t, key_of(&id), &hits);
+        }
+        assert_in_range(wrong, 0, 300);
+        assert_in_range(adi_tags_bytes(&t), 1, (HORIZON + 3) * PER_HOUR * 12);
+        for (int64_t h = HOURS - HORIZON - 3; h < HOURS; h++)
+                adi_tags_drop(&t, h);
+        assert_int_equal(adi_tags_bytes(&t), 0);
+        adi_tags_release(&t);
+        free(ids);
+}
+
+/* Keys made to fall into the same two lines: still no false negative. */
+static void test_filter_crowded(void **state)
+{
+        struct random r = {78};
+        struct adi_id ids[200], one = random_id(&r);
+        struct adi_tags t;
+        struct adi_hits hits;
+        struct df_error err;
+
+        (void)state;
+        adi_tags_init(&t, 24);
+        adi_tags_hold(&t, 5);
+        for (size_t i = 0; i < 200; i++)
+                ids[i] = one;
+        assert_int_equal(adi_tags_add(&t, ids, 200, 5, 0, &err), 0);
+        one.lo ^= 1ull << 63; /* another key, probably other lines */
+        assert_int_equal(adi_tags_add(&t, &one, 1, 5, 9, &err), 0);
+        assert_true(adi_tags_test(&t, key_of(&ids[0]), &hits));
+        assert_true(adi_tags_may(&t, &hits, 5, 0, 0));
+        assert_true(adi_tags_test(&t, key_of(&one), &hits));
+        assert_true(adi_tags_may(&t, &hits, 5, 9, 9));
+        adi_tags_release(&t);
+}
+
+/* The distribution sort, also when all keys share their top bits. */
+static void test_set_sorted(void **state)
+{
+        struct random r = {79};
+        struct df_error err;
+
+        (void)state;
+        for (int crowded = 0; crowded < 2; crowded++) {
+                struct adi_set s;
+                struct adi_id *ids = NULL;
+
+                assert_int_equal(adi_set_open(&s, 5000, &err), 0);
+                for (size_t i = 0; i < 5000; i++) {
+                        struct adi_id id = random_id(&r);
+
+                        if (crowded)
+                                id.hi = (id.hi & 0xffff) | 0xabcd000000000000u;
+                        assert_int_equal(adi_set_add(&s, &id, (int64_t)(i % 2), &err), 0);
+                }
+                assert_true(adi_set_full(&s));
+                assert_int_equal(adi_set_sorted(&s, 1, 2500, &ids, &err), 0);
+                for (size_t i = 1; i < 2500; i++)
+                        assert_int_equal(
+                                adi_key_cmp(ids[i - 1].hi, ids[i - 1].lo, ids[i].hi, ids[i].lo),
+                                -1);
+                free(ids);
+                assert_int_equal(adi_set_keep(&s, 1, 9, &err), 0);
+                assert_int_equal(s.count, 2500);
+                adi_set_release(&s);
+        }
+}
+
+static void test_limits(void **state)
+{
+        struct world w;
+        struct df_error err;
+
+        (void)state;
+        world_open(&w, ADI_HORIZON_MAX, 4);
+        df_task_destroy(w.task);
+        w.task = NULL;
+        w.params.base.horizon_hours = ADI_HORIZON_MAX + 1;
+        assert_int_equal(world_create(&w, &err), DF_EINVAL);
+        w.params.base.horizon_hours = 24;
+        w.params.base.dedupe_open_ids = (size_t)ADI_OPEN_IDS_MAX + 1;
+        assert_int_equal(world_create(&w, &err), DF_EINVAL);
+        world_close(&w);
+}
+
+/* Blocks of the real size, several of them a run, merged. */
+static void test_d2_blocks(void **state)
+{
+        const uint32_t limit = 16 * ADI_BLOCK_IDS, ids = 9 * limit + 5;
+        struct toy *events = calloc(ids, sizeof(*events));
+        struct world w;
+
+        (void)state;
+        assert_non_null(events);
+        for (uint32_t i = 0; i < ids; i++)
+                events[i] = (struct toy){i, 0, BASE_HOUR * HOUR, 0};
+        world_open(&w, 24, limit);
+        for (uint32_t at = 0; at < ids;) {
+                uint32_t n = ids - at < 3000 ? ids - at : 3000;
+
+                world_process(&w, events + at, n, 100);
+                world_cut(&w);
+                at += n;
+        }
+        for (int round = 0; round < 2; round++) {
+                for (uint32_t i = 0; i < 3000; i++)
+                        events[i] = (struct toy){(i * 7919u) % ids, 0, BASE_HOUR * HOUR, 0};
+                world_process(&w, events, 3000, 100);
+                world_cut(&w);
+                world_restart(&w);
+        }
+        for (size_t i = 0; i < w.processed; i++)
+                assert_int_equal(w.outcomes[i], i < ids ? AD_NONE : AD_DUPLICATE);
+        assert_in_range(usage_of(&w).runs, 1, 3);
+        world_close(&w);
+        free(events);
+}
+
+/* A crash in the middle of a merge: its blocks are in the store, no list names them, they go. */
+static void test_merge_cut_short(void **state)
+{
+        size_t seen = 0;
+        struct world w;
+
+        (void)state;
+        world_open(&w, 0, 64);
+        for (uint32_t i = 0; i < 600; i++) {
+                struct toy e = {i, 0, BASE_HOUR * HOUR, 0};
+
+                world_process(&w, &e, 1, 1);
+                if (i < 8 * 64)
+                        continue;
+                world_cut(&w);
+                struct usage before = usage_of(&w);
+                world_restart(&w);
+                world_cut(&w);
+                struct usage after = usage_of(&w);
+                seen += before.blocks > before.listed_blocks;
+                assert_int_equal(after.blocks, after.listed_blocks);
+                assert_int_equal(before.listed_blocks, after.listed_blocks);
+        }
+        assert_true(seen > 10);
+        world_close(&w);
+}
+
+/* The set may become smaller from one life to the next: what a value of the delta holds is spilled
+ * in the middle of it. */
+static void test_smaller_set_after_restart(void **state)
+{
+        struct world w;
+
+        (void)state;
+        world_open(&w, 24, 1000);
+        for (uint32_t part = 0; part < 3; part++) { /* two long values, a short one */
+                for (uint32_t i = 0; i < (part < 2 ? 400u : 50u); i++) {
+                        struct toy e = {part * 400 + i, 0, BASE_HOUR * HOUR, 0};
+
+                        world_process(&w, &e, 1, 1);
+                }
+                world_cut(&w);
+        }
+        w.params.base.dedupe_open_ids = 100;
+        world_restart(&w);
+        world_cut(&w);
+        w.params.base.dedupe_open_ids = 1000;
+        world_restart(&w);
+        for (uint32_t i = 0; i < 850; i++) {
+                struct toy e = {i, 0, BASE_HOUR * HOUR, 0};
+
+                world_process(&w, &e, 1, 1);
+                assert_int_equal(w.outcomes[850 + i], AD_DUPLICATE);
+        }
+        world_close(&w);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_d2_blocks),
+                cmocka_unit_test(test_merge_cut_short),
+                cmocka_unit_test(test_smaller_set_after_restart),
+                cmocka_unit_test(test_d3_delta),
+                cmocka_unit_test(test_d2_capacity),
+                cmocka_unit_test(test_k14_horizon_changed),
+                cmocka_unit_test(test_damage_is_refused),
+                cmocka_unit_test(test_read_faults),
+                cmocka_unit_test(test_filter),
+                cmocka_unit_test(test_filter_crowded),
+                cmocka_unit_test(test_set_sorted),
+                cmocka_unit_test(test_limits),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

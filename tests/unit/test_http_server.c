@@ -1,0 +1,999 @@
+/* The server over real sockets: order, keep-alive, deadlines, caps, disconnects, replies from other
+ * threads, the stop; one beyond each limit of struct df_http_options (issue part 7). */
+#include "http_test.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+
+static struct df_error err;
+
+/* ---- a job: handlers and a thread that answers later ---- */
+
+#define LATER_MAX 256
+
+static struct job {
+        pthread_mutex_t lock;
+        pthread_cond_t wake;
+        struct df_http_request *later[LATER_MAX];
+        size_t count;
+        bool hold; /* the thread answers nothing */
+        bool stop;
+        uint64_t handled, admitted;
+        pthread_t thread;
+} job = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static void echo(struct df_http_request *r)
+{
+        df_http_reply(r, &(struct df_http_reply){
+                                 .status = 200, .content_type = "text/plain", .body = r->body});
+}
+
+static void *answer_later(void *arg)
+{
+        pthread_mutex_lock(&job.lock);
+        while (!job.stop || job.count > 0) {
+                struct df_http_request *r;
+
+                if (job.count == 0 || (job.hold && !job.stop)) {
+                        pthread_cond_wait(&job.wake, &job.lock);
+                        continue;
+                }
+                r = job.later[--job.count];
+                pthread_mutex_unlock(&job.lock);
+                echo(r);
+                pthread_mutex_lock(&job.lock);
+        }
+        pthread_mutex_unlock(&job.lock);
+        return NULL;
+}
+
+static void set_hold(bool hold)
+{
+        pthread_mutex_lock(&job.lock);
+        job.hold = hold;
+        pthread_cond_broadcast(&job.wake);
+        pthread_mutex_unlock(&job.lock);
+}
+
+static size_t waiting(void)
+{
+        size_t n;
+
+        pthread_mutex_lock(&job.lock);
+        n = job.count;
+        pthread_mutex_unlock(&job.lock);
+        return n;
+}
+
+static void wait_for(size_t count)
+{
+        int64_t until = now_ms() + WAIT_MS;
+
+        while (waiting() < count && now_ms() < until)
+                sleep_ms(1);
+        assert_true(waiting() >= count);
+}
+
+static void handle_echo(void *arg, struct df_http_request *r)
+{
+        job.handled++;
+        echo(r);
+}
+
+static void handle_later(void *arg, struct df_http_request *r)
+{
+        pthread_mutex_lock(&job.lock);
+        df_check(job.count < LATER_MAX);
+        job.later[job.count++] = r;
+        pthread_cond_broadcast(&job.wake);
+        pthread_mutex_unlock(&job.lock);
+}
+
+/* What the handler sees, as text. */
+static void handle_show(void *arg, struct df_http_request *r)
+{
+        struct df_buf b = {0};
+        struct df_bytes x = df_http_header(r, "x-test");
+
+        df_buf_printf(&b, "%d %.*s tail=%.*s peer=%s loopback=%d x=%s%.*s", (int)r->method,
+                      (int)r->path.len, (const char *)r->path.data, (int)r->tail.len,
+                      (const char *)r->tail.data, r->peer, r->peer_loopback, x.data ? "" : "none",
+                      (int)x.len, (const char *)x.data);
+        for (size_t i = 0; i < r->param_count; i++)
+                df_buf_printf(&b, " %.*s=%.*s", (int)r->params[i].name.len,
+                              (const char *)r->params[i].name.data, (int)r->params[i].value.len,
+                              (const char *)r->params[i].value.data);
+        df_http_reply(r, &(struct df_http_reply){.status = 200,
+                                                 .content_type = "text/plain",
+                                                 .headers = "X-Extra: 1\r\n",
+                                                 .body = df_buf_bytes(&b)});
+        df_buf_release(&b);
+}
+
+static int admit_key(void *arg, struct df_http_request *r)
+{
+        job.admitted++;
+        df_check(r->body.len == 0);
+        if (!df_http_header(r, "authorization").data) {
+                df_http_fail(r, 401, "unauthorized", NULL, false, 0, "no key");
+                return 1;
+        }
+        r->user = &job;
+        return 0;
+}
+
+static void handle_guarded(void *arg, struct df_http_request *r)
+{
+        df_check(r->user == &job);
+        handle_echo(arg, r);
+}
+
+static void handle_fail(void *arg, struct df_http_request *r)
+{
+        df_http_fail(r, 429, "quota", "a\"b", true, 7,
+                     "tab\there \"quoted\" \\ \x01 bad:\xff\xc3 \xc3\xa4");
+}
+
+static void handle_close(void *arg, struct df_http_request *r)
+{
+        df_http_reply(r, &(struct df_http_reply){.status = 204, .close = true});
+}
+
+static char big[2 << 20];
+
+static void handle_big(void *arg, struct df_http_request *r)
+{
+        df_http_reply(r, &(struct df_http_reply){.status = 200,
+                                                 .content_type = "text/plain",
+                                                 .body = df_bytes(big, sizeof(big))});
+}
+
+static const struct df_http_route routes[] = {
+        {"/echo", DF_HTTP_POST, 1 << 20, NULL, handle_echo},
+        {"/later", DF_HTTP_POST | DF_HTTP_GET, 1 << 20, NULL, handle_later},
+        {"/show", DF_HTTP_GET | DF_HTTP_HEAD, 0, NULL, handle_show},
+        {"/show/*", DF_HTTP_GET | DF_HTTP_POST | DF_HTTP_OPTIONS, 0, NULL, handle_show},
+        {"/show/exact", DF_HTTP_GET, 0, NULL, handle_fail},
+        {"/guarded", DF_HTTP_POST | DF_HTTP_GET, 100, admit_key, handle_guarded},
+        {"/fail", DF_HTTP_GET, 0, NULL, handle_fail},
+        {"/close", DF_HTTP_GET, 0, NULL, handle_close},
+        {"/big", DF_HTTP_GET, 0, NULL, handle_big},
+};
+
+static struct df_http_server *start(struct df_http_options o)
+{
+        struct df_http_server *s = NULL;
+
+        o.name = "test";
+        o.listen_fd = -1;
+        o.peer_fd = -1;
+        o.address = "127.0.0.1:0";
+        o.routes = routes;
+        o.route_count = sizeof(routes) / sizeof(routes[0]);
+        if (df_http_server_start(&o, &s, &err) != 0)
+                fail_msg("%s", err.text);
+        assert_true(df_http_server_port(s) != 0);
+        return s;
+}
+
+static void connect_to(struct client *c, struct df_http_server *s)
+{
+        client_open(c, df_http_server_port(s));
+}
+
+/* The value of a line of the metrics. */
+static uint64_t metric(struct df_http_server *s, const char *line)
+{
+        struct df_buf b = {0};
+        const char *at;
+        uint64_t v;
+
+        df_http_server_render(s, &b);
+        df_put_u8(&b, 0);
+        at = strstr((char *)b.data, line);
+        if (!at)
+                fail_msg("no %s in %s", line, (char *)b.data);
+        v = strtoull(at + strlen(line), NULL, 10);
+        df_buf_release(&b);
+        return v;
+}
+
+static void wait_metric(struct df_http_server *s, const char *line, uint64_t want)
+{
+        int64_t until = now_ms() + WAIT_MS;
+
+        while (metric(s, line) != want && now_ms() < until)
+                sleep_ms(1);
+        assert_int_equal(metric(s, line), want);
+}
+
+#define IN_FLIGHT "adtally_http_in_flight_bytes{name=\"test\"} "
+#define CONNECTIONS "adtally_http_connections{name=\"test\"} "
+
+/* ---- requests and answers ---- */
+
+static void test_routes(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){0});
+        struct client c;
+        struct answer a;
+
+        connect_to(&c, s);
+        client_say(&c, "GET /show?a=b%20c&d HTTP/1.1\r\n" HOST "X-Test: v \r\n\r\n");
+        assert_true(client_answer(&c, &a, true));
+        assert_string_equal(a.body, "1 /show tail= peer=127.0.0.1 loopback=1 x=v a=b c d=");
+        assert_string_equal(answer_header(&a, "X-Extra"), "1");
+        assert_int_equal(strlen(answer_header(&a, "Date")), 29);
+        assert_null(answer_header(&a, "Server"));
+        assert_false(a.close);
+        free(a.body);
+        client_say(&c, "GET /v1/show/a%2Fb HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 200, "1 /show/a%2Fb tail=a/b peer");
+        client_say(&c, "OPTIONS /show/x HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 200, "8 /show/x tail=x");
+        client_say(&c, "GET /show/exact HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 429, NULL);
+        client_say(&c, "GET /nothing HTTP/1.1\r\n" HOST "\r\n"
+                       "GET /show/a/b HTTP/1.1\r\n" HOST "\r\n"
+                       "GET /show/ HTTP/1.1\r\n" HOST "\r\n"
+                       "GET /v1 HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(
+                &c, 404,
+                "{\"error\":{\"code\":\"not_found\",\"message\":\"there is nothing at /nothing\","
+                "\"field\":null,\"retryable\":false}}");
+        for (int i = 0; i < 3; i++)
+                client_expect(&c, 404, "not_found");
+        client_say(&c, "DELETE /show HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 405, "Allow: GET, HEAD\r\n");
+        client_say(&c, "HEAD /echo HTTP/1.1\r\n" HOST "\r\n");
+        assert_true(client_answer(&c, &a, false));
+        assert_int_equal(a.status, 405);
+        free(a.body);
+        client_say(&c, "GET /show/%4 HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 400, "bad_request");
+        assert_true(client_at_end(&c));
+        client_close(&c);
+        df_http_server_stop(s, 1000);
+}
+
+/* HEAD has the length and no body; 204 has neither; the error body is JSON whatever its text. */
+static void test_answers(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){0});
+        struct client c;
+        struct answer a;
+
+        connect_to(&c, s);
+        client_say(&c, "HEAD /show HTTP/1.1\r\n" HOST "\r\nGET /fail HTTP/1.1\r\n" HOST "\r\n");
+        assert_true(client_answer(&c, &a, false));
+        assert_int_equal(a.status, 200);
+        assert_string_equal(answer_header(&a, "Content-Length"), "51");
+        free(a.body);
+        assert_true(client_answer(&c, &a, true));
+        assert_int_equal(a.status, 429);
+        assert_string_equal(answer_header(&a, "Retry-After"), "7");
+        assert_string_equal(answer_header(&a, "Content-Type"), "application/json");
+        assert_string_equal(
+                a.body,
+                "{\"error\":{\"code\":\"quota\",\"message\":\"tab\\u0009here \\\"quoted\\\" "
+                "\\\\ \\u0001 bad:\xef\xbf\xbd\xef\xbf\xbd \xc3\xa4\",\"field\":\"a\\\"b\","
+                "\"retryable\":true}}\n");
+        free(a.body);
+        client_say(&c, "GET /close HTTP/1.1\r\n" HOST "\r\n");
+        assert_true(client_answer(&c, &a, true));
+        assert_int_equal(a.status, 204);
+        assert_null(answer_header(&a, "Content-Length"));
+        assert_true(a.close);
+        free(a.body);
+        assert_true(client_at_end(&c));
+        client_close(&c);
+        assert_int_equal(metric(s, "requests_total{name=\"test\",class=\"2xx\"} "), 2);
+        assert_int_equal(metric(s, "requests_total{name=\"test\",class=\"4xx\"} "), 1);
+        df_http_server_stop(s, 1000);
+}
+
+/* Bad requests are refused over the wire too, and the connection closes after the answer. */
+static void test_bad_requests(void **state)
+{
+        static const struct {
+                const char *text;
+                int status;
+        } bad[] = {
+                {"GET /show HTTP/1.1\r\n\r\n", 400},
+                {"GET /show HTTP/1.1\nHost: a\n\n", 400},
+                {"POST /echo HTTP/1.1\r\n" HOST
+                 "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+                 400},
+                {"POST /echo HTTP/1.1\r\n" HOST "Content-Length: +5\r\n\r\nhello", 400},
+                {"POST /echo HTTP/1.1\r\n" HOST
+                 "Transfer-Encoding: xchunked\r\n\r\nGET /show HTTP/1.1\r\n" HOST "\r\n",
+                 400},
+                {"POST /echo HTTP/1.1\r\n" HOST "Transfer-Encoding : chunked\r\n\r\n", 400},
+                {"POST /echo HTTP/1.1\r\n" HOST
+                 "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+                 400},
+                {"POST /echo HTTP/1.1\r\n" HOST
+                 "Transfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\n",
+                 400},
+                {"POST /echo HTTP/1.1\r\n" HOST "Expect: x\r\nContent-Length: 5\r\n\r\nhello", 417},
+                {"POST /echo HTTP/1.1\r\n" HOST "\r\n", 411},
+                {"POST /echo HTTP/1.1\r\n" HOST "Content-Length: 1048577\r\n\r\n", 413},
+                {"POST /echo HTTP/1.1\r\n" HOST "Content-Length: 99999999999999999999999\r\n\r\n",
+                 413},
+                {"POST /echo HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n100001\r\n",
+                 413},
+                {"POST /echo HTTP/1.1\r\n" HOST
+                 "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\nfffff\r\n",
+                 413},
+                {"GET /show HTTP/1.1\r\n" HOST "Content-Length: 1\r\n\r\nx", 413},
+                {"GET /nothing HTTP/1.1\r\n" HOST "Content-Length: 1\r\n\r\nx", 404},
+                {"\x16\x03\x01\x02", 400},
+        };
+        struct df_http_server *s = start((struct df_http_options){0});
+
+        job.handled = 0;
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+                struct client c;
+                struct answer a;
+
+                connect_to(&c, s);
+                client_say(&c, bad[i].text);
+                assert_true(client_answer(&c, &a, true));
+                if (a.status != bad[i].status || !a.close)
+                        fail_msg("%s gave %s%s", bad[i].text, a.head, a.body);
+                assert_non_null(strstr(a.body, "{\"error\":{\"code\":\""));
+                free(a.body);
+                assert_true(client_at_end(&c));
+                client_close(&c);
+        }
+        assert_int_equal(job.handled, 0);
+        wait_metric(s, CONNECTIONS, 0);
+        assert_int_equal(metric(s, IN_FLIGHT), 0);
+        df_http_server_stop(s, 1000);
+}
+
+static void test_bodies(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){0});
+        struct client c;
+        struct answer a;
+        size_t size = 1 << 20;
+        char *body = malloc(size);
+        char line[64];
+
+        assert_non_null(body);
+        for (size_t i = 0; i < size; i++)
+                body[i] = (char)('a' + i * 7 % 26);
+        connect_to(&c, s);
+        for (int chunked = 0; chunked < 2; chunked++) {
+                client_say(&c, chunked ? "POST /echo HTTP/1.1\r\n" HOST
+                                         "Transfer-Encoding: chunked\r\n\r\n"
+                                       : "POST /echo HTTP/1.1\r\n" HOST
+                                         "Content-Length: 1048576\r\n\r\n");
+                for (size_t at = 0, n; at < size; at += n) {
+                        n = at % 3 ? 70001 : 1;
+                        n = size - at < n ? size - at : n;
+                        (void)snprintf(line, sizeof(line), "%zx\r\n", n);
+                        if (chunked)
+                                client_say(&c, line);
+                        client_send(&c, body + at, n);
+                        if (chunked)
+                                client_say(&c, "\r\n");
+                }
+                if (chunked)
+                        client_say(&c, "0\r\n\r\n");
+                assert_true(client_answer(&c, &a, true));
+                assert_int_equal(a.status, 200);
+                assert_int_equal(a.len, size);
+                assert_memory_equal(a.body, body, size);
+                free(a.body);
+        }
+        client_say(&c, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n");
+        client_expect(&c, 200, "Content-Length: 0\r\n");
+        client_close(&c);
+        wait_metric(s, IN_FLIGHT, 0);
+        df_http_server_stop(s, 1000);
+        free(body);
+}
+
+/* Answers come in the order of the requests, from this thread or another, byte by byte or at once.
+ */
+static void test_pipelining(void **state)
+{
+        static char text[64 * 256];
+        struct df_http_server *s = start((struct df_http_options){0});
+        struct client c;
+        size_t n = 0;
+        char part[32];
+
+        for (int i = 0; i < 64; i++)
+                n += (size_t)snprintf(text + n, sizeof(text) - n,
+                                      "POST %s HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\n<%02d",
+                                      i % 3 ? "/echo" : "/later", i % 100);
+        for (size_t step = 1; step <= n; step = step * 37 + 1) {
+                connect_to(&c, s);
+                for (size_t at = 0; at < n; at += step)
+                        client_send(&c, text + at, n - at < step ? n - at : step);
+                for (int i = 0; i < 64; i++) {
+                        (void)snprintf(part, sizeof(part), "<%02d", i);
+                        client_expect(&c, 200, part);
+                }
+                client_close(&c);
+        }
+        df_http_server_stop(s, 1000);
+}
+
+/* While a request is handled, no more than a little is read ahead: the client is slowed down. */
+static void test_read_ahead_is_bounded(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){0});
+        struct client c;
+        size_t sent = 0;
+        int queued = 0, small = 4096;
+        char zeros[4096] = {0};
+
+        connect_to(&c, s);
+        assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+        set_hold(true);
+        client_say(&c, "GET /later HTTP/1.1\r\n" HOST "\r\n");
+        wait_for(1);
+        assert_int_equal(fcntl(c.fd, F_SETFL, O_NONBLOCK), 0);
+        for (int64_t until = now_ms() + 300; now_ms() < until && sent < 64u << 20;) {
+                ssize_t n = send(c.fd, zeros, sizeof(zeros), MSG_NOSIGNAL);
+
+                if (n < 0)
+                        sleep_ms(5);
+                else
+                        sent += (size_t)n;
+        }
+        assert_true(sent < 64u << 20); /* the server took 16 KiB; the rest is the kernel's */
+        assert_int_equal(ioctl(c.fd, TIOCOUTQ, &queued), 0);
+        assert_true(queued > 0);
+        set_hold(false);
+        client_expect(&c, 200, NULL);
+        client_expect(&c, 400, NULL); /* the zeros */
+        client_close(&c);
+        df_http_server_stop(s, 1000);
+}
+
+static void test_keep_alive(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.requests_max = 3});
+        struct client c;
+        struct answer a;
+
+        connect_to(&c, s);
+        client_say(&c, "GET /show HTTP/1.0\r\n" HOST "Connection: keep-alive\r\n\r\n");
+        assert_true(client_answer(&c, &a, true));
+        assert_true(a.close);
+        free(a.body);
+        assert_true(client_at_end(&c));
+        client_close(&c);
+        connect_to(&c, s);
+        client_say(&c, "GET /show HTTP/1.1\r\n" HOST "Connection: close\r\n\r\n");
+        client_expect(&c, 200, "Connection: close\r\n");
+        assert_true(client_at_end(&c));
+        client_close(&c);
+        connect_to(&c, s);
+        for (int i = 1; i <= 3; i++) {
+                client_say(&c, "GET /show HTTP/1.1\r\n" HOST "\r\n");
+                assert_true(client_answer(&c, &a, true));
+                assert_int_equal(a.close, i == 3); /* requests_max */
+                free(a.body);
+        }
+        assert_true(client_at_end(&c));
+        client_close(&c);
+        /* Half a close: what was asked is still answered. */
+        connect_to(&c, s);
+        client_say(&c,
+                   "GET /later HTTP/1.1\r\n" HOST "\r\nGET /show HTTP/1.1\r\n" HOST "\r\nGET /sh");
+        assert_int_equal(shutdown(c.fd, SHUT_WR), 0);
+        client_expect(&c, 200, NULL);
+        client_expect(&c, 200, "1 /show");
+        assert_true(client_at_end(&c));
+        client_close(&c);
+        df_http_server_stop(s, 1000);
+}
+
+static void test_admit(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){0});
+        struct client c;
+        struct answer a;
+
+        job.handled = job.admitted = 0;
+        connect_to(&c, s);
+        /* 100 Continue comes after admit has let it in, and only then. */
+        client_say(&c, "POST /guarded HTTP/1.1\r\n" HOST
+                       "Authorization: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+        assert_true(client_answer(&c, &a, false));
+        assert_int_equal(a.status, 100);
+        free(a.body);
+        assert_int_equal(job.admitted, 1);
+        assert_int_equal(job.handled, 0);
+        client_say(&c, "hi");
+        client_expect(&c, 200, "hi");
+        /* A refused request without a body leaves the connection alone. */
+        client_say(&c, "GET /guarded HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 401, "unauthorized");
+        client_say(&c, "GET /guarded HTTP/1.1\r\n" HOST "Authorization: x\r\n\r\n");
+        client_expect(&c, 200, NULL);
+        client_say(&c, "POST /guarded HTTP/1.1\r\n" HOST
+                       "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+        client_expect(&c, 401, "Connection: close\r\n");
+        assert_true(client_at_end(&c));
+        client_close(&c);
+        /* The body that follows all the same does not become a request, nor hide the answer. */
+        connect_to(&c, s);
+        client_say(&c, "POST /guarded HTTP/1.1\r\n" HOST "Content-Length: 39\r\n\r\n"
+                       "GET /guarded HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 401, "Connection: close\r\n");
+        assert_true(client_at_end(&c));
+        client_close(&c);
+        /* body_max and one beyond. */
+        connect_to(&c, s);
+        memset(big, 'x', sizeof(big));
+        client_say(&c, "POST /guarded HTTP/1.1\r\n" HOST
+                       "Authorization: x\r\nContent-Length: 100\r\n\r\n");
+        client_send(&c, big, 100);
+        client_expect(&c, 200, NULL);
+        job.admitted = 0;
+        client_say(&c, "POST /guarded HTTP/1.1\r\n" HOST
+                       "Authorization: x\r\nContent-Length: 101\r\n\r\n");
+        client_expect(&c, 413, "too_large");
+        assert_int_equal(job.admitted, 0);
+        client_close(&c);
+        df_http_server_stop(s, 1000);
+}
+
+/* ---- deadlines ---- */
+
+/* RELIABILITY 5.2: one byte a second (here: every 20 ms) must not keep a connection. */
+static void trickle(struct df_http_server *s, const char *first, int64_t at_least, int64_t at_most,
+                    const char *part)
+{
+        struct client c;
+        struct answer a;
+        int64_t begun = now_ms(), took;
+
+        connect_to(&c, s);
+        client_say(&c, first);
+        while (client_more(&c, 20) < 0 && now_ms() - begun < WAIT_MS)
+                (void)send(c.fd, "a", 1, MSG_NOSIGNAL);
+        took = now_ms() - begun;
+        assert_true(client_answer(&c, &a, true));
+        assert_int_equal(a.status, 408);
+        if (!strstr(a.body, part))
+                fail_msg("no \"%s\" in %s", part, a.body);
+        free(a.body);
+        if (took < at_least || took > at_most)
+                fail_msg("cut after %lld ms", (long long)took);
+        client_close(&c);
+}
+
+static void test_slow_requests(void **state)
+{
+        struct df_http_server *s =
+                start((struct df_http_options){.head_ms = 150, .request_ms = 400});
+
+        trickle(s, "G", 140, 5000, "the head did not arrive within 150 ms");
+        trickle(s, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 1000000\r\n\r\n", 390, 5000,
+                "within 400 ms");
+        trickle(s, "POST /echo HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\nfffff\r\n",
+                390, 5000, "within 400 ms");
+        assert_int_equal(metric(s, "refused_total{name=\"test\",cause=\"head_timeout\"} "), 1);
+        assert_int_equal(metric(s, "refused_total{name=\"test\",cause=\"body_timeout\"} "), 2);
+        wait_metric(s, IN_FLIGHT, 0);
+        df_http_server_stop(s, 0);
+}
+
+/* 2 s of grace, then 1,024 bytes a second: 50 bytes a second end just after the grace. */
+static void test_minimum_rate(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){0});
+
+        trickle(s, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 100000\r\n\r\n", 1990, 8000,
+                "slower than 1024 bytes a second");
+        df_http_server_stop(s, 0);
+}
+
+static void test_idle(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.idle_ms = 150});
+        struct client c;
+        int64_t begun = now_ms();
+
+        connect_to(&c, s); /* says nothing */
+        assert_true(client_at_end(&c));
+        assert_true(now_ms() - begun >= 140);
+        client_close(&c);
+        connect_to(&c, s);
+        for (int i = 0; i < 4; i++) { /* longer than idle_ms together */
+                sleep_ms(60);
+                client_say(&c, "GET /show HTTP/1.1\r\n" HOST "\r\n");
+                client_expect(&c, 200, NULL);
+        }
+        begun = now_ms();
+        assert_true(client_at_end(&c));
+        assert_true(now_ms() - begun >= 140);
+        client_close(&c);
+        /* A request that is being handled is not idle. */
+        set_hold(true);
+        connect_to(&c, s);
+        client_say(&c, "GET /later HTTP/1.1\r\n" HOST "\r\n");
+        wait_for(1);
+        sleep_ms(300);
+        set_hold(false);
+        client_expect(&c, 200, NULL);
+        client_close(&c);
+        df_http_server_stop(s, 1000);
+}
+
+/* A client that does not take its answer is dropped; one that takes its time within the limit is
+ * not. */
+static void test_slow_reader(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.write_ms = 300});
+        struct client c;
+        struct answer a;
+        int small = 4096;
+
+        connect_to(&c, s);
+        assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+        client_say(&c, "GET /big HTTP/1.1\r\n" HOST "\r\nGET /show HTTP/1.1\r\n" HOST "\r\n");
+        sleep_ms(50);
+        assert_true(client_answer(&c, &a, true));
+        assert_int_equal(a.len, sizeof(big));
+        assert_memory_equal(a.body, big, sizeof(big));
+        free(a.body);
+        client_expect(&c, 200, "1 /show"); /* it waited for the first to be out */
+        for (int i = 0; i < 4; i++)
+                client_say(&c, "GET /big HTTP/1.1\r\n" HOST "\r\n");
+        wait_metric(s, "refused_total{name=\"test\",cause=\"write_timeout\"} ", 1);
+        wait_metric(s, CONNECTIONS, 0);
+        client_close(&c);
+        df_http_server_stop(s, 1000);
+}
+
+/* ---- caps ---- */
+
+static void test_connection_cap(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.connections_max = 3});
+        struct client c[3], extra;
+
+        for (int i = 0; i < 3; i++) {
+                connect_to(&c[i], s);
+                client_say(&c[i], "GET /show HTTP/1.1\r\n" HOST "\r\n");
+                client_expect(&c[i], 200, NULL);
+        }
+        connect_to(&extra, s);
+        client_say(&extra, "GET /show HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&extra, 503, "\"retryable\":true");
+        assert_true(client_at_end(&extra));
+        client_close(&extra);
+        client_close(&c[1]);
+        wait_metric(s, CONNECTIONS, 2);
+        connect_to(&c[1], s);
+        client_say(&c[1], "GET /show HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c[1], 200, NULL);
+        for (int i = 0; i < 3; i++)
+                client_close(&c[i]);
+        assert_int_equal(metric(s, "refused_total{name=\"test\",cause=\"connections\"} "), 1);
+        df_http_server_stop(s, 1000);
+        s = start((struct df_http_options){.connections_per_address = 2, .threads = 2});
+        for (int i = 0; i < 2; i++)
+                connect_to(&c[i], s);
+        wait_metric(s, CONNECTIONS, 2);
+        connect_to(&extra, s);
+        client_expect(&extra, 503, "from one address");
+        client_close(&extra);
+        client_close(&c[0]);
+        wait_metric(s, CONNECTIONS, 1);
+        connect_to(&extra, s);
+        client_say(&extra, "GET /show HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&extra, 200, NULL);
+        client_close(&extra);
+        client_close(&c[1]);
+        df_http_server_stop(s, 1000);
+}
+
+/* Bodies are counted while they are held, not when they are announced, and up to their reply. */
+static void test_in_flight_cap(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.in_flight_max = 100000});
+        struct client c[3];
+
+        for (int i = 0; i < 3; i++)
+                connect_to(&c[i], s);
+        set_hold(true);
+        client_say(&c[0], "POST /later HTTP/1.1\r\n" HOST "Content-Length: 60000\r\n\r\n");
+        client_send(&c[0], big, 60000);
+        wait_for(1);
+        assert_int_equal(metric(s, IN_FLIGHT), 60000);
+        client_say(&c[1], "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 40001\r\n\r\n");
+        client_send(&c[1], big, 30000); /* the last of them want a step beyond the cap */
+        (void)send(c[1].fd, big, 10001, MSG_NOSIGNAL);
+        client_expect(&c[1], 503, "overloaded");
+        client_say(&c[2], "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 40000\r\n\r\n");
+        client_send(&c[2], big, 40000);
+        client_expect(&c[2], 200, NULL);
+        set_hold(false);
+        client_expect(&c[0], 200, NULL);
+        wait_metric(s, IN_FLIGHT, 0);
+        client_say(&c[0], "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 60000\r\n\r\n");
+        client_send(&c[0], big, 60000);
+        client_expect(&c[0], 200, NULL);
+        for (int i = 0; i < 3; i++)
+                client_close(&c[i]);
+        df_http_server_stop(s, 1000);
+}
+
+/* ---- clients that go away ---- */
+
+static void test_disconnects(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.threads = 2});
+        struct client c;
+
+        for (int i = 0; i < 40; i++) {
+                set_hold(true);
+                connect_to(&c, s);
+                client_say(&c, "POST /later HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\nabc"
+                               "GET /later HTTP/1.1\r\n" HOST "\r\n");
+                wait_for(1);
+                if (i % 2)
+                        client_reset(&c);
+                else
+                        client_close(&c);
+                if (i % 4 < 2)
+                        wait_metric(s, CONNECTIONS,
+                                    i % 2 ? 0 : 1); /* a close may be half a close */
+                set_hold(false);
+                wait_metric(s, CONNECTIONS, 0);
+        }
+        connect_to(&c, s); /* in the middle of a body, and of an answer */
+        client_say(&c, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 3000\r\n\r\nabc");
+        wait_metric(s, IN_FLIGHT, 3000);
+        client_close(&c);
+        wait_metric(s, IN_FLIGHT, 0);
+        connect_to(&c, s);
+        client_say(&c, "GET /big HTTP/1.1\r\n" HOST "\r\nGET /big HTTP/1.1\r\n" HOST "\r\n");
+        assert_int_equal(client_more(&c, WAIT_MS), 1);
+        client_reset(&c);
+        wait_metric(s, CONNECTIONS, 0);
+        df_http_server_stop(s, 1000);
+}
+
+/* ---- threads ---- */
+
+#define CALLERS 4
+#define CALLS 300
+
+struct caller {
+        uint16_t port;
+        int number;
+        int wrong;
+};
+
+static void *call(void *arg)
+{
+        struct caller *me = arg;
+        char base[64], body[32];
+        struct df_http_client *c;
+        struct df_error e;
+
+        (void)snprintf(base, sizeof(base), "http://127.0.0.1:%u/", me->port);
+        if (df_http_client_create(base, NULL, WAIT_MS, &c, &e) != 0) {
+                me->wrong = CALLS;
+                return NULL;
+        }
+        for (int i = 0; i < CALLS; i++) {
+                struct df_buf answer = {0};
+                int status = 0;
+
+                (void)snprintf(body, sizeof(body), "%d of %d", i, me->number);
+                if (df_http_fetch(c, i % 2 ? "/later" : "/echo", "text/plain", df_bytes_str(body),
+                                  &status, &answer, &e) != 0 ||
+                    status != 200 || !df_bytes_eq(df_buf_bytes(&answer), df_bytes_str(body)))
+                        me->wrong++;
+                df_buf_release(&answer);
+        }
+        df_http_client_destroy(c);
+        return NULL;
+}
+
+static void test_threads(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.threads = 3});
+        struct caller callers[CALLERS];
+        pthread_t threads[CALLERS];
+
+        for (int i = 0; i < CALLERS; i++) {
+                callers[i] = (struct caller){df_http_server_port(s), i, 0};
+                assert_int_equal(pthread_create(&threads[i], NULL, call, &callers[i]), 0);
+        }
+        for (int i = 0; i < CALLERS; i++) {
+                assert_int_equal(pthread_join(threads[i], NULL), 0);
+                assert_int_equal(callers[i].wrong, 0);
+        }
+        assert_int_equal(metric(s, "requests_total{name=\"test\",class=\"2xx\"} "),
+                         CALLERS * CALLS);
+        assert_int_equal(metric(s, "adtally_http_connections_total{name=\"test\"} "), CALLERS);
+        df_http_server_stop(s, 1000);
+}
+
+/* Stop: idle connections go at once, what is under way is answered, and what is not answered in
+ * time is dropped; its reply may still come. */
+static void test_stop(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.threads = 2});
+        struct client idle, busy, never;
+        struct df_http_request *orphan;
+        int64_t begun;
+
+        connect_to(&idle, s);
+        client_say(&idle, "GET /show HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&idle, 200, NULL);
+        set_hold(true);
+        connect_to(&busy, s);
+        client_say(&busy, "GET /later HTTP/1.1\r\n" HOST "\r\n");
+        wait_for(1);
+        set_hold(false);
+        begun = now_ms();
+        df_http_server_stop(s, WAIT_MS);
+        assert_true(now_ms() - begun < WAIT_MS / 2);
+        client_expect(&busy, 200, NULL);
+        assert_true(client_at_end(&busy));
+        assert_true(client_at_end(&idle));
+        client_close(&busy);
+        client_close(&idle);
+
+        s = start((struct df_http_options){0});
+        set_hold(true);
+        connect_to(&never, s);
+        client_say(&never, "POST /later HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\nabc");
+        wait_for(1);
+        pthread_mutex_lock(&job.lock);
+        orphan = job.later[--job.count];
+        pthread_mutex_unlock(&job.lock);
+        begun = now_ms();
+        df_http_server_stop(s, 100);
+        assert_true(now_ms() - begun >= 90);
+        assert_true(client_at_end(&never));
+        client_close(&never);
+        assert_int_equal(orphan->body.len, 3);
+        echo(orphan);
+        set_hold(false);
+        df_http_server_stop(NULL, 0);
+}
+
+/* ---- addresses, client, load ---- */
+
+static void test_listen(void **state)
+{
+        static const char *const bad[] = {
+                "",       "80",      ":80",   "127.0.0.1",       "127.0.0.1:", "127.0.0.1:x",
+                "::1:80", "[::1:80", "[]:80", "127.0.0.1:99999x"};
+        uint16_t port = 0, second;
+        char address[64];
+        int fd, other = -1;
+
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+                assert_int_equal(df_http_listen(bad[i], &other, &second, &err), DF_EINVAL);
+                assert_non_null(strstr(err.text, "cannot listen at"));
+        }
+        assert_int_equal(df_http_listen("127.0.0.1:0", &fd, &port, &err), 0);
+        (void)snprintf(address, sizeof(address), "127.0.0.1:%u", port);
+        assert_int_equal(df_http_listen(address, &other, &second, &err), DF_EEXIST);
+        assert_non_null(strstr(err.text, "another program does; stop it, or give another port"));
+        assert_int_equal(other, -1);
+        close(fd);
+}
+
+static void test_client(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){0});
+        struct df_http_client *c;
+        struct df_buf b = {0};
+        char base[64];
+        int status = 0;
+
+        assert_int_equal(df_http_client_create("localhost:80", NULL, 1000, &c, &err), DF_EINVAL);
+        (void)snprintf(base, sizeof(base), "http://127.0.0.1:%u", df_http_server_port(s));
+        assert_int_equal(df_http_client_create(base, "id.secret", 500, &c, &err), 0);
+        assert_int_equal(
+                df_http_fetch(c, "/guarded", "text/plain", df_bytes_str("x"), &status, &b, &err),
+                0);
+        assert_int_equal(status, 200);
+        assert_true(df_bytes_eq(df_buf_bytes(&b), df_bytes_str("x")));
+        assert_int_equal(df_http_fetch(c, "/guarded", NULL, df_bytes(NULL, 0), &status, NULL, &err),
+                         0);
+        assert_int_equal(status, 200);
+        assert_int_equal(df_http_fetch(c, "/nothing", NULL, df_bytes(NULL, 0), &status, NULL, &err),
+                         0);
+        assert_int_equal(status, 404);
+        assert_int_equal(
+                df_http_fetch(c, "/echo", "text/plain", df_bytes("", 0), &status, &b, &err), 0);
+        assert_int_equal(status, 200);
+        set_hold(true);
+        assert_int_equal(df_http_fetch(c, "/later", NULL, df_bytes(NULL, 0), &status, NULL, &err),
+                         DF_EAGAIN);
+        set_hold(false);
+        df_http_server_stop(s, 1000);
+        assert_int_equal(df_http_fetch(c, "/echo", NULL, df_bytes(NULL, 0), &status, &b, &err),
+                         DF_EAGAIN);
+        assert_non_null(strstr(err.text, "no answer"));
+        assert_int_equal(b.len, 1);
+        df_http_client_destroy(c);
+        df_http_client_destroy(NULL);
+        df_buf_release(&b);
+}
+
+static void test_load(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){.requests_max = 700});
+        const struct df_bytes requests[] = {
+                df_bytes_str("POST /echo HTTP/1.1\r\n" HOST "Content-Length: 5\r\n\r\nhello"),
+                df_bytes_str("POST /later HTTP/1.1\r\n" HOST "Content-Length: 5\r\n\r\nhello"),
+                df_bytes_str("GET /nothing HTTP/1.1\r\n" HOST "\r\n"),
+        };
+        struct df_http_load_result r;
+        char address[64];
+        struct df_http_load load = {.address = address,
+                                    .requests = requests,
+                                    .request_count = 3,
+                                    .connections = 4,
+                                    .depth = 8,
+                                    .count = 3000,
+                                    .timeout_ms = WAIT_MS};
+
+        (void)snprintf(address, sizeof(address), "127.0.0.1:%u", df_http_server_port(s));
+        assert_int_equal(df_http_load(&load, &r, &err), 0);
+        assert_int_equal(r.by_class[2] + r.by_class[4] + r.lost, 3000);
+        assert_true(r.by_class[4] > 900);
+        assert_true(r.by_class[4] <= 1000);
+        assert_int_equal(r.by_class[0] + r.by_class[1] + r.by_class[3] + r.by_class[5], 0);
+        assert_true(r.lost < 100); /* what was pipelined behind the last request of a connection */
+        assert_true(r.p50_ns > 0);
+        assert_true(r.p50_ns <= r.p99_ns);
+        assert_true(r.p99_ns <= r.p999_ns);
+        assert_int_equal(metric(s, "requests_total{name=\"test\",class=\"2xx\"} "), r.by_class[2]);
+        assert_int_equal(metric(s, "requests_total{name=\"test\",class=\"4xx\"} "), r.by_class[4]);
+        df_http_server_stop(s, 1000);
+        assert_int_equal(df_http_load(&load, &r, &err), DF_EAGAIN);
+}
+
+static int begin_job(void **state)
+{
+        memset(big, 'x', sizeof(big));
+        return pthread_create(&job.thread, NULL, answer_later, NULL);
+}
+
+static int end_job(void **state)
+{
+        pthread_mutex_lock(&job.lock);
+        job.stop = true;
+        pthread_cond_broadcast(&job.wake);
+        pthread_mutex_unlock(&job.lock);
+        return pthread_join(job.thread, NULL);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_routes),         cmocka_unit_test(test_answers),
+                cmocka_unit_test(test_bad_requests),   cmocka_unit_test(test_bodies),
+                cmocka_unit_test(test_pipelining),     cmocka_unit_test(test_read_ahead_is_bounded),
+                cmocka_unit_test(test_keep_alive),     cmocka_unit_test(test_admit),
+                cmocka_unit_test(test_slow_requests),  cmocka_unit_test(test_minimum_rate),
+                cmocka_unit_test(test_idle),           cmocka_unit_test(test_slow_reader),
+                cmocka_unit_test(test_connection_cap), cmocka_unit_test(test_in_flight_cap),
+                cmocka_unit_test(test_disconnects),    cmocka_unit_test(test_threads),
+                cmocka_unit_test(test_stop),           cmocka_unit_test(test_listen),
+                cmocka_unit_test(test_client),         cmocka_unit_test(test_load),
+        };
+
+        return cmocka_run_group_tests(tests, begin_job, end_job);
+}

@@ -1,0 +1,513 @@
+/* Group commit over the real file log: every ticket exactly once, nothing lost, repeated or torn
+ * apart, the edge ledger always balanced (DESIGN section 3), heartbeats (T4), a full disk (L2) and
+ * a failed sync (L1). */
+#include "filelog_test.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "df/run.h"
+#include "jobs/ingest/pack.h"
+
+#define PARTITIONS 4
+#define TOPIC "events"
+
+struct ticket {
+        atomic_int reports;
+        atomic_int rc;
+        size_t events;
+};
+
+static struct df_log *test_log;
+static struct df_log_writer *writer;
+static struct ad_pack *pack;
+static atomic_size_t reported;
+static atomic_int failures, failed_code;
+static atomic_llong appended_max_ms;
+
+static void done(void *arg, void *ticket, int rc)
+{
+        struct ticket *t = ticket;
+
+        assert_ptr_equal(arg, &reported);
+        atomic_store(&t->rc, rc);
+        atomic_fetch_add(&t->reports, 1);
+        atomic_fetch_add(&reported, 1);
+}
+
+static void failed(void *arg, const struct df_error *err)
+{
+        atomic_fetch_add(&failures, 1);
+        atomic_store(&failed_code, err->code);
+}
+
+static void appended(void *arg, const struct ad_pack_append *a)
+{
+        assert_true(a->send_ms <= a->ack_ms);
+        assert_true(a->append_min_ms <= a->append_max_ms);
+        atomic_store(&appended_max_ms, a->append_max_ms);
+}
+
+static uint32_t price_version(void *arg)
+{
+        return 7;
+}
+
+static void open_pack(int64_t delay_ms)
+{
+        struct ad_pack_options o = {.partitions = PARTITIONS,
+                                    .delay_ms = delay_ms,
+                                    .done = done,
+                                    .appended = appended,
+                                    .failed = failed,
+                                    .arg = &reported,
+                                    .price_version = price_version};
+
+        ok(df_log_topic_create(test_log, TOPIC, PARTITIONS, &err));
+        writer = open_writer(test_log, TOPIC);
+        o.writer = writer;
+        ok(ad_pack_create(&o, &pack, &err));
+        atomic_store(&reported, 0);
+        atomic_store(&failures, 0);
+        atomic_store(&failed_code, 0);
+}
+
+static void close_pack(void)
+{
+        ad_pack_destroy(pack);
+        df_log_writer_close(writer);
+        pack = NULL;
+}
+
+static int setup(void **state)
+{
+        if (setup_dir(state) != 0)
+                return -1;
+        test_log = open_log(NULL);
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        df_log_close(test_log);
+        return teardown_dir(state);
+}
+
+static struct ad_event make_event(char id[32], uint64_t n)
+{
+        struct ad_event ev = {
+                .event_id = df_bytes(id, (size_t)snprintf(id, 32, "event-%" PRIu64, n)),
+                .tenant_id = df_bytes_str("t"),
+                .type = AD_CLICK,
+                .event_ms = 1,
+                .receive_ms = 2,
+        };
+
+        ev.dims[AD_DIM_CAMPAIGN] = df_bytes_str("c");
+        return ev;
+}
+
+/* Events first, first + 1, ... as one request. */
+static int add_request(struct ticket *t, uint64_t first, size_t count)
+{
+        struct ad_event *events = calloc(count, sizeof(*events));
+        char(*ids)[32] = calloc(count, sizeof(*ids));
+        int rc;
+
+        assert_non_null(events);
+        assert_non_null(ids);
+        for (size_t i = 0; i < count; i++)
+                events[i] = make_event(ids[i], first + i);
+        t->events = count;
+        ad_pack_received(pack, count, 0);
+        rc = ad_pack_add(pack, events, count, t, NULL);
+        free(events);
+        free(ids);
+        return rc;
+}
+
+static void check_ledger(uint64_t accepted, uint64_t rejected, uint64_t unanswered)
+{
+        struct ad_pack_stats s;
+
+        ad_pack_stats(pack, &s);
+        assert_int_equal(s.edge.accepted, accepted);
+        assert_int_equal(s.edge.rejected, rejected);
+        assert_int_equal(s.edge.unanswered, unanswered);
+        assert_int_equal(s.edge.received, accepted + rejected + unanswered);
+}
+
+/* ---- what is in the log: the oracle reads it record by record ---- */
+
+struct found {
+        uint8_t *seen; /* times event-<n> was found */
+        size_t max;
+        uint64_t events, records, heartbeats, resets;
+        uint64_t start_id;
+        struct ad_heartbeat last;
+        bool heartbeat_before_events;
+        uint64_t record_events_max;
+};
+
+static void check_record(struct found *f, uint32_t partition, uint64_t *seq,
+                         const struct ad_batch *b)
+{
+        assert_int_equal(b->schema_version, AD_SCHEMA_VERSION);
+        assert_int_equal(b->price_version, 7);
+        if (f->start_id == 0)
+                f->start_id = b->start_id;
+        assert_int_equal(b->start_id, f->start_id);
+        assert_int_equal(b->first_seq, *seq); /* continuity: nothing lost, nothing twice */
+        if (f->records == 0 && b->has_heartbeat)
+                f->heartbeat_before_events = true;
+        for (size_t i = 0; i < b->count; i++) {
+                const struct ad_event *ev = &b->events[i];
+                char text[40] = {0};
+                uint64_t n;
+
+                memcpy(text, ev->event_id.data, ev->event_id.len);
+                assert_int_equal(sscanf(text, "event-%" SCNu64, &n), 1);
+                assert_true(n < f->max);
+                f->seen[n]++;
+                /* E3 */
+                assert_int_equal(
+                        ad_event_partition(ad_event_key(ev->tenant_id, ev->event_id), PARTITIONS),
+                        partition);
+        }
+        *seq += b->count;
+        f->events += b->count;
+        f->records++;
+        if (b->count > f->record_events_max)
+                f->record_events_max = b->count;
+        if (b->has_heartbeat) {
+                const struct ad_heartbeat *h = &b->heartbeat;
+
+                f->heartbeats++;
+                f->last = *h;
+                assert_int_equal(h->received, h->accepted + h->rejected + h->unanswered);
+                assert_int_equal(h->partition_accepted, *seq);
+        }
+        f->resets += b->clock_reset;
+}
+
+static void read_all(struct found *f, size_t max)
+{
+        struct df_arena arena;
+
+        *f = (struct found){.max = max, .seen = calloc(max + 1, 1)};
+        assert_non_null(f->seen);
+        df_arena_init(&arena, 0);
+        for (uint32_t p = 0; p < PARTITIONS; p++) {
+                struct df_log_reader *r = open_reader(test_log, TOPIC, p, 0, NULL);
+                struct df_record records[16];
+                uint64_t seq = 0;
+                size_t n = 1;
+
+                while (n > 0) {
+                        ok(df_log_poll(r, records, 16, &n, &err));
+                        for (size_t i = 0; i < n; i++) {
+                                struct ad_batch b;
+
+                                df_arena_reset(&arena);
+                                ok(ad_wire_batch_decode(records[i].value, AD_RECORD_EVENTS_MAX,
+                                                        &arena, &b, &err));
+                                check_record(f, p, &seq, &b);
+                        }
+                }
+                df_log_reader_close(r);
+        }
+        df_arena_release(&arena);
+}
+
+static void check_exactly(struct found *f, uint64_t from, uint64_t to)
+{
+        for (uint64_t n = 0; n < f->max; n++)
+                if (f->seen[n] != (n >= from && n < to))
+                        fail_msg("event-%" PRIu64 " stands %u times in the log", n, f->seen[n]);
+        free(f->seen);
+}
+
+/* ---- tests ---- */
+
+static void test_every_event_once_and_every_ticket_once(void **state)
+{
+        enum { REQUESTS = 500 };
+        static struct ticket tickets[REQUESTS];
+        struct found f;
+        uint64_t n = 0;
+
+        seed_test(11);
+        memset(tickets, 0, sizeof(tickets));
+        open_pack(1);
+        ad_pack_heartbeat(pack, 1000, false);
+        ad_pack_flush(pack);
+        for (size_t i = 0; i < REQUESTS; i++) {
+                size_t count = 1 + (size_t)(rnd() % 300);
+
+                assert_int_equal(add_request(&tickets[i], n, count), 0);
+                n += count;
+                if (i % 97 == 0)
+                        ad_pack_heartbeat(pack, 1000 + (int64_t)i, false);
+        }
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&reported), REQUESTS);
+        for (size_t i = 0; i < REQUESTS; i++) {
+                assert_int_equal(atomic_load(&tickets[i].reports), 1);
+                assert_int_equal(atomic_load(&tickets[i].rc), 0);
+        }
+        check_ledger(n, 0, 0);
+        ad_pack_heartbeat(pack, 9999, true);
+        close_pack(); /* flushes */
+        read_all(&f, (size_t)n);
+        assert_int_equal(f.events, n);
+        assert_int_equal(f.last.accepted, n);
+        assert_int_equal(f.last.unanswered, 0);
+        assert_int_equal(f.last.receive_ms, 9999);
+        assert_true(f.last.closing);
+        assert_true(f.heartbeat_before_events); /* T4 */
+        assert_true(f.record_events_max <= AD_RECORD_EVENTS);
+        check_exactly(&f, 0, n);
+}
+
+struct producer {
+        pthread_t thread;
+        uint64_t first;
+        struct ticket tickets[200];
+};
+
+static void *produce(void *arg)
+{
+        struct producer *p = arg;
+
+        for (size_t i = 0; i < 200; i++)
+                assert_int_equal(add_request(&p->tickets[i], p->first + 5 * i, 5), 0);
+        return NULL;
+}
+
+static void test_concurrent_producers(void **state)
+{
+        static struct producer producers[4];
+        struct found f;
+
+        memset(producers, 0, sizeof(producers));
+        open_pack(1);
+        for (int i = 0; i < 4; i++) {
+                producers[i].first = (uint64_t)i * 1000;
+                assert_int_equal(pthread_create(&producers[i].thread, NULL, produce, &producers[i]),
+                                 0);
+        }
+        for (int k = 0; k < 50; k++) { /* the ledger balances at every moment */
+                struct ad_pack_stats s;
+
+                ad_pack_stats(pack, &s);
+                assert_int_equal(s.edge.received,
+                                 s.edge.accepted + s.edge.rejected + s.edge.unanswered);
+                if (k % 10 == 0)
+                        ad_pack_heartbeat(pack, 1 + k, false);
+                (void)usleep(200);
+        }
+        for (int i = 0; i < 4; i++)
+                (void)pthread_join(producers[i].thread, NULL);
+        ad_pack_flush(pack);
+        for (int i = 0; i < 4; i++)
+                for (int k = 0; k < 200; k++)
+                        assert_int_equal(atomic_load(&producers[i].tickets[k].reports), 1);
+        check_ledger(4000, 0, 0);
+        close_pack();
+        read_all(&f, 4000);
+        check_exactly(&f, 0, 4000);
+}
+
+/* One client alone does not wait for --batch-delay; clients together share a commit. */
+static void test_one_client_does_not_wait(void **state)
+{
+        static struct ticket alone[20], together[64];
+        struct ad_pack_stats before, after;
+        int64_t began;
+
+        memset(alone, 0, sizeof(alone));
+        memset(together, 0, sizeof(together));
+        open_pack(1000);
+        began = df_monotonic_ms();
+        for (size_t i = 0; i < 20; i++) {
+                assert_int_equal(add_request(&alone[i], i, 1), 0);
+                while (atomic_load(&alone[i].reports) == 0)
+                        (void)usleep(100);
+        }
+        assert_true(df_monotonic_ms() - began < 10000); /* 20 delays would be 20 s */
+        for (int round = 0; round < 5; round++) {
+                ad_pack_stats(pack, &before);
+                atomic_store(&reported, 0);
+                for (size_t i = 0; i < 64; i++)
+                        assert_int_equal(add_request(&together[i], 100 + i, 1), 0);
+                while (atomic_load(&reported) < 64)
+                        (void)usleep(100);
+                ad_pack_stats(pack, &after);
+                assert_true(after.flushes - before.flushes <= 32);
+        }
+        close_pack();
+}
+
+static int64_t free_bytes_now;
+static int fake_free_bytes(const char *path, uint64_t *ret)
+{
+        *ret = (uint64_t)free_bytes_now;
+        return 0;
+}
+
+/* L2: a full disk is answered, stores nothing, and is recovered from by itself. */
+static void test_disk_full(void **state)
+{
+        static struct ticket refused[3], stored;
+        struct found f;
+
+        memset(refused, 0, sizeof(refused));
+        memset(&stored, 0, sizeof(stored));
+        hooks(test_log)->free_bytes = fake_free_bytes;
+        free_bytes_now = 0;
+        open_pack(1);
+        ad_pack_heartbeat(pack, 1, false);
+        ad_pack_flush(pack);
+        {
+                struct ad_pack_stats s;
+
+                ad_pack_stats(pack, &s);
+                assert_int_equal(s.heartbeat_ms, 0); /* T4: not introduced */
+        }
+        for (size_t i = 0; i < 3; i++)
+                assert_int_equal(add_request(&refused[i], 10 * i, 10), 0);
+        ad_pack_flush(pack);
+        for (size_t i = 0; i < 3; i++) {
+                assert_int_equal(atomic_load(&refused[i].reports), 1);
+                assert_int_equal(atomic_load(&refused[i].rc), DF_ENOSPC);
+        }
+        assert_true(atomic_load(&failures) > 0);
+        assert_int_equal(atomic_load(&failed_code), DF_ENOSPC);
+        check_ledger(0, 30, 0);
+        free_bytes_now = 1LL << 40;
+        ad_pack_heartbeat(pack, 2, false);
+        ad_pack_flush(pack);
+        assert_int_equal(add_request(&stored, 100, 10), 0);
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&stored.rc), 0);
+        assert_int_equal(atomic_load(&stored.reports), 1);
+        check_ledger(10, 30, 0);
+        ad_pack_heartbeat(pack, 3, false);
+        close_pack();
+        read_all(&f, 200);
+        assert_int_equal(f.last.rejected, 30);
+        check_exactly(&f, 100, 110); /* first_seq counts what was written alone */
+}
+
+static int fail_sync(int fd)
+{
+        errno = EIO;
+        return -1;
+}
+
+/* In production the log itself ends the process here. */
+static void keep_living(const char *line)
+{
+        assert_non_null(line);
+}
+
+/* L1: after a failed sync nothing is appended any more, and nobody is told that it was stored. */
+static void test_failed_sync_ends_it(void **state)
+{
+        static struct ticket first, second, third;
+        struct ad_pack_stats s;
+
+        memset(&first, 0, sizeof(first));
+        memset(&second, 0, sizeof(second));
+        memset(&third, 0, sizeof(third));
+        open_pack(1);
+        assert_int_equal(add_request(&first, 0, 3), 0);
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&first.rc), 0);
+        hooks(test_log)->sync_data = fail_sync;
+        hooks(test_log)->die = keep_living;
+        assert_int_equal(add_request(&second, 10, 5), 0);
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&second.reports), 1);
+        assert_int_equal(atomic_load(&second.rc), DF_EIO);
+        assert_int_equal(atomic_load(&failed_code), DF_EIO);
+        assert_int_equal(add_request(&third, 20, 2), DF_EIO);
+        assert_int_equal(atomic_load(&third.reports), 0);
+        ad_pack_stats(pack, &s);
+        assert_int_equal(s.broken, DF_EIO);
+        check_ledger(3, 2, 5); /* the five may be stored: unanswered for ever */
+        close_pack();
+}
+
+/* Too much waits: refused before anything is copied. */
+static void test_bounded_memory(void **state)
+{
+        enum { REQUESTS = 4000 };
+        static struct ticket tickets[REQUESTS];
+        size_t given = 0, refused = 0;
+        uint64_t n = 0;
+
+        memset(tickets, 0, sizeof(tickets));
+        open_pack(1000);
+        for (size_t i = 0; i < REQUESTS && refused == 0; i++) {
+                int rc = add_request(&tickets[i], n, 1000);
+
+                assert_true(rc == 0 || rc == DF_EAGAIN);
+                n += 1000;
+                given += rc == 0;
+                refused += rc == DF_EAGAIN;
+        }
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&reported), given);
+        check_ledger(1000 * given, 1000 * refused, 0);
+        close_pack();
+}
+
+/* A start after another continues the log with its own id, its own sequence from 0. */
+static void test_starts_are_told_apart(void **state)
+{
+        uint64_t ids[2];
+
+        for (int i = 0; i < 2; i++) {
+                open_pack(1);
+                ids[i] = ad_pack_start_id(pack);
+                assert_true(ids[i] != 0);
+                ad_pack_heartbeat(pack, 5, false);
+                close_pack();
+        }
+        assert_true(ids[0] != ids[1]);
+}
+
+/* T2: `adtally recover --clock`. */
+static void test_clock_reset_record(void **state)
+{
+        struct found f;
+
+        open_pack(1);
+        ad_pack_clock_reset(pack, 5);
+        ad_pack_flush(pack);
+        assert_true(ad_pack_last_append_ms(pack) > 0);
+        assert_int_equal(ad_pack_last_append_ms(pack), atomic_load(&appended_max_ms));
+        close_pack();
+        read_all(&f, 1);
+        assert_int_equal(f.resets, PARTITIONS);
+        assert_int_equal(f.records, PARTITIONS);
+        free(f.seen);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_every_event_once_and_every_ticket_once, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(test_concurrent_producers, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_one_client_does_not_wait, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_failed_sync_ends_it, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_bounded_memory, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_starts_are_told_apart, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_clock_reset_record, setup, teardown),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
