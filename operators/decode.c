@@ -1,7 +1,7 @@
 /* decode.c - records of `events` to events (E1, E2), and the seal's note.
  *
- * A record that cannot be decoded has no events: it is quarantined by its address and counted
- * apart. Each record yields a mark, so that guard sees its append time even when it holds no event;
+ * A record that cannot be decoded has no events: it is counted apart, and its mark holds its bytes
+ * for quarantine. Each record yields a mark, so that guard sees its append time even when it holds no event;
  * a heartbeat's mark is judged like an event. Events carry first_seq, the position that ingest gave
  * them: a gap or a repetition is counted in the note and shows as a ledger imbalance.
  *
@@ -110,33 +110,6 @@ static int flush_chunk(struct decode *d, struct df_out *out, struct df_error *er
         return df_out_forward(out, &batch, err);
 }
 
-static int poison(struct decode *d, const struct df_record *rec, struct df_out *out,
-                  struct df_error *err)
-{
-        size_t head = rec->value.len;
-        struct ad_quarantined q = {
-                .offset = rec->offset,
-                .whole_record = true,
-                .reason = AD_POISON,
-                .append_ms = rec->append_ms,
-                .size = rec->value.len,
-        };
-        struct df_buf b = {0};
-        int rc;
-
-        if (head > AD_QUARANTINE_HEAD_MAX)
-                head = AD_QUARANTINE_HEAD_MAX;
-        q.head = df_bytes(rec->value.data, head);
-        df_out_count_records(out, 0, 1, 0);
-        ad_wire_quarantined(&b, &q);
-        rc = df_buf_check(&b, err);
-        if (rc == 0)
-                rc = df_out_emit(out, AD_OUT_QUARANTINE, d->op.ctx.partition, df_buf_bytes(&b),
-                                 err);
-        df_buf_release(&b);
-        return rc;
-}
-
 /* Account for the record's place in its ingest start, and its heartbeat. */
 static void note_start(struct decode *d, const struct ad_batch *b)
 {
@@ -202,6 +175,7 @@ static void note_receive(struct decode *d, const struct ad_event *ev)
                 d->note.min_receive_ms = ev->receive_ms;
 }
 
+/* b: NULL = poison. */
 static void mark(struct decode *d, const struct df_record *rec, const struct ad_batch *b)
 {
         struct ad_event *m = &d->chunk[d->chunk_count++];
@@ -212,6 +186,10 @@ static void mark(struct decode *d, const struct df_record *rec, const struct ad_
                 .append_ms = rec->append_ms,
                 .offset = rec->offset,
         };
+        if (!b) {
+                m->flags |= AD_EV_POISON;
+                m->raw = rec->value;
+        }
         if (b && b->has_heartbeat) {
                 m->flags |= AD_EV_HEARTBEAT;
                 m->receive_ms = b->heartbeat.receive_ms;
@@ -235,9 +213,10 @@ static int decode_record(struct decode *d, const struct df_record *rec, struct d
                         return frc;
         }
         mark(d, rec, rc == 0 ? &b : NULL);
-        if (rc < 0)
-                return poison(d, rec, out, err);
-
+        if (rc < 0) {
+                df_out_count_records(out, 0, 1, 0);
+                return 0;
+        }
         note_start(d, &b);
         note_import(d, &b);
         df_out_count_records(out, b.count, 0, b.has_heartbeat ? 1 : 0);

@@ -164,9 +164,7 @@ static int judge(struct adi_dedupe *d, struct ad_event *ev, struct df_out *out,
                 rc = record(d, ev, hour, &seen, err);
         if (rc < 0 || !seen.found)
                 return rc;
-        if (seen.fingerprint != ev->fingerprint)
-                return ad_quarantine(&d->op, out, ev, AD_CONFLICT, err);
-        ad_end(out, ev, AD_DUPLICATE);
+        ad_end(out, ev, seen.fingerprint == ev->fingerprint ? AD_DUPLICATE : AD_CONFLICT);
         return 0;
 }
 

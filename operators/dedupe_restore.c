@@ -123,6 +123,16 @@ struct delta_scan {
                    struct df_error *err);
 };
 
+/* The last value goes on in memory when it is short, as it would without a restart. */
+static void continue_tail(struct adi_bucket *b, struct df_bytes value)
+{
+        df_buf_clear(&b->tail);
+        if (value.len >= ADI_DELTA_KEEP)
+                return;
+        df_buf_append(&b->tail, value.data, value.len);
+        b->tail_seq--;
+}
+
 static int restore_delta(void *arg, struct df_bytes key, struct df_bytes value,
                          struct df_error *err)
 {
@@ -136,6 +146,8 @@ static int restore_delta(void *arg, struct df_bytes key, struct df_bytes value,
         b->stored = true;
         b->deltas_stored = true;
         b->tail_seq = df_get_u32be(&k) + 1;
+        if (b->stale_to == 0)
+                continue_tail(b, value);
         if (k.bad || value.len % ADI_ID_BYTES)
                 return adi_damaged(b, "a delta is cut", err);
         for (size_t at = 0; rc == 0 && at < value.len; at += ADI_ID_BYTES) {

@@ -63,7 +63,6 @@ static int guard_process(struct df_operator *op, struct df_batch *batch, struct 
         for (size_t i = 0; i < batch->count; i++) {
                 struct ad_event *ev = &events[i];
                 enum ad_reason reason;
-                int rc;
 
                 if (ev->flags & AD_EV_MARK) {
                         if (ev->flags & AD_EV_CLOCK_RESET)
@@ -79,11 +78,8 @@ static int guard_process(struct df_operator *op, struct df_batch *batch, struct 
                 ev->key = ad_event_key(ev->tenant_id, ev->event_id);
                 ev->watermark_ms = ctx->clock->watermark_ms;
                 reason = judge(ctx, ev);
-                if (reason == AD_NONE)
-                        continue;
-                rc = ad_quarantine(op, out, ev, reason, err);
-                if (rc < 0)
-                        return rc;
+                if (reason != AD_NONE)
+                        ad_end(out, ev, reason);
         }
         return df_out_forward(out, batch, err);
 }

@@ -1,13 +1,15 @@
 /* ops.h - the main job's operators, their parameters and their outputs.
  *
  * Chain of the realtime and reconcile jobs, in this order (ad_chain_main):
- *   decode  records -> events; poison records, heartbeats, the seal's note
- *   guard   E3, T2, T3: judges time and partition, moves the watermark, stamps watermark_ms
- *   dedupe  D1, D2, D3: duplicates and conflicts; records every event that guard let pass
- *   price   cost from the client or from the versioned table
- *   late    W5: late events to their topic
- *   tumble  W1 to W4, W7: cells, groupings, rows, final_through
- * Each marks the events it ends with an outcome and counts it; the ones after it skip these.
+ *   decode      records -> events; poison records, heartbeats, the seal's note
+ *   guard       E3, T2, T3: judges time and partition, moves the watermark, stamps watermark_ms
+ *   dedupe      D1, D2, D3: duplicates and conflicts; records every event that guard let pass
+ *   price       cost from the client or from the versioned table
+ *   late        W5: late events to their topic
+ *   tumble      W1 to W4, W7: cells, groupings, rows, final_through
+ *   quarantine  E2: what was quarantined or in conflict to its topic, in log order
+ * Each marks the events it ends with an outcome and counts it; the ones after it skip these, and
+ * the last one sends on those that must not be counted.
  */
 #ifndef AD_OPS_H
 #define AD_OPS_H
@@ -52,7 +54,7 @@ struct ad_params {
 };
 
 extern const struct df_operator_ops ad_op_decode, ad_op_guard, ad_op_dedupe, ad_op_price, ad_op_late,
-        ad_op_tumble;
+        ad_op_tumble, ad_op_quarantine;
 
 /* table.c: every operator there is (for the law tests), and the chain of the main job. */
 extern const struct df_operator_ops *const ad_operators[];
@@ -65,10 +67,7 @@ extern const size_t ad_chain_main_length;
  * client cannot end its generation. */
 enum df_control ad_control(struct df_bytes value, uint64_t *ret_generation);
 
-/* common.c, used by the operators themselves. End ev with this outcome and count it. Quarantine
- * also emits its address, code and head (E2). */
+/* common.c, used by the operators themselves. End ev with this outcome and count it. */
 void ad_end(struct df_out *out, struct ad_event *ev, enum ad_reason outcome);
-int ad_quarantine(struct df_operator *op, struct df_out *out, struct ad_event *ev,
-                  enum ad_reason reason, struct df_error *err);
 
 #endif

@@ -129,11 +129,8 @@ static int price_process(struct df_operator *op, struct df_batch *batch, struct 
                 rc = load_table(p, ev->price_version, err);
                 if (rc < 0)
                         return rc;
-                if (!apply_table(p->table, ev)) {
-                        rc = ad_quarantine(op, out, ev, AD_PRICE_MISSING, err);
-                        if (rc < 0)
-                                return rc;
-                }
+                if (!apply_table(p->table, ev))
+                        ad_end(out, ev, AD_PRICE_MISSING);
         }
         return df_out_forward(out, batch, err);
 }

@@ -3,12 +3,14 @@
 #include "operators/ops.h"
 
 const struct df_operator_ops *const ad_chain_main[] = {
-        &ad_op_decode, &ad_op_guard, &ad_op_dedupe, &ad_op_price, &ad_op_late, &ad_op_tumble,
+        &ad_op_decode, &ad_op_guard,  &ad_op_dedupe,     &ad_op_price,
+        &ad_op_late,   &ad_op_tumble, &ad_op_quarantine,
 };
 const size_t ad_chain_main_length = sizeof(ad_chain_main) / sizeof(ad_chain_main[0]);
 
 const struct df_operator_ops *const ad_operators[] = {
-        &ad_op_decode, &ad_op_guard, &ad_op_dedupe, &ad_op_price, &ad_op_late, &ad_op_tumble,
+        &ad_op_decode, &ad_op_guard,  &ad_op_dedupe,     &ad_op_price,
+        &ad_op_late,   &ad_op_tumble, &ad_op_quarantine,
 };
 const size_t ad_operator_count = sizeof(ad_operators) / sizeof(ad_operators[0]);
 

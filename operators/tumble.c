@@ -37,7 +37,7 @@
 #include "operators/tumble_private.h"
 
 #define STAGE 64u /* events */
-#define AHEAD 8u /* events whose cells are fetched before they are needed */
+#define AHEAD 8u  /* events whose cells are fetched before they are needed */
 #define GRACE_MAX_MS (366LL * 24 * 3600 * 1000)
 
 struct staged_key {
@@ -385,8 +385,10 @@ static int count_event(struct adi_tumble *t, struct df_out *out, uint32_t i, boo
                 over |= would_overflow(&t->cells, w, &s->keys[i][g], &v) ||
                         (apart && would_overflow(&t->cells, w, &value_keys[g], &value));
         *ret_counted = !over;
-        if (over)
-                return ad_quarantine(&t->op, out, ev, AD_OVERFLOW, err);
+        if (over) {
+                ad_end(out, ev, AD_OVERFLOW);
+                return 0;
+        }
         for (uint32_t g = 0; rc == 0 && g < groupings; g++) {
                 rc = add(&t->cells, w, &s->keys[i][g], &v, err);
                 if (rc == 0 && apart)
@@ -452,10 +454,8 @@ static int tumble_process(struct df_operator *op, struct df_batch *batch, struct
 
                 if (ev->outcome != AD_NONE)
                         continue;
-                if (!has_a_row(ev)) { /* quarantined in log order: after those before it */
-                        rc = count_staged(t, out, err);
-                        if (rc == 0)
-                                rc = ad_quarantine(op, out, ev, AD_INVALID, err);
+                if (!has_a_row(ev)) {
+                        ad_end(out, ev, AD_INVALID);
                         continue;
                 }
                 if (!w || w->minute != minute)

@@ -44,6 +44,7 @@ enum ad_event_flag {
         AD_EV_MARK = 1u << 16,      /* a record was reached (its append_ms) */
         AD_EV_HEARTBEAT = 1u << 17, /* judged like an event with event_ms = receive_ms (T2) */
         AD_EV_CLOCK_RESET = 1u << 18,
+        AD_EV_POISON = 1u << 19, /* the record cannot be decoded (E2); raw is all of it */
 };
 #define AD_SKIP UINT32_MAX /* ad_event.outcome of marks: no outcome, never counted */
 enum ad_label { AD_LABEL_BOT = 1u << 0, AD_LABEL_TEST = 1u << 1 };

@@ -1,7 +1,11 @@
 #include "jobs/adtally/command.h"
 
+#include <errno.h>
+#include <ftw.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct df_setting *shared_setting(const char *name)
 {
@@ -97,4 +101,42 @@ int ad_command_usage(const char *command, const char *fmt, ...)
         va_end(ap);
         fprintf(stderr, "; see `adtally %s --help`\n", command);
         return DF_EXIT_USAGE;
+}
+
+int ad_command_find_job(const char *name, char *ret, struct df_error *err)
+{
+        char self[PATH_MAX / 2];
+        ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+        int dir;
+
+        if (n <= 0 || n == (ssize_t)sizeof(self) - 1)
+                return df_fail_errno(err, DF_EIO, "find this program's path");
+        self[n] = '\0';
+        dir = (int)(strrchr(self, '/') - self);
+        (void)snprintf(ret, PATH_MAX, "%.*s/../libexec/adtally/adtally-%s", dir, self, name);
+        if (access(ret, X_OK) == 0)
+                return 0;
+        (void)snprintf(ret, PATH_MAX, "%.*s/../%s/adtally-%s", dir, self, name, name);
+        if (access(ret, X_OK) == 0)
+                return 0;
+        return df_fail(
+                err, DF_ENOENT,
+                "adtally-%s is neither in %.*s/../libexec/adtally nor in the build directory: "
+                "install or build it",
+                name, dir, self);
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *f)
+{
+        (void)st;
+        (void)flag;
+        (void)f;
+        return remove(path);
+}
+
+int ad_command_remove_tree(const char *path, struct df_error *err)
+{
+        if (nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 && errno != ENOENT)
+                return df_fail_errno(err, DF_EIO, "remove %s", path);
+        return 0;
 }

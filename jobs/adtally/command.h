@@ -26,6 +26,10 @@ int ad_command_prices(int argc, char **argv);
 int ad_command_key(int argc, char **argv);
 int ad_command_log(int argc, char **argv);
 int ad_command_watch(int argc, char **argv);
+int ad_command_generate(int argc, char **argv);
+int ad_command_check(int argc, char **argv);
+int ad_command_import(int argc, char **argv);
+int ad_command_bench(int argc, char **argv);
 
 /* ---- settings of a command (command.c) ---- */
 #define AD_COMMAND_ARGS_MAX 16
@@ -47,6 +51,12 @@ int ad_command_fail(const char *command, const struct df_error *err);
 /* A wrong command line: prints, names --help, returns DF_EXIT_USAGE. */
 int ad_command_usage(const char *command, const char *fmt, ...)
         __attribute__((format(printf, 2, 3)));
+
+/* Path of a job's program: installed, PREFIX/libexec/adtally/adtally-JOB beside PREFIX/bin; in a build
+ * directory, jobs/JOB/adtally-JOB beside jobs/adtally. ret holds PATH_MAX bytes. */
+int ad_command_find_job(const char *job, char *ret, struct df_error *err);
+/* Like rm -r; stays on one file system, follows no link. */
+int ad_command_remove_tree(const char *path, struct df_error *err);
 
 /* ---- metrics of the jobs, from DATA/run/<job>.prom (prom.c) ---- */
 struct ad_sample {

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "df/filelog.h"
 #include "df/rocksdb.h"
@@ -83,17 +84,37 @@ static int from_checkpoint(const char *dir, bool dry_run, struct df_error *err)
         return 0;
 }
 
-static int from_log(const char *dir, bool dry_run, struct df_error *err)
+/* What there is of the state goes aside; a directory that was lost whole is no obstacle. */
+static int set_aside(const char *dir, bool dry_run, struct df_error *err)
 {
-        char moved[4096], mark[PATH_MAX + 16];
-        int rc = df_rocksdb_ckpt_reset(dir, dry_run, moved, err);
+        char moved[4096];
+        int rc = access(dir, F_OK) == 0 ? df_rocksdb_ckpt_reset(dir, dry_run, moved, err)
+                                        : DF_ENOENT;
 
-        if (rc < 0)
+        if (rc == 0)
+                printf("%s %s to %s; its state %s rebuilt from the log\n",
+                       dry_run ? "would move" : "moved", dir, moved, dry_run ? "would be" : "is");
+        if (rc != DF_ENOENT)
                 return rc;
-        printf("%s %s to %s; its state %s rebuilt from the log\n", dry_run ? "would move" : "moved",
-               dir, moved, dry_run ? "would be" : "is");
-        if (dry_run)
-                return 0;
+        printf("%s holds no state; it %s rebuilt from the log\n", dir, dry_run ? "would be" : "is");
+        return 0;
+}
+
+static int from_log(const struct df_config *c, const char *dir, bool dry_run, struct df_error *err)
+{
+        struct df_log *log = NULL;
+        char mark[PATH_MAX + 16];
+        uint64_t first, end;
+        int rc = ad_open_log(c, &log, err);
+
+        if (rc == 0) /* there is such a partition */
+                rc = df_log_bounds(log, df_config_text(c, "topic"),
+                                   (uint32_t)df_config_integer(c, "partition"), &first, &end, err);
+        df_log_close(log);
+        if (rc == 0)
+                rc = set_aside(dir, dry_run, err);
+        if (rc < 0 || dry_run)
+                return rc;
         (void)snprintf(mark, sizeof(mark), "%s" AD_REBUILD_MARK, dir);
         return df_write_file(mark, df_bytes("", 0), true, err);
 }
@@ -113,7 +134,7 @@ static int recover_partition(const struct df_config *c, struct df_error *err)
                 return rc;
         if (!from)
                 return list(dir, err);
-        rc = strcmp(from, "log") == 0 ? from_log(dir, dry_run, err)
+        rc = strcmp(from, "log") == 0 ? from_log(c, dir, dry_run, err)
                                       : from_checkpoint(dir, dry_run, err);
         return rc == 0 && !dry_run ? ask_for_takeover(c, err) : rc;
 }

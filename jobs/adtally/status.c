@@ -94,7 +94,10 @@ static void judge(struct report *r)
                 if (strcmp(s->name, "adtally_ledger_imbalance") == 0 && s->value != 0)
                         problem(r, "ledger imbalance of %.0f events (%s): see GET /quality",
                                 s->value, s->labels);
-                if (strcmp(s->name, "adtally_ingest_accepting") == 0 && s->value == 0)
+                if (strcmp(s->name, "adtally_ingest_ledger_imbalance") == 0 && s->value != 0)
+                        problem(r, "edge ledger imbalance of %.0f events: see GET /quality",
+                                s->value);
+                if (strcmp(s->name, "adtally_ingest_ready") == 0 && s->value == 0)
                         problem(r, "ingest refuses events: the clock jumped or the disk is full");
         }
 }
@@ -173,7 +176,7 @@ static void print_disk(const struct report *r)
 static void print_text(const struct report *r)
 {
         static const char *const ingest[] = {"adtally_ingest_events_total",
-                                             "adtally_ingest_accepting", NULL};
+                                             "adtally_ingest_ready", NULL};
         static const char *const view[] = {"adtally_freshness_seconds", "adtally_ledger_imbalance",
                                            "adtally_view_lag_records", NULL};
 

@@ -78,30 +78,6 @@ static int lock_data(const struct df_config *c, int *ret_fd, struct df_error *er
         return 0;
 }
 
-/* Installed: PREFIX/bin/adtally and PREFIX/libexec/adtally/adtally-JOB. In a build directory:
- * jobs/adtally/adtally and jobs/JOB/adtally-JOB. */
-static int find_job(const char *name, char *ret, struct df_error *err)
-{
-        char self[PATH_MAX / 2];
-        ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-        int dir;
-
-        if (n <= 0 || n == (ssize_t)sizeof(self) - 1)
-                return df_fail_errno(err, DF_EIO, "find this program's path");
-        self[n] = '\0';
-        dir = (int)(strrchr(self, '/') - self);
-        (void)snprintf(ret, PATH_MAX, "%.*s/../libexec/adtally/adtally-%s", dir, self, name);
-        if (access(ret, X_OK) == 0)
-                return 0;
-        (void)snprintf(ret, PATH_MAX, "%.*s/../%s/adtally-%s", dir, self, name, name);
-        if (access(ret, X_OK) == 0)
-                return 0;
-        return df_fail(err, DF_ENOENT,
-                       "adtally-%s is neither in %.*s/../libexec/adtally nor in the build directory: "
-                       "install or build it",
-                       name, dir, self);
-}
-
 static char *flag(const char *name, const char *value)
 {
         char *s = NULL;
@@ -153,7 +129,7 @@ static int fill_children(struct state *s, const struct df_config *c, struct df_e
                 int rc;
 
                 j->name = order[i];
-                rc = find_job(j->name, j->path, err);
+                rc = ad_command_find_job(j->name, j->path, err);
                 if (rc == 0)
                         rc = fill_argv(j, c, s, pair[i], err);
                 if (rc < 0)
@@ -264,6 +240,8 @@ int ad_command_up(int argc, char **argv)
                                         "message is above); everything is stopped\n");
         } else {
                 code = ad_command_fail("up", &err);
+                if (rc == DF_EEXIST) /* a port is taken, and may become free */
+                        code = DF_EXIT_TEMPFAIL;
         }
         clean_up(s);
         ad_command_release(&l);

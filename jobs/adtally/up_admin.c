@@ -123,8 +123,12 @@ static void check_samples(const struct ad_samples *s, struct df_buf *why)
                         df_buf_printf(why, "partition refused: %s\n", m->labels);
                 else if (strcmp(m->name, "adtally_ledger_imbalance") == 0 && m->value != 0)
                         df_buf_printf(why, "ledger imbalance: %s: %.0f\n", m->labels, m->value);
-                else if (strcmp(m->name, "adtally_ingest_accepting") == 0 && m->value == 0)
+                else if (strcmp(m->name, "adtally_ingest_ledger_imbalance") == 0 && m->value != 0)
+                        df_buf_printf(why, "edge ledger imbalance: %.0f\n", m->value);
+                else if (strcmp(m->name, "adtally_ingest_ready") == 0 && m->value == 0)
                         df_buf_printf(why, "ingest refuses events (clock or disk)\n");
+                else if (strcmp(m->name, "adtally_view_ready") == 0 && m->value == 0)
+                        df_buf_printf(why, "the view is being built\n");
                 else if (strcmp(m->name, "adtally_task_running") == 0)
                         running += m->value != 0;
         }

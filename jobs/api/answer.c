@@ -3,9 +3,9 @@
 #include <stdlib.h>
 
 #include "df/run.h"
+#include "jobs/api/page.h" /* made from page.html */
 #include "jobs/api/quality.h"
 #include "jobs/api/serve_private.h"
-#include "page.h" /* generated from page.html */
 
 #define NO_STORE "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
 #define RETRY_AFTER_S 1
@@ -122,10 +122,10 @@ struct answer {
         size_t first;
 };
 
-static void drop(struct call *c, struct answer *x)
+static void drop(struct ad_api *a, struct answer *x)
 {
         if (x->page)
-                ad_pages_give(c->api->pages, x->page);
+                ad_pages_give(a->pages, x->page);
         ad_result_destroy(x->result);
 }
 
@@ -207,14 +207,15 @@ static void write_page(struct call *c, const struct ad_query *q, const struct an
 static bool answer(struct call *c, struct ad_view *view, uint64_t budget)
 {
         struct ad_param params[DF_HTTP_PARAMS_MAX];
+        struct ad_api *a = c->api; /* c is gone after the reply */
         struct ad_query_context context = {
                 .view = view,
-                .zones = c->api->options.zones,
+                .zones = a->options.zones,
                 .now_ms = df_wall_ms(),
                 .tenant_id = df_bytes_str(c->identity.tenant),
                 .any_tenant = c->identity.key_class == AD_KEY_ADMIN,
                 .budget = budget,
-                .cancel_ms = &c->api->cancel_ms,
+                .cancel_ms = &a->cancel_ms,
         };
         size_t n = c->request->param_count;
         struct answer x = {0};
@@ -238,14 +239,14 @@ static bool answer(struct call *c, struct ad_view *view, uint64_t budget)
                 refuse(c, &f);
         else
                 write_page(c, &q, &x);
-        drop(c, &x);
+        drop(a, &x);
         return done;
 }
 
 static void metrics_on_pool(void *arg)
 {
         struct call *c = arg;
-        struct ad_api *a = c->api; /* c is gone after the reply */
+        struct ad_api *a = c->api; /* as in answer */
         struct ad_view *view = take_view(c);
 
         if (!view)

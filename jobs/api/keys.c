@@ -99,8 +99,15 @@ bool ad_key_partial_decode(struct df_bytes key, const struct ad_groupings *g, st
 }
 
 /* Cells: a byte of what is there, then varints; sums are zigzag, up to 19 bytes. */
-enum { HAS_IMPRESSIONS = 1, HAS_CLICKS = 2, HAS_CONVERSIONS = 4, HAS_SPEND = 8, HAS_PAYOUT = 16,
-       HAS_VALUE = 32, HAS_INVALID = 64 };
+enum {
+        HAS_IMPRESSIONS = 1,
+        HAS_CLICKS = 2,
+        HAS_CONVERSIONS = 4,
+        HAS_SPEND = 8,
+        HAS_PAYOUT = 16,
+        HAS_VALUE = 32,
+        HAS_INVALID = 64
+};
 
 static void put_sum(struct df_buf *b, df_nanos v)
 {
@@ -138,11 +145,11 @@ void ad_cell_encode(struct df_buf *b, const struct ad_cell *c)
 {
         bool invalid = c->invalid[0] || c->invalid[1] || c->invalid[2];
 
-        df_put_u8(b, (uint8_t)((c->impressions ? HAS_IMPRESSIONS : 0) |
-                               (c->clicks ? HAS_CLICKS : 0) |
-                               (c->conversions ? HAS_CONVERSIONS : 0) | (c->spend ? HAS_SPEND : 0) |
-                               (c->payout ? HAS_PAYOUT : 0) | (c->value ? HAS_VALUE : 0) |
-                               (invalid ? HAS_INVALID : 0)));
+        df_put_u8(b,
+                  (uint8_t)((c->impressions ? HAS_IMPRESSIONS : 0) | (c->clicks ? HAS_CLICKS : 0) |
+                            (c->conversions ? HAS_CONVERSIONS : 0) | (c->spend ? HAS_SPEND : 0) |
+                            (c->payout ? HAS_PAYOUT : 0) | (c->value ? HAS_VALUE : 0) |
+                            (invalid ? HAS_INVALID : 0)));
         if (c->impressions)
                 df_put_varint(b, c->impressions);
         if (c->clicks)

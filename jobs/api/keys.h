@@ -11,10 +11,10 @@
  *   'm'                                  -> what the view was built for
  *
  * Strings are length-prefixed, numbers big endian. A question asks for a range of time, and mostly
- * for few campaigns or for all: so time comes first, but coarsely (a bucket of 32 windows), then the
- * lead dimension (the campaign), then the window. One campaign's hour is two or three short
- * contiguous ranges; everybody's hour is a contiguous range with at most 31 windows read in vain at
- * either end. Each cell is written once a level, and there is no second index to keep.
+ * for few campaigns or for all: so time comes first, but coarsely (a bucket of 32 windows), then
+ * the lead dimension (the campaign), then the window. One campaign's hour is two or three short
+ * contiguous ranges; everybody's hour is a contiguous range with at most 31 windows read in vain
+ * at either end. Each cell is written once a level, and there is no second index to keep.
  */
 #ifndef AD_KEYS_H
 #define AD_KEYS_H

@@ -20,8 +20,7 @@ static size_t slot_of(const struct ad_map *m, struct df_bytes key, uint64_t hash
 {
         size_t i = hash & (m->slot_count - 1);
 
-        while (m->slots[i] &&
-               (m->slots[i]->hash != hash || !df_bytes_eq(m->slots[i]->key, key)))
+        while (m->slots[i] && (m->slots[i]->hash != hash || !df_bytes_eq(m->slots[i]->key, key)))
                 i = (i + 1) & (m->slot_count - 1);
         return i;
 }

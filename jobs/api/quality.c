@@ -214,6 +214,26 @@ static void put_import(struct ad_json *j, const struct ad_source *o)
         ad_json_close(j);
 }
 
+/* Where the tenants have rows of this source: `adtally import` asks before it writes (R6). */
+static void put_spans(struct ad_json *j, const struct ad_quality *q, const struct ad_source *o)
+{
+        ad_json_key(j, "spans");
+        ad_json_open_array(j);
+        for (size_t i = 0; i < q->status->span_count; i++) {
+                const struct ad_span *p = &q->status->spans[i];
+
+                if (p->source != o->id ||
+                    (!q->any_tenant && !df_bytes_eq(df_bytes_str(p->tenant), q->tenant_id)))
+                        continue;
+                ad_json_open(j);
+                ad_json_put_text(j, "tenant", p->tenant);
+                put_time(j, "from", (int64_t)p->first_minute * MINUTE_MS);
+                put_time(j, "to", ((int64_t)p->last_minute + 1) * MINUTE_MS);
+                ad_json_close(j);
+        }
+        ad_json_close_array(j);
+}
+
 static void put_source(struct ad_json *j, const struct ad_quality *q, size_t i)
 {
         const struct ad_source *o = &q->status->sources[i];
@@ -255,6 +275,7 @@ static void put_source(struct ad_json *j, const struct ad_quality *q, size_t i)
         ad_json_put_text(j, "binary", o->binary_version);
         ad_json_close(j);
         put_import(j, o);
+        put_spans(j, q, o);
         ad_json_close(j);
 }
 
@@ -308,6 +329,8 @@ int ad_quality_json(const struct ad_quality *q, struct df_buf *b, struct df_erro
         j = ad_json_begin(b);
         ad_json_open(j);
         ad_json_put_text(j, "scope", "pipeline"); /* all tenants: events are counted by source */
+        ad_json_put_bytes(j, "tenant", q->tenant_id);
+        ad_json_put_bool(j, "all_tenants", q->any_tenant); /* whose spans and imports are shown */
         put_time(j, "as_of", q->status->committed_ms);
         put_time(j, "now", q->now_ms);
         put_time(j, "realtime_seen", q->status->outside.realtime_seen_ms);

@@ -12,10 +12,10 @@
 #include "jobs/api/view.h"
 #include "jobs/common/json.h"
 
-#define AD_QUERY_VALUES_MAX 100       /* values of one filter */
-#define AD_QUERY_WINDOWS_MAX 50000    /* of one answer */
-#define AD_QUERY_ROWS_MAX 200000      /* of one answer, all pages */
-#define AD_QUERY_CELLS_MAX 5000000    /* read for one answer */
+#define AD_QUERY_VALUES_MAX 100    /* values of one filter */
+#define AD_QUERY_WINDOWS_MAX 50000 /* of one answer */
+#define AD_QUERY_ROWS_MAX 200000   /* of one answer, all pages */
+#define AD_QUERY_CELLS_MAX 5000000 /* read for one answer */
 #define AD_LIMIT_DEFAULT 1000
 #define AD_LIMIT_MAX 10000
 
@@ -77,7 +77,7 @@ struct ad_query_context {
         int64_t now_ms;
         struct df_bytes tenant_id; /* the key's */
         bool any_tenant;           /* may ask for another with `tenant` */
-        uint64_t budget;           /* cells read, rows and windows, beyond which it is given up; 0 = none */
+        uint64_t budget; /* cells read, rows and windows, beyond which it is given up; 0 = none */
         /* Monotonic: a query that still reads then ends with 503. NULL = never. Borrowed. */
         const atomic_int_least64_t *cancel_ms;
 };
@@ -86,7 +86,8 @@ struct ad_query_context {
 int ad_query_parse(const struct ad_query_context *c, const struct ad_param *params, size_t count,
                    struct ad_query *ret, struct ad_fault *fault);
 
-/* query_time.c: the range, aligned to windows. Empty texts take the default: the last 60 minutes. */
+/* query_time.c: the range, aligned to windows. Empty texts take the default: the last 60
+ * minutes. */
 int ad_query_range(struct ad_query *q, struct df_bytes from, struct df_bytes to, int64_t now_ms,
                    struct ad_fault *fault);
 
@@ -106,7 +107,7 @@ struct ad_result {
         struct df_arena arena;
         enum ad_window window;
         const struct ad_zone *zone;
-        const char *tz_version; /* borrowed from zones */
+        const char *tz_version;                         /* borrowed from zones */
         int64_t from_ms, to_ms, watermark_ms, as_of_ms; /* as_of: of the newest commit; 0 = none */
         uint8_t group_by[AD_DIM_COUNT];
         uint32_t group_count;
@@ -127,8 +128,8 @@ struct ad_result {
 };
 
 /* *ret is given to the caller. */
-int ad_query_run(const struct ad_query_context *c, const struct ad_query *q,
-                 struct ad_result **ret, struct ad_fault *fault);
+int ad_query_run(const struct ad_query_context *c, const struct ad_query *q, struct ad_result **ret,
+                 struct ad_fault *fault);
 void ad_result_destroy(struct ad_result *r);
 
 /* Rows [first, first + limit); next: the next page's cursor, or NULL. Appends. */

@@ -46,53 +46,79 @@ static bool has_filter(const struct ad_query *q)
         return false;
 }
 
-void adi_hint(const struct ad_query_context *c, const struct ad_query *q,
-              const struct ad_status *s, struct ad_result *r)
+/* W2: small groupings leave once the watermark has passed a window's end. */
+static bool waits_for_end(const struct ad_query *q, const struct found *x, int64_t watermark_ms)
 {
-        struct found x;
-        char text[400], first[AD_ZONE_TEXT_MAX], last[AD_ZONE_TEXT_MAX], aside[120] = "";
+        return q->grouping > 0 && (x->last + 1) * MINUTE_MS > watermark_ms &&
+               q->to_ms > watermark_ms;
+}
+
+/* Of a tenant that has rows. */
+static const char *missed(const struct ad_query *q, const struct found *x, int64_t watermark_ms,
+                          char *text, size_t size)
+{
+        char first[AD_ZONE_TEXT_MAX], last[AD_ZONE_TEXT_MAX];
+
+        (void)ad_zone_text(q->zone, x->first * MINUTE_MS, first);
+        (void)ad_zone_text(q->zone, (x->last + 1) * MINUTE_MS, last);
+        if (x->last * MINUTE_MS < q->from_ms || x->first * MINUTE_MS >= q->to_ms) {
+                (void)snprintf(text, size, "This tenant has rows from %s to %s, outside the range.",
+                               first, last);
+                return "outside_range";
+        }
+        if (waits_for_end(q, x, watermark_ms)) {
+                (void)snprintf(text, size,
+                               "Numbers by these dimensions appear when their minute has ended "
+                               "(watermark); by advertiser_id and campaign_id they appear at "
+                               "once.");
+                return "window_open";
+        }
+        if (has_filter(q)) {
+                (void)snprintf(text, size, "No row in this range matches the filters.");
+                return "no_match";
+        }
+        (void)snprintf(text, size,
+                       "Nothing was counted in this range; this tenant has rows from %s to %s.",
+                       first, last);
+        return "no_rows_in_range";
+}
+
+/* Of one that has none. */
+static const char *nothing(const struct ad_query_context *c, const struct found *x, char *text,
+                           size_t size)
+{
+        if (x->others && c->any_tenant) {
+                (void)snprintf(text, size,
+                               "Nothing was counted for this tenant, but for others: "
+                               "ask with tenant=NAME.");
+                return "other_tenant";
+        }
+        if (x->late || x->quarantined) {
+                (void)snprintf(text, size, "Nothing was counted for this tenant yet.");
+                return x->quarantined > x->late ? "quarantined" : "late";
+        }
+        (void)snprintf(text, size,
+                       "Nothing was counted for this tenant yet. Events become visible "
+                       "some seconds after POST /events answered 202.");
+        return "no_data";
+}
+
+void adi_hint(const struct ad_query_context *c, const struct ad_query *q, const struct ad_status *s,
+              struct ad_result *r)
+{
+        char text[400];
         struct df_bytes copy;
+        struct found x;
+        size_t n;
 
         look(s, q->tenant_id, &x);
+        r->hint_code = x.rows ? missed(q, &x, r->watermark_ms, text, sizeof(text))
+                              : nothing(c, &x, text, sizeof(text));
+        n = strlen(text);
         if (x.late || x.quarantined)
-                (void)snprintf(aside, sizeof(aside),
+                (void)snprintf(text + n, sizeof(text) - n,
                                " %llu events were late and %llu quarantined: see /quality.",
                                (unsigned long long)x.late, (unsigned long long)x.quarantined);
-        if (x.rows) {
-                (void)ad_zone_text(q->zone, x.first * MINUTE_MS, first);
-                (void)ad_zone_text(q->zone, (x.last + 1) * MINUTE_MS, last);
-        }
-        if (x.rows && (x.last * MINUTE_MS < q->from_ms || x.first * MINUTE_MS >= q->to_ms)) {
-                r->hint_code = "outside_range";
-                (void)snprintf(text, sizeof(text),
-                               "This tenant has rows from %s to %s, outside the range.%s", first,
-                               last, aside);
-        } else if (x.rows && has_filter(q)) {
-                r->hint_code = "no_match";
-                (void)snprintf(text, sizeof(text), "No row in this range matches the filters.%s",
-                               aside);
-        } else if (x.rows) {
-                r->hint_code = "no_rows_in_range";
-                (void)snprintf(text, sizeof(text),
-                               "Nothing was counted in this range; this tenant has rows from %s to "
-                               "%s.%s",
-                               first, last, aside);
-        } else if (x.others && c->any_tenant) {
-                r->hint_code = "other_tenant";
-                (void)snprintf(text, sizeof(text),
-                               "Nothing was counted for this tenant, but for others: ask with "
-                               "tenant=NAME.%s",
-                               aside);
-        } else if (x.late || x.quarantined) {
-                r->hint_code = x.quarantined > x.late ? "quarantined" : "late";
-                (void)snprintf(text, sizeof(text), "Nothing was counted for this tenant yet.%s",
-                               aside);
-        } else {
-                r->hint_code = "no_data";
-                (void)snprintf(text, sizeof(text),
-                               "Nothing was counted for this tenant yet. Events become visible some "
-                               "seconds after POST /events answered 202.");
-        }
         copy = df_arena_copy(&r->arena, df_bytes(text, strlen(text) + 1));
         r->hint = (const char *)copy.data; /* NULL without memory: then there is only the code */
 }

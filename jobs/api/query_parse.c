@@ -30,10 +30,24 @@ int ad_fault_error(struct ad_fault *f, const struct df_error *err)
         return -1;
 }
 
-enum { P_FROM, P_TO, P_WINDOW, P_TZ, P_GROUP_BY, P_ORDER_BY, P_FILL, P_VIEW, P_AS_OF, P_FORMAT,
-       P_LIMIT, P_CURSOR, P_TENANT, P_COUNT };
-static const char *const names[P_COUNT] = {"from",     "to",   "window", "tz",    "group_by",
-                                           "order_by", "fill", "view",   "as_of", "format",
+enum {
+        P_FROM,
+        P_TO,
+        P_WINDOW,
+        P_TZ,
+        P_GROUP_BY,
+        P_ORDER_BY,
+        P_FILL,
+        P_VIEW,
+        P_AS_OF,
+        P_FORMAT,
+        P_LIMIT,
+        P_CURSOR,
+        P_TENANT,
+        P_COUNT
+};
+static const char *const names[P_COUNT] = {"from",     "to",     "window", "tz",    "group_by",
+                                           "order_by", "fill",   "view",   "as_of", "format",
                                            "limit",    "cursor", "tenant"};
 
 struct given {
@@ -104,8 +118,7 @@ static const char *nearest(struct df_bytes name, bool dims_only)
         return best;
 }
 
-static int collect(const struct ad_param *params, size_t count, struct given *g,
-                   struct ad_fault *f)
+static int collect(const struct ad_param *params, size_t count, struct given *g, struct ad_fault *f)
 {
         char text[48];
 
@@ -203,8 +216,8 @@ static int parse_page(const struct given *g, struct ad_query *q, struct ad_fault
         return 0;
 }
 
-static int parse_tenant(const struct ad_query_context *c, const struct given *g,
-                        struct ad_query *q, struct ad_fault *f)
+static int parse_tenant(const struct ad_query_context *c, const struct given *g, struct ad_query *q,
+                        struct ad_fault *f)
 {
         q->tenant_id = c->tenant_id;
         if (!g->has[P_TENANT])
@@ -239,9 +252,16 @@ static int parse_view(const struct given *g, struct ad_fault *f)
 
 static int parse_order(const struct given *g, struct ad_query *q, struct ad_fault *f)
 {
-        static const char *const orders[] = {"window_start", "impressions", "clicks", "conversions",
-                                             "spend_micros", "payout_micros",
-                                             "conversion_value_micros", "ctr", "cvr", NULL};
+        static const char *const orders[] = {"window_start",
+                                             "impressions",
+                                             "clicks",
+                                             "conversions",
+                                             "spend_micros",
+                                             "payout_micros",
+                                             "conversion_value_micros",
+                                             "ctr",
+                                             "cvr",
+                                             NULL};
         static const char *const fills[] = {"none", "zero", NULL};
         struct df_bytes o = g->v[P_ORDER_BY];
         int i;

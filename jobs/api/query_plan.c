@@ -1,4 +1,5 @@
-/* query_plan.c - which windows an answer has, and from which stretches of cells they are composed. */
+/* query_plan.c - which windows an answer has, and from which stretches of cells they are
+ * composed. */
 #include "jobs/api/query_private.h"
 
 #define MINUTE_MS 60000LL

@@ -169,8 +169,7 @@ static int add_totals(struct ad_result *r, struct ad_fault *f)
                        !df_bytes_eq(r->totals[t].currency, r->rows[i].currency))
                         t++;
                 if (t == cap) {
-                        struct ad_total *more =
-                                df_arena_alloc(&r->arena, 2 * cap * sizeof(*more));
+                        struct ad_total *more = df_arena_alloc(&r->arena, 2 * cap * sizeof(*more));
 
                         if (more)
                                 memcpy(more, r->totals, t * sizeof(*more));
@@ -187,8 +186,8 @@ static int add_totals(struct ad_result *r, struct ad_fault *f)
         if (!r->totals)
                 return no_memory(f);
         for (size_t i = 1; i < r->total_count; i++) /* a handful of currencies */
-                for (size_t k = i; k > 0 && df_bytes_cmp(r->totals[k - 1].currency,
-                                                         r->totals[k].currency) > 0;
+                for (size_t k = i;
+                     k > 0 && df_bytes_cmp(r->totals[k - 1].currency, r->totals[k].currency) > 0;
                      k--) {
                         struct ad_total swap = r->totals[k];
 

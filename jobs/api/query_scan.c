@@ -10,9 +10,9 @@ struct scan { /* of one segment */
         struct adi_scan *s;
         const struct ad_grouping *g;
         const struct adi_segment *segment;
-        size_t skip;            /* key bytes before the bucket */
+        size_t skip;                /* key bytes before the bucket */
         uint32_t pos[AD_DIM_COUNT]; /* of group_by[i] in the grouping's order */
-        uint32_t *index;        /* of windows of the segment, or NULL: all are window 0 */
+        uint32_t *index;            /* of windows of the segment, or NULL: all are window 0 */
         struct df_buf key, from, to;
         bool too_many, over_budget, cancelled, expired;
 };
@@ -80,8 +80,8 @@ static int on_cell(void *arg, struct df_bytes key, struct df_bytes value, struct
         return 0;
 }
 
-static int read_range(struct scan *x, int (*fn)(void *, struct df_bytes, struct df_bytes,
-                                                 struct df_error *),
+static int read_range(struct scan *x,
+                      int (*fn)(void *, struct df_bytes, struct df_bytes, struct df_error *),
                       struct df_error *err)
 {
         int rc = df_buf_check(&x->from, err);
@@ -91,8 +91,8 @@ static int read_range(struct scan *x, int (*fn)(void *, struct df_bytes, struct 
         if (rc == 0)
                 rc = df_buf_check(&x->to, err);
         if (rc == 0)
-                rc = df_kv_range(ad_view_kv(x->s->c->view), x->s->snapshot,
-                                 df_buf_bytes(&x->from), df_buf_bytes(&x->to), fn, x, err);
+                rc = df_kv_range(ad_view_kv(x->s->c->view), x->s->snapshot, df_buf_bytes(&x->from),
+                                 df_buf_bytes(&x->to), fn, x, err);
         return rc;
 }
 

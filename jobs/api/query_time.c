@@ -68,8 +68,7 @@ static int parse_one(const struct ad_query *q, struct df_bytes t, const char *fi
                             "time of tz (2026-11-24T10:00:00), or a date (2026-11-24)");
 }
 
-static int check_aligned(const struct ad_query *q, int64_t t, const char *field,
-                         struct ad_fault *f)
+static int check_aligned(const struct ad_query *q, int64_t t, const char *field, struct ad_fault *f)
 {
         static const char *const names[] = {"minute", "hour", "day", "month", "minute"};
         enum ad_window w = q->window == AD_WINDOW_TOTAL ? AD_WINDOW_MINUTE : q->window;
@@ -81,8 +80,8 @@ static int check_aligned(const struct ad_query *q, int64_t t, const char *field,
         (void)ad_zone_text(q->zone, floor, before);
         (void)ad_zone_text(q->zone, ad_zone_next(q->zone, w, t), after);
         return ad_fault_set(f, 400, "unaligned", field,
-                            "%s does not begin a %s in %s; the nearest that do are %s and %s", field,
-                            names[q->window], ad_zone_name(q->zone), before, after);
+                            "%s does not begin a %s in %s; the nearest that do are %s and %s",
+                            field, names[q->window], ad_zone_name(q->zone), before, after);
 }
 
 int ad_query_range(struct ad_query *q, struct df_bytes from, struct df_bytes to, int64_t now_ms,
@@ -93,8 +92,8 @@ int ad_query_range(struct ad_query *q, struct df_bytes from, struct df_bytes to,
         int64_t at;
 
         q->to_ms = ad_zone_next(q->zone, w, now_ms);
-        if (to.len && (parse_one(q, to, "to", &q->to_ms, f) < 0 ||
-                       check_aligned(q, q->to_ms, "to", f) < 0))
+        if (to.len &&
+            (parse_one(q, to, "to", &q->to_ms, f) < 0 || check_aligned(q, q->to_ms, "to", f) < 0))
                 return -1;
         q->from_ms = ad_zone_floor(q->zone, w, q->to_ms - RANGE_MS);
         if (from.len && (parse_one(q, from, "from", &q->from_ms, f) < 0 ||

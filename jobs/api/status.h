@@ -20,7 +20,7 @@ struct ad_source {
         int64_t watermark_ms, max_append_ms, max_receive_ms, final_through_ms;
         uint64_t outcomes[DF_OUTCOMES_MAX]; /* cumulative, like all counts here */
         uint64_t records, poison_records, heartbeats, events, rows, sequence_gaps;
-        uint64_t chain_gaps;      /* seals that did not continue the one before (K6): 0, or an alarm */
+        uint64_t chain_gaps; /* seals that did not continue the one before (K6): 0, or an alarm */
         struct df_hash128 digest; /* of the last seal */
         uint64_t config;
         uint32_t price_version, label_version;
@@ -86,9 +86,9 @@ struct ad_status {
 void ad_status_release(struct ad_status *s); /* NULL-safe */
 
 /* ---- W4 ---- */
-/* A live source of a question: a partition of the current generation of `events` (sealed or not), an
- * older generation that is not closed, or an import of this tenant whose range meets [from, to) and
- * which has not ended. An import counts only in its range. */
+/* A live source of a question: a partition of the current generation of `events` (sealed or
+ * not), an older generation that is not closed, or an import of this tenant whose range meets
+ * [from, to) and which has not ended. An import counts only in its range. */
 struct ad_live {
         int64_t watermark_ms, final_through_ms;
         bool everywhere;        /* not an import */
@@ -105,8 +105,8 @@ int64_t ad_live_watermark(const struct ad_live *live, size_t count);
  * count + 1 boundaries. 1 without windows or sources. */
 double ad_live_completeness(const struct ad_live *live, size_t live_count, const int64_t *bounds,
                             size_t count);
-/* Share of the events of `events` so far that were late: what to expect of windows that look complete.
- * 0 without history (fewer than AD_LATE_HISTORY events). */
+/* Share of the events of `events` so far that were late: what to expect of windows that look
+ * complete. 0 without history (fewer than AD_LATE_HISTORY events). */
 #define AD_LATE_HISTORY 1000
 double ad_status_late_share(const struct ad_status *s);
 /* Whether it is a partition of the current generation of `events`. */

@@ -50,14 +50,14 @@ static int sync_parent(const char *path, struct df_error *err)
 
 /* ---- open ---- */
 
-/* Opens the store and checks what it was built for. *ret_fits false: it is open, but for another. */
+/* Opens the store and checks what it was built for. *ret_fits false: it is open, but for
+ * another. */
 static int open_store(struct ad_view *v, bool *ret_fits, bool *ret_new, char why[256],
                       struct df_error *err)
 {
-        struct df_rocksdb_options o = {.write_buffer_bytes = 32u << 20,
-                                       .block_cache_bytes = v->options.cache_bytes
-                                                                    ? v->options.cache_bytes
-                                                                    : CACHE_BYTES};
+        struct df_rocksdb_options o = {
+                .write_buffer_bytes = 32u << 20,
+                .block_cache_bytes = v->options.cache_bytes ? v->options.cache_bytes : CACHE_BYTES};
         struct df_bytes value;
         bool found;
         int rc = df_kv_open(v->options.dir, &o, &v->kv, err);
@@ -75,8 +75,9 @@ static int open_store(struct ad_view *v, bool *ret_fits, bool *ret_new, char why
         *ret_new = !found;
         *ret_fits = !found || df_bytes_eq(value, df_buf_bytes(&v->value));
         if (!*ret_fits)
-                (void)snprintf(why, 256, "the view was built for another schema, zone, grouping "
-                                         "list, partition count or topic");
+                (void)snprintf(why, 256,
+                               "the view was built for another schema, zone, grouping "
+                               "list, partition count or topic");
         if (!found) {
                 df_store_put(v->store, df_bytes("m", 1), df_buf_bytes(&v->value));
                 rc = df_store_commit(v->store, err);
@@ -301,8 +302,8 @@ static void apply_seal(struct ad_source *s, const struct df_collection *c, int64
                 s->from_offset = seal->from_offset;
         }
         if (seal->parent_k != s->k ||
-            (s->k > 0 && (seal->from_offset != s->to_offset ||
-                          !df_hash128_eq(seal->parent_digest, s->digest))))
+            (s->k > 0 &&
+             (seal->from_offset != s->to_offset || !df_hash128_eq(seal->parent_digest, s->digest))))
                 s->chain_gaps++;
         s->digest = seal->digest;
         s->k = c->origin.k;

@@ -5,11 +5,11 @@
  * Exactly once (K5, W3): rows are absolute values of (cell, source). The view keeps the last one
  * (the partial) and adds the difference to the minute, quarter-hour, day and account-day cell, all
  * in one write with the applied k of the source and the read position of the topic. Repeats change
- * nothing; a crash repeats or loses a whole write. Partials are folded (deleted) once their window is
- * final for their source, which then cannot change it any more (W4); rows that come again later (K10)
- * are ignored.
- * Upkeep (folding, voiding aborted imports, expiry) is done by commit in bounded steps.
- * Errors: any failure of add or commit leaves the view unusable: close it and open it again.
+ * nothing; a crash repeats or loses a whole write. Partials are folded (deleted) once their
+ * window is final for their source, which then cannot change it any more (W4); rows that come
+ * again later (K10) are ignored. Upkeep (folding, voiding aborted imports, expiry) is done by
+ * commit in bounded steps. Errors: any failure of add or commit leaves the view unusable: close
+ * it and open it again.
  */
 #ifndef AD_VIEW_H
 #define AD_VIEW_H
@@ -20,14 +20,15 @@
 #include "jobs/api/zone.h"
 
 struct ad_view_options {
-        const char *dir;          /* DATA/view */
-        const char *snapshot_dir; /* DATA/view-snapshot; NULL = none */
+        const char *dir;                      /* DATA/view */
+        const char *snapshot_dir;             /* DATA/view-snapshot; NULL = none */
         const struct ad_groupings *groupings; /* borrowed */
         const struct ad_zone *account_zone;   /* borrowed; UTC keeps no second day */
-        uint64_t rollups_generation; /* of the topic: another one is another history */
+        uint64_t rollups_generation;          /* of the topic: another one is another history */
         uint64_t events_generation;
         uint32_t partitions;
-        int64_t keep_minutes_ms, keep_quarters_ms, keep_days_ms; /* after the last write; 0 = ever */
+        int64_t keep_minutes_ms, keep_quarters_ms,
+                keep_days_ms; /* after the last write; 0 = ever */
         uint64_t cache_bytes;
         /* The topic still holds all that was ever written: a view can be begun anew. Otherwise one
          * that cannot be used is refused by name instead of thrown away (K14). */
@@ -41,10 +42,10 @@ enum ad_view_origin {
 };
 
 struct ad_view;
-/* A view that is damaged, or was built for something else (zone, groupings, topic), is restored from
- * the snapshot, else begun anew. first: AD_VIEW_KEPT, or what to begin with when the view (or also its
- * snapshot) was found damaged while it was open. *ret_why says why ("" when kept). DF_ESCHEMA,
- * DF_ECORRUPT: it would have to begin anew and is not rebuildable. */
+/* A view that is damaged, or was built for something else (zone, groupings, topic), is restored
+ * from the snapshot, else begun anew. first: AD_VIEW_KEPT, or what to begin with when the view
+ * (or also its snapshot) was found damaged while it was open. *ret_why says why ("" when kept).
+ * DF_ESCHEMA, DF_ECORRUPT: it would have to begin anew and is not rebuildable. */
 int ad_view_open(const struct ad_view_options *o, enum ad_view_origin first, struct ad_view **ret,
                  enum ad_view_origin *ret_origin, char ret_why[256], struct df_error *err);
 void ad_view_close(struct ad_view *v); /* no snapshot of its kv may be left */

@@ -31,16 +31,14 @@ static int no_memory(struct df_error *err)
         return df_fail(err, DF_ENOMEM, "rows of one write of the view");
 }
 
-int adi_step_row(struct ad_view *v, uint32_t source, const struct ad_row *row,
-                 struct df_error *err)
+int adi_step_row(struct ad_view *v, uint32_t source, const struct ad_row *row, struct df_error *err)
 {
         struct ad_cell *cell;
         bool fresh;
 
         df_buf_clear(&v->key);
         ad_key_partial(&v->key, source, row);
-        cell = v->key.failed ? NULL
-                             : ad_map_put(&v->step.partials, df_buf_bytes(&v->key), &fresh);
+        cell = v->key.failed ? NULL : ad_map_put(&v->step.partials, df_buf_bytes(&v->key), &fresh);
         if (!cell)
                 return no_memory(err);
         *cell = row->cell;
@@ -101,8 +99,8 @@ int adi_step_shift(struct ad_view *v, const struct ad_row *row, const struct ad_
 {
         const struct ad_grouping *g = &v->options.groupings->list[row->grouping];
         bool other = row->dim_count > 0 && df_bytes_eq(row->dims[0], df_bytes_str(AD_OTHER));
-        struct ad_cell_key k = {.grouping = row->grouping, .tenant_id = row->tenant_id,
-                                .currency = row->currency};
+        struct ad_cell_key k = {
+                .grouping = row->grouping, .tenant_id = row->tenant_id, .currency = row->currency};
 
         memcpy(k.dims, row->dims, sizeof(k.dims));
         for (k.level = 0; k.level < AD_LEVEL_COUNT; k.level++) {

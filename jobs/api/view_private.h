@@ -72,7 +72,7 @@ bool adi_source_decode(struct df_bytes bytes, struct ad_source *ret);
 void adi_meta_encode(const struct ad_view_options *o, struct df_buf *b);
 int adi_state_load(struct ad_view *v, struct df_error *err);
 void adi_state_forget(struct ad_view *v); /* what was loaded: another store comes */
-void adi_state_put(struct ad_view *v); /* everything dirty into the batch */
+void adi_state_put(struct ad_view *v);    /* everything dirty into the batch */
 struct ad_source *adi_source_get(struct ad_view *v, const struct df_source *name,
                                  struct df_error *err); /* created when new */
 int adi_span_touch(struct ad_view *v, uint32_t source, struct df_bytes tenant, uint32_t minute,
@@ -93,8 +93,8 @@ void adi_step_clear(struct ad_view *v);
 
 /* view_upkeep.c: before the flush; each adds to the batch or to the step. */
 int adi_upkeep(struct ad_view *v, int64_t now_ms, struct df_error *err);
-/* In a write of its own, with an empty batch: a bucket that expires and is written in the same batch
- * would keep rows or lose new ones, as the order falls. */
+/* In a write of its own, with an empty batch: a bucket that expires and is written in the same
+ * batch would keep rows or lose new ones, as the order falls. */
 int adi_expire(struct ad_view *v, int64_t now_ms, struct df_error *err);
 
 /* view_status.c */

@@ -1,4 +1,5 @@
-/* view_state.c - sources, spans, ingest starts and the view's own description: bytes and loading. */
+/* view_state.c - sources, spans, ingest starts and the view's own description: bytes and
+ * loading. */
 #include <stdlib.h>
 
 #include "jobs/api/view_private.h"
@@ -118,8 +119,8 @@ void adi_meta_encode(const struct ad_view_options *o, struct df_buf *b)
         df_put_u32be(b, o->groupings->version);
         df_put_u32be(b, o->groupings->count);
         for (uint32_t g = 0; g < o->groupings->count; g++)
-                df_put_lstr(b, df_bytes(o->groupings->list[g].dims,
-                                        o->groupings->list[g].dim_count));
+                df_put_lstr(b,
+                            df_bytes(o->groupings->list[g].dims, o->groupings->list[g].dim_count));
         put_text(b, ad_zone_is_utc(o->account_zone) ? "UTC" : ad_zone_name(o->account_zone));
         /* Other rules may give other days; a new tz database mostly leaves a zone as it was. */
         df_put_u64be(b, ad_zone_is_utc(o->account_zone) ? 0 : ad_zone_digest(o->account_zone));
@@ -457,7 +458,7 @@ int adi_state_load(struct ad_view *v, struct df_error *err)
         static const struct {
                 char prefix;
                 int (*fn)(void *, struct df_bytes, struct df_bytes, struct df_error *);
-        } kinds[] = {{'s', load_source}, {'t', load_span}, {'e', load_start},
+        } kinds[] = {{'s', load_source},   {'t', load_span}, {'e', load_start},
                      {'f', load_position}, {'b', load_flag}, {'o', load_flag}};
         struct df_bytes value;
         struct df_reader r;

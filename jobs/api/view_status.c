@@ -30,7 +30,7 @@ void adi_fresh_add(struct ad_view *v, const struct ad_note *note, uint64_t event
                 *f = (struct adi_fresh){.minute = minute};
         for (int i = 0; i < FRESH_STEPS; i++)
                 f->counts[bucket_of(newest + span * i / (FRESH_STEPS - 1))] +=
-                        (events + FRESH_STEPS - 1) / FRESH_STEPS;
+                        events; /* counts are of eighths of an event */
 }
 
 static int64_t percentile(const uint64_t *counts, uint64_t all, double share)
@@ -61,6 +61,7 @@ static struct ad_freshness freshness(const struct ad_view *v, int64_t now_ms)
         if (ret.events > 0) {
                 ret.p50_ms = percentile(counts, ret.events, 0.5);
                 ret.p95_ms = percentile(counts, ret.events, 0.95);
+                ret.events /= FRESH_STEPS;
         }
         return ret;
 }

@@ -19,7 +19,13 @@
 #define AD_ZONE_FILE_MAX (256u << 10)
 #define AD_TZ_VERSION_MAX 31
 
-enum ad_window { AD_WINDOW_MINUTE, AD_WINDOW_HOUR, AD_WINDOW_DAY, AD_WINDOW_MONTH, AD_WINDOW_TOTAL };
+enum ad_window {
+        AD_WINDOW_MINUTE,
+        AD_WINDOW_HOUR,
+        AD_WINDOW_DAY,
+        AD_WINDOW_MONTH,
+        AD_WINDOW_TOTAL
+};
 
 struct ad_zone;
 
@@ -42,7 +48,7 @@ void ad_zones_destroy(struct ad_zones *zones);
 
 const char *ad_zone_name(const struct ad_zone *z);
 uint64_t ad_zone_digest(const struct ad_zone *z); /* of its rules: all offsets and changes */
-bool ad_zone_is_utc(const struct ad_zone *z); /* by name: UTC, Etc/UTC, Z... */
+bool ad_zone_is_utc(const struct ad_zone *z);     /* by name: UTC, Etc/UTC, Z... */
 int32_t ad_zone_offset_s(const struct ad_zone *z, int64_t ms);
 /* First instant after ms at which the offset changes; INT64_MAX when there is none. */
 int64_t ad_zone_next_change(const struct ad_zone *z, int64_t ms);
@@ -50,8 +56,8 @@ int64_t ad_zone_next_change(const struct ad_zone *z, int64_t ms);
 bool ad_zone_supported(const struct ad_zone *z, int64_t from_ms, int64_t to_ms, int64_t *ret_ms);
 
 int64_t ad_zone_local_day(const struct ad_zone *z, int64_t ms); /* days since 1970-01-01 */
-/* The day window that contains ms, as a local date: the local date, except that after a midnight which
- * comes twice it is the later one. */
+/* The day window that contains ms, as a local date: the local date, except that after a midnight
+ * which comes twice it is the later one. */
 int64_t ad_zone_day_of(const struct ad_zone *z, int64_t ms);
 int64_t ad_zone_day_start(const struct ad_zone *z, int64_t local_day);
 /* local_ms: the local wall time as if it were UTC. The first instant that shows it; false when no

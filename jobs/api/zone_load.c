@@ -81,7 +81,8 @@ static void find_version(struct ad_zones *z)
                         memcpy(text, b.data, n);
                         text[n] = '\0';
                         text[strcspn(text, "\r\n")] = '\0';
-                        (void)sscanf(text, i == 0 ? "%31[A-Za-z0-9.-]" : "# version %31[A-Za-z0-9.-]",
+                        (void)sscanf(text,
+                                     i == 0 ? "%31[A-Za-z0-9.-]" : "# version %31[A-Za-z0-9.-]",
                                      z->version);
                 }
                 df_buf_release(&b);

@@ -6,9 +6,9 @@
 
 /* A POSIX TZ rule: what holds after the last listed transition. */
 struct adi_rule_date {
-        char kind;       /* 'M' month.week.day, 'J' day 1..365 without 29 February, 'D' day 0..365 */
-        int m, w, d;     /* 'J' and 'D' use d */
-        int32_t time_s;  /* local, may be negative or above a day */
+        char kind;      /* 'M' month.week.day, 'J' day 1..365 without 29 February, 'D' day 0..365 */
+        int m, w, d;    /* 'J' and 'D' use d */
+        int32_t time_s; /* local, may be negative or above a day */
 };
 struct adi_rule {
         bool present, has_dst;

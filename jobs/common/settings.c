@@ -38,7 +38,7 @@ const struct df_setting ad_settings[] = {
         {"pricing", DF_CHOICE, "client", .choices = "client|table|client_else_table",
          .help = "where a cost comes from"},
         {"currency", DF_TEXT, "USD", .arg = "CODE",
-         .help = "of money that comes without a currency"},
+         .help = "of the cells of events that state no currency and no money"},
         {"time-zone", DF_TEXT, "UTC", .arg = "ZONE", .help = "the account's: its days are kept"},
 
         {"checkpoint-min", DF_DURATION, "500ms", 10, MINUTE_MS, .help = "shortest interval"},

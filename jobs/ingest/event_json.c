@@ -168,6 +168,8 @@ static const char *key_text(struct df_bytes key, struct df_arena *arena)
         size_t len = key.len < AD_ID_MAX ? key.len : AD_ID_MAX;
         char *text = df_arena_alloc(arena, len + 1);
 
+        while (len > 0 && len < key.len && (key.data[len] & 0xc0) == 0x80)
+                len--; /* not in the middle of a character */
         if (text) {
                 memcpy(text, key.data, len);
                 text[len] = '\0';

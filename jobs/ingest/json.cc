@@ -105,8 +105,9 @@ void ad_json_destroy(struct ad_json_parser *p)
         delete p;
 }
 
-int ad_json_parse(struct ad_json_parser *p, struct df_bytes text, const struct ad_json_node **ret_nodes,
-                  size_t *ret_count, const char **ret_message)
+int ad_json_parse(struct ad_json_parser *p, struct df_bytes text,
+                  const struct ad_json_node **ret_nodes, size_t *ret_count,
+                  const char **ret_message)
 try {
         simdjson::dom::element doc;
         simdjson::error_code rc;

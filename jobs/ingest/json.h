@@ -26,8 +26,8 @@ enum ad_json_kind {
         AD_JSON_OBJECT,
         AD_JSON_ARRAY,
         AD_JSON_STRING,
-        AD_JSON_INT,    /* fits int64 */
-        AD_JSON_UINT,   /* above int64, fits uint64 */
+        AD_JSON_INT,  /* fits int64 */
+        AD_JSON_UINT, /* above int64, fits uint64 */
         AD_JSON_DOUBLE,
         AD_JSON_BOOL,
         AD_JSON_NULL,
@@ -59,8 +59,9 @@ enum {
 struct ad_json_parser;
 struct ad_json_parser *ad_json_create(void); /* NULL: out of memory */
 /* *ret_message (static or the parser's own) says what is wrong. */
-int ad_json_parse(struct ad_json_parser *p, struct df_bytes text, const struct ad_json_node **ret_nodes,
-                  size_t *ret_count, const char **ret_message);
+int ad_json_parse(struct ad_json_parser *p, struct df_bytes text,
+                  const struct ad_json_node **ret_nodes, size_t *ret_count,
+                  const char **ret_message);
 void ad_json_destroy(struct ad_json_parser *p);
 
 int ad_utf8_valid(struct df_bytes text); /* 1 or 0 */

@@ -325,6 +325,10 @@ static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
 
         if (rc < 0)
                 return df_fail(err, rc, "an earlier append failed");
+        /* D1: a look-back of H + 3 h is exact only if no record is much younger than its events. */
+        if (df_monotonic_ms() - f->since_ms > p->o.give_up_ms)
+                return df_fail(err, DF_EAGAIN, "events waited more than %lld ms for the disk",
+                               (long long)p->o.give_up_ms);
         memcpy(next, p->seq, p->o.partitions * sizeof(*next));
         rc = prepare(p, f, next, err);
         done.send_ms = df_wall_ms();
@@ -473,6 +477,8 @@ int ad_pack_create(const struct ad_pack_options *o, struct ad_pack **ret, struct
         if (!p)
                 return df_fail(err, DF_ENOMEM, "ingest buffers");
         p->o = *o;
+        if (p->o.give_up_ms == 0)
+                p->o.give_up_ms = AD_GIVE_UP_MS;
         p->filling = &p->flushes[0];
         pthread_mutex_init(&p->lock, NULL);
         pthread_condattr_init(&attr);

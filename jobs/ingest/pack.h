@@ -11,10 +11,11 @@
  * The edge ledger (DESIGN section 3) lives here: received = accepted + rejected + unanswered, each
  * counted where it happens, under one lock; heartbeats carry it to every partition (T4).
  * Thread: any; the callbacks run on the committer thread.
- * Errors: when an append stores nothing (disk full, out of memory or file descriptors), its tickets
- *         are reported with the code, and the next flush tries anew. After any other failure (L1: a
- *         failed sync) nothing is appended any more: failed() is called once, this flush's and all
- *         later tickets are reported with the code, and the process must end.
+ * Errors: when an append stores nothing (disk full, out of memory or descriptors, given up), its
+ *         tickets are reported with the code, and the next flush tries anew. After any other
+ *         failure (L1: a failed sync) nothing is appended any more: this flush's and all later
+ *         tickets are reported with the code, and the process must end. failed() is told in both
+ *         cases.
  */
 #ifndef AD_PACK_H
 #define AD_PACK_H
@@ -22,12 +23,13 @@
 #include "df/log.h"
 #include "proto/wire.h"
 
-#define AD_FLUSH_BYTES (1u << 20)        /* write at once when so much waits */
-#define AD_FLUSH_BYTES_MAX (64u << 20)   /* refuse (DF_EAGAIN) when so much waits */
+#define AD_FLUSH_BYTES (1u << 20)      /* write at once when so much waits */
+#define AD_GIVE_UP_MS (5 * 60 * 1000)  /* D1: what waited longer is refused, not written */
+#define AD_FLUSH_BYTES_MAX (64u << 20) /* refuse (DF_EAGAIN) when so much waits */
 
 /* One append that succeeded, for the clock guard (T2). */
 struct ad_pack_append {
-        int64_t send_ms, ack_ms;               /* wall time just before and after */
+        int64_t send_ms, ack_ms;              /* wall time just before and after */
         int64_t append_min_ms, append_max_ms; /* stamped by the log */
 };
 
@@ -35,9 +37,11 @@ struct ad_pack_options {
         struct df_log_writer *writer; /* of `events`; borrowed */
         uint32_t partitions;
         int64_t delay_ms;
-        void (*done)(void *arg, void *ticket, int rc); /* rc: 0, or an enum df_err */
+        int64_t give_up_ms;                                          /* 0 = AD_GIVE_UP_MS */
+        void (*done)(void *arg, void *ticket, int rc);               /* rc: 0, or an enum df_err */
         void (*appended)(void *arg, const struct ad_pack_append *a); /* NULL = none */
-        void (*failed)(void *arg, const struct df_error *err); /* every failed append; NULL = none */
+        void (*failed)(void *arg,
+                       const struct df_error *err); /* every failed append; NULL = none */
         void *arg;
         uint32_t (*price_version)(void *arg); /* in force now (W6); NULL = 0 */
         void *price_arg;
@@ -52,7 +56,7 @@ struct ad_pack_stats {
         uint64_t flushes, records, failures; /* appends, records in them, appends that failed */
         size_t waiting_requests, waiting_bytes;
         int64_t append_p50_us, append_p99_us; /* of the last 1,024 appends; 0 = none yet */
-        int64_t heartbeat_ms; /* receive_ms of the last durable heartbeat; 0 = none (T4) */
+        int64_t heartbeat_ms;   /* receive_ms of the last durable heartbeat; 0 = none (T4) */
         int64_t last_append_ms; /* newest append_ms; 0 = none yet */
         int broken;             /* enum df_err of the failure that ended all appends */
 };
@@ -62,8 +66,8 @@ int ad_pack_create(const struct ad_pack_options *o, struct ad_pack **ret, struct
 uint64_t ad_pack_start_id(const struct ad_pack *p);
 /* Count a request's events as they are judged; add() then takes the accepted ones. */
 void ad_pack_received(struct ad_pack *p, uint64_t received, uint64_t rejected);
-/* Copies the events, at least one; the ticket is reported exactly once. On failure nothing was taken
- * (the events count as rejected) and the ticket is not reported. DF_EAGAIN: too much waits. */
+/* Copies the events, at least one; the ticket is reported exactly once. On failure nothing was
+ * taken (they count as rejected) and the ticket is not reported. DF_EAGAIN: too much waits. */
 int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, void *ticket,
                 struct df_error *err);
 /* Write a heartbeat to every partition with the next flush, behind its events. */
@@ -74,6 +78,6 @@ void ad_pack_clock_reset(struct ad_pack *p, int64_t now_ms);
 void ad_pack_flush(struct ad_pack *p);
 void ad_pack_stats(struct ad_pack *p, struct ad_pack_stats *ret);
 int64_t ad_pack_last_append_ms(struct ad_pack *p); /* of the stats, alone */
-void ad_pack_destroy(struct ad_pack *p); /* flushes first */
+void ad_pack_destroy(struct ad_pack *p);           /* flushes first */
 
 #endif

@@ -6,6 +6,9 @@
  *
  * Bodies: one JSON object, an array, {"events":[...]}, NDJSON (a bad line is a rejection), or a
  * protobuf EventBatch (fields that ingest stamps are ignored).
+ * Money is whole micros: 187.4, 1.0, 1e3 and "5" are wrong_type, so no float ever touches it; a
+ * number beyond 64 bits cannot be read at all (bad_json). null is "not stated". Times are RFC 3339
+ * with an offset, or positive milliseconds.
  * Ownership: everything is borrowed from the body or the parser until the next call.
  * Thread: a parser belongs to one thread.
  */
@@ -16,15 +19,15 @@
 #include "proto/wire.h"
 
 struct ad_parse_rules {
-        int64_t now_ms;          /* becomes receive_ms */
+        int64_t now_ms; /* becomes receive_ms */
         struct df_bytes tenant_id;
-        struct df_bytes source;  /* "http" */
+        struct df_bytes source;   /* "http" */
         struct df_bytes currency; /* default of events that state no money */
         int64_t accepted_age_ms;
         /* Grace + out-of-orderness: warn `probably_late` when the event's minute ended so long ago
          * (W5, as far as ingest can know it); 0 = never. */
         int64_t late_after_ms;
-        bool money_allowed;      /* false: class `public` */
+        bool money_allowed; /* false: class `public` */
 };
 
 struct ad_rejection {
@@ -44,8 +47,8 @@ struct ad_parse_result {
         size_t rejected_count;
         struct ad_rejection *warnings; /* AD_CLASS_WARNING reasons */
         size_t warning_count;
-        enum ad_reason whole;  /* AD_NONE, or why the whole body is refused */
-        char message[200];     /* of whole */
+        enum ad_reason whole; /* AD_NONE, or why the whole body is refused */
+        char message[200];    /* of whole */
 };
 
 struct ad_parser;

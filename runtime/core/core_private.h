@@ -1,4 +1,4 @@
-/* core_private.h - between task.c, out.c and meta.c. */
+/* core_private.h - between the files of the core. */
 #ifndef DFI_CORE_PRIVATE_H
 #define DFI_CORE_PRIVATE_H
 
@@ -12,7 +12,8 @@
 #define DFI_CHUNK (1u << 20) /* outbox bytes of one store key */
 
 /* What a checkpoint is, apart from the operators' state. Its canonical bytes are stored under
- * DFI_KEY_META; their digest names the checkpoint in the chain of seals (K6). */
+ * DFI_KEY_META; their digest names the checkpoint in the chain of seals (K6), unless one was adopted.
+ */
 struct dfi_meta {
         uint64_t k, parent_k;
         struct df_hash128 parent_digest;
@@ -24,6 +25,10 @@ struct dfi_meta {
         uint64_t outcomes[DF_OUTCOMES_MAX];
         uint64_t records, poison_records, heartbeats, events;
         uint32_t price_version, label_version;
+        char binary_version[DF_VERSION_MAX + 1]; /* of the program that cut it */
+        /* K10: the digest under which an output holds this checkpoint already: it is the same one,
+         * cut again. {0, 0}: the digest of the meta's bytes. */
+        struct df_hash128 adopted;
         struct df_buf note;
         struct df_collection_info *collections; /* owned */
         size_t collection_count;
@@ -31,15 +36,26 @@ struct dfi_meta {
 
 void dfi_meta_encode(const struct dfi_meta *m, const struct df_task_config *config,
                      struct df_buf *b);
-/* DF_ESCHEMA names what differs from the configuration (K14). */
+/* config->source.generation is that of the topic, also when a control record has changed the
+ * source's. DF_ESCHEMA names what differs from the configuration (K14). */
 int dfi_meta_decode(struct df_bytes bytes, const struct df_task_config *config,
                     struct dfi_meta *ret, struct df_error *err);
+/* What names it in the chain. */
+struct df_hash128 dfi_meta_digest(const struct dfi_meta *m, struct df_bytes encoded);
 void dfi_meta_release(struct dfi_meta *m);
 
 /* One collection while it is filled. */
 struct dfi_box {
         struct df_collection_info info;
         struct df_buf payloads; /* each: u32le length, bytes */
+        uint32_t chunks;        /* store keys that the last cut wrote */
+};
+
+/* Records of one or several collections, one behind the other. */
+struct dfi_records {
+        struct df_buf bytes;
+        size_t *ends; /* of each record in bytes */
+        size_t count, cap;
 };
 
 struct df_out {
@@ -48,7 +64,8 @@ struct df_out {
 };
 
 struct df_task {
-        struct df_task_config config;
+        struct df_task_config config; /* source.generation: of the topic */
+        struct df_source source;      /* generation: the current one (E1) */
         struct df_store *store;
         struct df_arena arena;
         struct df_clock clock;
@@ -57,32 +74,64 @@ struct df_task {
         size_t box_count;
         size_t box_start[DF_OUTPUTS_MAX]; /* of an output's first box */
         size_t emitted_bytes;             /* in the boxes */
-        bool cutting;     /* on_cut runs: note, hold and more are allowed */
-        bool more;        /* df_out_more since the last cut, or rows to be sent again */
-        bool ended;       /* the generation ended since the last cut */
-        bool closed;      /* it has ended, and no other has begun */
-        bool begun;       /* a record of this generation was processed */
-        bool uncommitted; /* the last cut is not yet known to be published */
+        bool failed;                      /* in the middle of something: only destroy is left */
+        bool cutting;                     /* on_cut runs: note, hold and more are allowed */
+        bool noted;                       /* an operator has given its note */
+        bool more;         /* df_out_more since the last cut, or rows to be sent again */
+        bool ended;        /* the generation ended since the last cut: nothing goes on before it */
+        bool closed;       /* it has ended, and no other has begun */
+        bool begun;        /* a record of this generation was processed */
+        bool uncommitted;  /* the last cut is not yet known to be published */
+        bool outbox_known; /* boxes[].chunks says which keys the outbox in the store has */
         uint64_t position;
         int64_t hold_ms;
         int64_t next_news_ms;
         int64_t watermark_seen_ms; /* last one given to on_watermark */
         bool resend_all;
-        uint64_t suppress_until;   /* K10; 0 = not suppressed */
+        bool suppressed; /* K10: emissions are dropped until suppress_until */
+        uint64_t suppress_until;
         int64_t suppress_final_ms; /* what the last seal said is final */
-        struct dfi_meta now;     /* counts since the last cut */
-        struct dfi_meta last;    /* the last cut or restored checkpoint */
+        bool cut_is_fixed;         /* K10: the next checkpoint ends at cut_at, no other place */
+        uint64_t cut_at;
+        struct df_hash128 cut_digest;
+        struct dfi_meta now;  /* counts since the last cut */
+        struct dfi_meta last; /* the last cut or restored checkpoint */
         struct df_hash128 last_digest;
-        struct df_buf published; /* df_task_publish's records, one behind the other */
+        struct dfi_records published; /* df_task_publish's */
         struct df_bytes *views;
         size_t view_cap;
 };
 
+/* task.c */
 /* The counts of the next checkpoint start at the task's position. */
 void dfi_begin_interval(struct df_task *t);
 /* The meta's digest of k, as kept in the checkpoint's manifest too (K8: they must agree). */
 struct df_hash128 dfi_task_digest(const struct df_task *t);
-/* Only for a fresh task: where the log begins. */
-void dfi_task_start_at(struct df_task *t, uint64_t offset);
+/* A fresh task: where to begin, with what clock, in which generation. begun: of its records. */
+void dfi_task_start(struct df_task *t, uint64_t offset, const struct df_clock *clock,
+                    uint64_t generation, bool begun);
+/* K10: an output holds a collection of the next checkpoint, which ends there: so must ours, or the
+ * reader of that output would miss what lies between (it applies each k once). */
+void dfi_task_fix_cut(struct df_task *t, uint64_t offset, struct df_hash128 digest);
+/* No checkpoint can be cut here: suppressed, or before the fixed place. */
+bool dfi_task_held(const struct df_task *t);
+/* More checkpoints must follow before the next record (K6, E1, K10). */
+bool dfi_task_owes_cut(const struct df_task *t);
+
+/* cut.c */
+/* on_cut of every operator with its emissions dropped: rows that the log has need not be kept.
+ * through_ms: windows that end later are not forgotten. */
+int dfi_task_forget(struct df_task *t, int64_t through_ms, struct df_error *err);
+/* Append the records of a collection of k, its seal last, to *records. */
+int dfi_task_rebuild(struct df_task *t, const struct df_collection_info *c, uint64_t epoch,
+                     struct dfi_records *records, struct df_error *err);
+void dfi_records_clear(struct dfi_records *r); /* keeps the memory, unless it is a lot */
+void dfi_records_release(struct dfi_records *r);
+static inline struct df_bytes dfi_record_at(const struct dfi_records *r, size_t i)
+{
+        size_t begin = i ? r->ends[i - 1] : 0;
+
+        return df_bytes(r->bytes.data + begin, r->ends[i] - begin);
+}
 
 #endif

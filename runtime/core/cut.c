@@ -5,18 +5,26 @@
 
 #include "core_private.h"
 
+#define KEEP_BYTES (8u << 20) /* larger buffers are given back after use */
+
+/* The parent in the chain of this source; a generation begins a chain of its own. */
+static bool has_parent(const struct df_task *t)
+{
+        return t->last.k > 0 && t->last.source.generation == t->source.generation;
+}
+
 static int64_t final_through(const struct df_task *t)
 {
-        int64_t wm = t->clock.watermark_ms, through;
+        int64_t through = t->clock.watermark_ms;
 
-        if (wm == DF_TIME_MIN || wm == DF_TIME_MAX)
-                through = wm;
-        else
-                through = wm - t->config.grace_ms;
+        if (through != DF_TIME_MIN && through != DF_TIME_MAX)
+                through -= t->config.grace_ms;
         if (t->hold_ms < through)
                 through = t->hold_ms;
         /* What was final stays so, also when its rows are sent again (K10). */
-        return through > t->last.final_through_ms ? through : t->last.final_through_ms;
+        if (has_parent(t) && t->last.final_through_ms > through)
+                through = t->last.final_through_ms;
+        return through;
 }
 
 static void outbox_key(uint8_t key[17], uint64_t k, uint32_t box, uint32_t chunk)
@@ -47,17 +55,35 @@ static void put_box(struct df_task *t, uint32_t index, uint64_t k)
                 df_store_put(t->store, df_bytes(key, sizeof(key)),
                              df_bytes(begin, (size_t)(r.p - begin)));
         }
+        t->boxes[index].chunks = chunk;
+}
+
+/* The outbox before this one was published, or it belongs to a checkpoint that K10 has overtaken.
+ * Key by key where the keys are known: a range costs the store more. */
+static void drop_outbox(struct df_task *t)
+{
+        uint8_t from[17], to[17];
+
+        if (!t->outbox_known) {
+                outbox_key(from, 0, 0, 0);
+                outbox_key(to, t->now.k, 0, 0);
+                df_store_del_range(t->store, df_bytes(from, sizeof(from)),
+                                   df_bytes(to, sizeof(to)));
+                return;
+        }
+        for (size_t i = 0; i < t->box_count; i++)
+                for (uint32_t chunk = 0; chunk < t->boxes[i].chunks; chunk++) {
+                        outbox_key(from, t->last.k, (uint32_t)i, chunk);
+                        df_store_del(t->store, df_bytes(from, sizeof(from)));
+                }
 }
 
 static void put_outbox(struct df_task *t)
 {
-        uint8_t from[17], to[17];
-
-        outbox_key(from, 0, 0, 0);
-        outbox_key(to, t->now.k, 0, 0);
-        df_store_del_range(t->store, df_bytes(from, sizeof(from)), df_bytes(to, sizeof(to)));
+        drop_outbox(t);
         for (size_t i = 0; i < t->box_count; i++)
                 put_box(t, (uint32_t)i, t->now.k);
+        t->outbox_known = true;
 }
 
 static int fill_meta(struct df_task *t, struct df_error *err)
@@ -71,13 +97,19 @@ static int fill_meta(struct df_task *t, struct df_error *err)
         for (size_t i = 0; i < t->box_count; i++)
                 m->collections[i] = t->boxes[i].info;
         m->k = t->last.k + 1;
-        m->parent_k = t->last.k;
-        m->parent_digest = t->last_digest;
+        if (has_parent(t)) {
+                m->parent_k = t->last.k;
+                m->parent_digest = t->last_digest;
+        }
         m->to_offset = t->position;
-        m->source = t->config.source;
+        m->source = t->source;
         m->closed = t->closed;
         m->clock = t->clock;
         m->final_through_ms = final_through(t);
+        if (t->cut_is_fixed)
+                m->adopted = t->cut_digest;
+        (void)snprintf(m->binary_version, sizeof(m->binary_version), "%s",
+                       t->config.binary_version);
         return 0;
 }
 
@@ -86,6 +118,7 @@ static int call_on_cut(struct df_task *t, struct df_error *err)
         int rc = 0;
 
         t->cutting = true;
+        t->noted = false;
         t->more = false;
         t->hold_ms = DF_TIME_MAX;
         t->next_news_ms = DF_TIME_MAX;
@@ -119,8 +152,11 @@ static void interval_done(struct df_task *t, struct df_hash128 digest)
         t->last_digest = digest;
         t->uncommitted = true;
         t->ended = false;
+        t->cut_is_fixed = false;
         t->emitted_bytes = 0;
         for (size_t i = 0; i < t->box_count; i++) {
+                if (t->boxes[i].payloads.cap > KEEP_BYTES)
+                        df_buf_release(&t->boxes[i].payloads);
                 df_buf_clear(&t->boxes[i].payloads);
                 t->boxes[i].info.rows = 0;
                 t->boxes[i].info.digest = (struct df_hash128){0, 0};
@@ -136,7 +172,9 @@ int df_task_cut(struct df_task *t, struct df_error *err)
         int rc;
 
         df_check(!t->uncommitted);
-        df_check(!df_task_suppressed(t));
+        df_check(!dfi_task_held(t));
+        if (t->failed)
+                return df_fail(err, DF_ECLOSED, "the task failed before");
         rc = call_on_cut(t, err);
         if (rc == 0)
                 rc = call_snapshot(t, t->last.k + 1, err);
@@ -147,14 +185,18 @@ int df_task_cut(struct df_task *t, struct df_error *err)
                 rc = df_buf_check(&meta, err);
         }
         if (rc == 0) {
-                digest = df_hash128(df_buf_bytes(&meta));
+                digest = dfi_meta_digest(&t->now, df_buf_bytes(&meta));
                 put_outbox(t);
                 df_store_put(t->store, df_bytes(&key, 1), df_buf_bytes(&meta));
                 rc = df_store_commit(t->store, err);
         }
         df_buf_release(&meta);
-        if (rc == 0)
+        if (rc == 0) {
                 interval_done(t, digest);
+                return 0;
+        }
+        df_store_rollback(t->store);
+        t->failed = true;
         return rc;
 }
 
@@ -193,22 +235,50 @@ static void fill_seal(const struct df_task *t, const struct df_collection_info *
                 .note = df_buf_bytes(&m->note),
         };
         memcpy(ret->outcomes, m->outcomes, sizeof(ret->outcomes));
-        (void)snprintf(ret->binary_version, sizeof(ret->binary_version), "%s",
-                       t->config.binary_version);
+        memcpy(ret->binary_version, m->binary_version, sizeof(ret->binary_version));
+}
+
+void dfi_records_clear(struct dfi_records *r)
+{
+        if (r->bytes.cap > KEEP_BYTES)
+                df_buf_release(&r->bytes);
+        df_buf_clear(&r->bytes);
+        r->count = 0;
+}
+
+void dfi_records_release(struct dfi_records *r)
+{
+        df_buf_release(&r->bytes);
+        free(r->ends);
+        *r = (struct dfi_records){0};
+}
+
+static int reserve_records(struct dfi_records *r, size_t more, struct df_error *err)
+{
+        size_t *ends;
+
+        if (r->cap - r->count >= more)
+                return 0;
+        ends = realloc(r->ends, (r->count + more) * sizeof(*ends));
+        if (!ends)
+                return df_fail(err, DF_ENOMEM, "%zu output records", r->count + more);
+        r->ends = ends;
+        r->cap = r->count + more;
+        return 0;
 }
 
 struct rebuild {
-        struct df_task *t;
+        struct dfi_records *records;
         struct df_origin origin;
-        size_t *ends; /* of each record in t->published */
-        uint32_t rows;
+        struct df_hash128 digest;
+        uint32_t rows; /* that there must be */
 };
 
 static int rebuild_chunk(void *arg, struct df_bytes key, struct df_bytes value,
                          struct df_error *err)
 {
-        struct rebuild *b = arg;
         struct df_reader r = df_reader(value);
+        struct rebuild *b = arg;
 
         (void)key;
         while (df_reader_left(&r) > 0) {
@@ -217,90 +287,101 @@ static int rebuild_chunk(void *arg, struct df_bytes key, struct df_bytes value,
                 if (r.bad || b->origin.n == b->rows)
                         return df_fail(err, DF_ECORRUPT, "the outbox of checkpoint %llu is damaged",
                                        (unsigned long long)b->origin.k);
-                df_output_encode(&b->t->published, &b->origin, payload);
-                b->ends[b->origin.n++] = b->t->published.len;
+                df_output_encode(&b->records->bytes, &b->origin, payload);
+                b->records->ends[b->records->count++] = b->records->bytes.len;
+                b->digest = df_digest_add(b->digest, payload);
+                b->origin.n++;
         }
         return 0;
 }
 
-static int grow_views(struct df_task *t, size_t count, struct df_error *err)
+int dfi_task_rebuild(struct df_task *t, const struct df_collection_info *c, uint64_t epoch,
+                     struct dfi_records *records, struct df_error *err)
 {
-        struct df_bytes *views;
-
-        if (count <= t->view_cap)
-                return 0;
-        views = realloc(t->views, count * sizeof(*views));
-        if (!views)
-                return df_fail(err, DF_ENOMEM, "%zu output records", count);
-        t->views = views;
-        t->view_cap = count;
-        return 0;
-}
-
-static void cut_views(struct df_task *t, const size_t *ends, size_t count)
-{
-        size_t begin = 0;
-
-        for (size_t i = 0; i < count; i++) {
-                t->views[i] = df_bytes(t->published.data + begin, ends[i] - begin);
-                begin = ends[i];
-        }
-}
-
-int df_task_publish(struct df_task *t, const struct df_collection_info *c, uint64_t epoch,
-                    const struct df_bytes **ret_records, size_t *ret_count, struct df_error *err)
-{
-        size_t box = (size_t)(c - t->last.collections), count = (size_t)c->rows + 1;
-        struct rebuild b = {.t = t, .rows = c->rows};
+        size_t box = (size_t)(c - t->last.collections);
+        struct rebuild b = {.records = records, .rows = c->rows};
         struct df_seal seal;
         uint8_t key[17];
         int rc;
 
         df_check(box < t->last.collection_count);
         b.origin = (struct df_origin){.source = t->last.source, .k = t->last.k, .epoch = epoch};
-        b.ends = malloc(count * sizeof(*b.ends));
-        rc = b.ends ? grow_views(t, count, err) : df_fail(err, DF_ENOMEM, "output records");
-        df_buf_clear(&t->published);
+        rc = reserve_records(records, (size_t)c->rows + 1, err);
         outbox_key(key, t->last.k, (uint32_t)box, 0);
         if (rc == 0)
                 rc = df_store_scan(t->store, df_bytes(key, 13), rebuild_chunk, &b, err);
-        if (rc == 0 && b.origin.n != c->rows)
-                rc = df_fail(err, DF_ECORRUPT, "the outbox of checkpoint %llu holds %u of %u rows",
+        if (rc == 0 && (b.origin.n != c->rows || !df_hash128_eq(b.digest, c->digest)))
+                rc = df_fail(err, DF_ECORRUPT,
+                             "the outbox of checkpoint %llu is not as it was written: %u of %u "
+                             "rows",
                              (unsigned long long)t->last.k, b.origin.n, c->rows);
-        if (rc == 0) {
-                fill_seal(t, c, &seal);
-                df_output_encode_seal(&t->published, &b.origin, &seal);
-                b.ends[c->rows] = t->published.len;
-                rc = df_buf_check(&t->published, err);
+        if (rc < 0)
+                return rc;
+        fill_seal(t, c, &seal);
+        df_output_encode_seal(&records->bytes, &b.origin, &seal);
+        records->ends[records->count++] = records->bytes.len;
+        return df_buf_check(&records->bytes, err);
+}
+
+int df_task_publish(struct df_task *t, const struct df_collection_info *c, uint64_t epoch,
+                    const struct df_bytes **ret_records, size_t *ret_count, struct df_error *err)
+{
+        struct dfi_records *r = &t->published;
+        int rc;
+
+        dfi_records_clear(r);
+        rc = dfi_task_rebuild(t, c, epoch, r, err);
+        if (rc < 0)
+                return rc;
+        if (r->count > t->view_cap) {
+                struct df_bytes *views = realloc(t->views, r->count * sizeof(*views));
+
+                if (!views)
+                        return df_fail(err, DF_ENOMEM, "%zu output records", r->count);
+                t->views = views;
+                t->view_cap = r->count;
         }
-        if (rc == 0) {
-                cut_views(t, b.ends, count);
-                *ret_records = t->views;
-                *ret_count = count;
-        }
-        free(b.ends);
-        return rc;
+        for (size_t i = 0; i < r->count; i++)
+                t->views[i] = dfi_record_at(r, i);
+        *ret_records = t->views;
+        *ret_count = r->count;
+        return 0;
 }
 
 /* ---- K10 ---- */
 
-/* Rows that the log holds already need not be kept to be sent again: on_cut with its emissions
- * dropped lets the operators forget final windows, as long as the last seal says that they are. */
-static bool may_forget(const struct df_task *t)
+/* Operators forget what a cut lets them forget, as far as the last seal vouches for it: they see the
+ * watermark at which exactly those windows are settled. */
+int dfi_task_forget(struct df_task *t, int64_t through_ms, struct df_error *err)
 {
-        int64_t wm = t->clock.watermark_ms;
+        int64_t watermark_ms = t->clock.watermark_ms, limit_ms = through_ms;
+        int rc;
 
-        return t->ended || (wm != DF_TIME_MIN && wm - t->config.grace_ms <= t->suppress_final_ms);
+        df_check(t->suppressed);
+        if (through_ms != DF_TIME_MIN &&
+            __builtin_add_overflow(through_ms, t->config.grace_ms, &limit_ms))
+                limit_ms = DF_TIME_MAX;
+        if (limit_ms < watermark_ms)
+                t->clock.watermark_ms = limit_ms;
+        rc = call_on_cut(t, err);
+        t->clock.watermark_ms = watermark_ms;
+        df_buf_clear(&t->now.note);
+        df_arena_reset(&t->arena);
+        return rc;
 }
 
 int df_task_checkpoint_silently(struct df_task *t, struct df_error *err)
 {
-        int rc = may_forget(t) ? call_on_cut(t, err) : 0;
+        int rc;
 
-        df_check(df_task_suppressed(t));
-        df_buf_clear(&t->now.note);
-        t->ended = false;
+        df_check(t->suppressed);
+        if (t->failed)
+                return df_fail(err, DF_ECLOSED, "the task failed before");
+        rc = dfi_task_forget(t, t->suppress_final_ms, err);
         if (rc == 0)
                 rc = call_snapshot(t, t->last.k + 1, err);
-        return rc < 0 ? rc : df_store_commit(t->store, err);
+        if (rc == 0)
+                rc = df_store_commit(t->store, err);
+        t->failed = rc < 0;
+        return rc;
 }

@@ -29,6 +29,8 @@ enum {
         M_CONFIG,
         M_PARTITIONS,
         M_BINARY_VERSION,
+        M_TOPIC_GENERATION,
+        M_ADOPTED,
 };
 
 static void put_hash(struct df_buf *b, uint32_t field, struct df_hash128 h)
@@ -54,6 +56,11 @@ static struct df_hash128 get_hash(struct df_bytes bytes, bool *bad)
         }
         *bad |= r.bad;
         return h;
+}
+
+static bool is_adopted(const struct dfi_meta *m)
+{
+        return m->adopted.lo != 0 || m->adopted.hi != 0;
 }
 
 static void put_collections(const struct dfi_meta *m, struct df_buf *b)
@@ -110,7 +117,10 @@ void dfi_meta_encode(const struct dfi_meta *m, const struct df_task_config *conf
         }
         df_pb_fixed64(b, M_CONFIG, config->config);
         df_pb_uint(b, M_PARTITIONS, config->partitions);
-        df_pb_str(b, M_BINARY_VERSION, config->binary_version);
+        df_pb_str(b, M_BINARY_VERSION, m->binary_version);
+        df_pb_fixed64(b, M_TOPIC_GENERATION, config->source.generation);
+        if (is_adopted(m))
+                put_hash(b, M_ADOPTED, m->adopted);
 }
 
 static int get_collection(struct df_bytes bytes, struct dfi_meta *m, bool *bad,
@@ -168,30 +178,38 @@ static int check_operator(struct df_bytes bytes, const struct df_task_config *co
         return 0;
 }
 
-static int check_source(const struct dfi_meta *m, struct df_bytes stream, uint64_t partitions,
-                        uint64_t config_digest, size_t operators,
+/* What the state was written for. */
+struct origin {
+        struct df_bytes stream;
+        uint64_t topic_generation, partitions, config;
+        size_t operators;
+};
+
+static int check_origin(const struct dfi_meta *m, const struct origin *o,
                         const struct df_task_config *config, struct df_error *err)
 {
-        if (!df_bytes_eq(stream, df_bytes_str(config->source.stream)) ||
+        if (!df_bytes_eq(o->stream, df_bytes_str(config->source.stream)) ||
             m->source.partition != config->source.partition)
                 return df_fail(err, DF_ESCHEMA,
                                "state belongs to %.*s/%u, not to %s/%u: foreign state directory "
                                "(K14)",
-                               (int)stream.len, (const char *)stream.data, m->source.partition,
-                               config->source.stream, config->source.partition);
-        if (partitions != config->partitions)
+                               (int)o->stream.len, (const char *)o->stream.data,
+                               m->source.partition, config->source.stream,
+                               config->source.partition);
+        if (o->partitions != config->partitions)
                 return df_fail(err, DF_ESCHEMA,
                                "state was written for %llu partitions, the topic has %u (K14)",
-                               (unsigned long long)partitions, config->partitions);
-        if (config_digest != config->config)
+                               (unsigned long long)o->partitions, config->partitions);
+        if (o->config != config->config)
                 return df_fail(err, DF_ESCHEMA,
                                "state was written under another grace, horizon, cap, grouping list "
                                "or pricing: put the old settings back, or begin a new generation "
                                "(K14)");
-        if (operators != config->chain_length)
-                return df_fail(err, DF_ESCHEMA, "state of %zu operators, this program has %zu (K14)",
-                               operators, config->chain_length);
-        if (!config->control && m->source.generation != config->source.generation)
+        if (o->operators != config->chain_length)
+                return df_fail(err, DF_ESCHEMA,
+                               "state of %zu operators, this program has %zu (K14)", o->operators,
+                               config->chain_length);
+        if (o->topic_generation != config->source.generation)
                 return df_fail(err, DF_ESCHEMA,
                                "the topic %s was created again since this state was written (K14)",
                                config->source.stream);
@@ -274,23 +292,30 @@ static void get_outcome(struct df_bytes bytes, struct dfi_meta *m, bool *bad)
                 m->outcomes[outcome] = count;
 }
 
+static void get_version(struct df_bytes bytes, struct dfi_meta *m, bool *bad)
+{
+        *bad |= bytes.len > DF_VERSION_MAX;
+        if (bytes.len > 0 && bytes.len <= DF_VERSION_MAX)
+                memcpy(m->binary_version, bytes.data, bytes.len);
+}
+
 int dfi_meta_decode(struct df_bytes bytes, const struct df_task_config *config,
                     struct dfi_meta *ret, struct df_error *err)
 {
         struct df_reader r = df_reader(bytes);
-        uint64_t partitions = 0, config_digest = 0;
-        struct df_bytes stream = {0};
+        struct origin o = {0};
         struct df_pb_field f;
-        size_t operators = 0;
         bool bad = false;
         int rc = 0;
 
         memset(ret, 0, sizeof(*ret));
         while (rc == 0 && df_pb_next(&r, &f)) {
                 if (f.number == M_STREAM)
-                        stream = f.bytes;
+                        o.stream = f.bytes;
                 else if (f.number == M_PARENT_DIGEST)
                         ret->parent_digest = get_hash(f.bytes, &bad);
+                else if (f.number == M_ADOPTED)
+                        ret->adopted = get_hash(f.bytes, &bad);
                 else if (f.number == M_OUTCOMES)
                         get_outcome(f.bytes, ret, &bad);
                 else if (f.number == M_NOTE)
@@ -298,11 +323,15 @@ int dfi_meta_decode(struct df_bytes bytes, const struct df_task_config *config,
                 else if (f.number == M_COLLECTION)
                         rc = get_collection(f.bytes, ret, &bad, err);
                 else if (f.number == M_OPERATOR)
-                        rc = check_operator(f.bytes, config, operators++, err);
+                        rc = check_operator(f.bytes, config, o.operators++, err);
                 else if (f.number == M_CONFIG)
-                        config_digest = f.u;
+                        o.config = f.u;
                 else if (f.number == M_PARTITIONS)
-                        partitions = f.u;
+                        o.partitions = f.u;
+                else if (f.number == M_TOPIC_GENERATION)
+                        o.topic_generation = f.u;
+                else if (f.number == M_BINARY_VERSION)
+                        get_version(f.bytes, ret, &bad);
                 else
                         get_number(&f, ret);
         }
@@ -311,13 +340,18 @@ int dfi_meta_decode(struct df_bytes bytes, const struct df_task_config *config,
         if (rc == 0)
                 rc = df_buf_check(&ret->note, err);
         if (rc == 0)
-                rc = check_source(ret, stream, partitions, config_digest, operators, config, err);
+                rc = check_origin(ret, &o, config, err);
         if (rc < 0) {
                 dfi_meta_release(ret);
                 return rc;
         }
         memcpy(ret->source.stream, config->source.stream, sizeof(ret->source.stream));
         return 0;
+}
+
+struct df_hash128 dfi_meta_digest(const struct dfi_meta *m, struct df_bytes encoded)
+{
+        return is_adopted(m) ? m->adopted : df_hash128(encoded);
 }
 
 void dfi_meta_release(struct dfi_meta *m)

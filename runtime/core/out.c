@@ -16,10 +16,11 @@ int df_out_forward(struct df_out *out, struct df_batch *batch, struct df_error *
 static struct dfi_box *find_box(struct df_task *t, uint32_t output, uint32_t partition)
 {
         const struct df_output_config *c = &t->config.outputs[output];
-        uint32_t index = c->spread ? partition : 0;
+        uint32_t index;
 
         df_check(output < t->config.output_count);
-        df_check(c->spread ? partition < c->partitions : partition == t->config.source.partition);
+        df_check(c->spread ? partition < c->partitions : partition == t->source.partition);
+        index = c->spread ? partition : 0;
         return &t->boxes[t->box_start[output] + index];
 }
 
@@ -32,7 +33,7 @@ int df_out_emit(struct df_out *out, uint32_t output, uint32_t partition, struct 
         if (payload.len > DFI_PAYLOAD_MAX)
                 return df_fail(err, DF_ELIMIT, "a payload of %zu bytes for %s: at most %u",
                                payload.len, t->config.outputs[output].topic, DFI_PAYLOAD_MAX);
-        if (df_task_suppressed(t))
+        if (t->suppressed)
                 return 0; /* K10: it was sent before */
         if (t->emitted_bytes + payload.len > DF_OUTBOX_MAX)
                 return df_fail(err, DF_ELIMIT, "the outbox exceeds %u bytes (K6)", DF_OUTBOX_MAX);
@@ -83,7 +84,8 @@ int df_out_note(struct df_out *out, struct df_bytes note, struct df_error *err)
         struct df_task *t = out->task;
 
         df_check(t->cutting);
-        df_check(t->now.note.len == 0);
+        df_check(!t->noted);
+        t->noted = true;
         if (note.len > DFI_NOTE_MAX)
                 return df_fail(err, DF_ELIMIT, "a seal's note of %zu bytes: at most %u", note.len,
                                DFI_NOTE_MAX);

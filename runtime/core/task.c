@@ -3,10 +3,38 @@
 
 #include "core_private.h"
 
+/* A step is what operators see as one batch. Its size bounds what a step can emit beyond
+ * DF_CUT_EARLY; it never shows in the result. */
 #define STEP_RECORDS 256
 #define STEP_BYTES (4u << 20)
 
 /* ---- create, restore, destroy ---- */
+
+static int check_config(const struct df_task_config *c, struct df_error *err)
+{
+        if (c->chain_length == 0 || c->chain_length > DF_CHAIN_MAX)
+                return df_fail(err, DF_ELIMIT, "a chain of %zu operators: 1 to %d", c->chain_length,
+                               DF_CHAIN_MAX);
+        if (c->output_count > DF_OUTPUTS_MAX)
+                return df_fail(err, DF_ELIMIT, "%zu outputs: at most %d", c->output_count,
+                               DF_OUTPUTS_MAX);
+        if (c->partitions > DF_PARTITIONS_MAX || c->source.partition >= c->partitions)
+                return df_fail(err, DF_EINVAL, "partition %u of %u of %s", c->source.partition,
+                               c->partitions, c->source.stream);
+        if (strlen(c->binary_version) > DF_VERSION_MAX)
+                return df_fail(err, DF_ELIMIT, "the version \"%s\" has more than %d bytes",
+                               c->binary_version, DF_VERSION_MAX);
+        for (size_t i = 0; i < c->output_count; i++) {
+                const struct df_output_config *o = &c->outputs[i];
+
+                if (o->partitions == 0 || o->partitions > DF_PARTITIONS_MAX ||
+                    (!o->spread && c->source.partition >= o->partitions))
+                        return df_fail(
+                                err, DF_EINVAL, "output %s of %u partitions for partition %u of %s",
+                                o->topic, o->partitions, c->source.partition, c->source.stream);
+        }
+        return 0;
+}
 
 static int make_boxes(struct df_task *t, struct df_error *err)
 {
@@ -56,7 +84,6 @@ static int open_operator(struct df_task *t, size_t at, struct df_error *err)
         return ops->open(op, err);
 }
 
-/* The counts of the next checkpoint start from here. */
 void dfi_begin_interval(struct df_task *t)
 {
         struct df_buf note = t->now.note;
@@ -69,19 +96,55 @@ void dfi_begin_interval(struct df_task *t)
         t->now.label_version = t->last.label_version;
 }
 
+/* The outbox in the store belongs to the outputs that were configured when it was written. */
+static int check_collections(const struct df_task *t, struct df_error *err)
+{
+        bool same = t->last.collection_count == t->box_count;
+
+        for (size_t i = 0; same && i < t->box_count; i++)
+                same = t->last.collections[i].output == t->boxes[i].info.output &&
+                       t->last.collections[i].partition == t->boxes[i].info.partition;
+        if (same)
+                return 0;
+        return df_fail(err, DF_ESCHEMA,
+                       "state was written for %zu output collections, this program has %zu or in "
+                       "another order (K14)",
+                       t->last.collection_count, t->box_count);
+}
+
+static int on_any_key(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+{
+        (void)key;
+        (void)value;
+        (void)err;
+        *(bool *)arg = true;
+        return 1;
+}
+
 static int restore(struct df_task *t, bool *ret_found, struct df_error *err)
 {
         uint8_t key = DFI_KEY_META;
         struct df_bytes value;
+        bool any = false;
         int rc = df_store_get(t->store, df_bytes(&key, 1), &value, ret_found, err);
 
-        if (rc < 0 || !*ret_found)
+        if (rc == 0 && !*ret_found) {
+                rc = df_store_scan(t->store, df_bytes(NULL, 0), on_any_key, &any, err);
+                if (rc == 0 && any)
+                        rc = df_fail(err, DF_ECORRUPT,
+                                     "the state does not say which checkpoint it "
+                                     "is: `adtally recover` (K8)");
                 return rc;
-        rc = dfi_meta_decode(value, &t->config, &t->last, err);
+        }
         if (rc < 0)
                 return rc;
-        t->last_digest = df_hash128(value);
-        t->config.source.generation = t->last.source.generation;
+        rc = dfi_meta_decode(value, &t->config, &t->last, err);
+        if (rc == 0)
+                rc = check_collections(t, err);
+        if (rc < 0)
+                return rc;
+        t->last_digest = dfi_meta_digest(&t->last, value);
+        t->source = t->last.source;
         t->clock = t->last.clock;
         t->closed = t->last.closed;
         t->begun = true;
@@ -91,34 +154,43 @@ static int restore(struct df_task *t, bool *ret_found, struct df_error *err)
         return 0;
 }
 
+static int start(struct df_task *t, struct df_error *err)
+{
+        bool found = false;
+        int rc = make_boxes(t, err);
+
+        if (rc == 0)
+                rc = restore(t, &found, err);
+        for (size_t i = 0; rc == 0 && i < t->config.chain_length; i++) {
+                rc = open_operator(t, i, err);
+                if (rc == 0 && found && t->config.chain[i]->restore)
+                        rc = t->config.chain[i]->restore(t->ops[i], err);
+                if (rc < 0)
+                        (void)df_wrap(err, "operator %s", t->config.chain[i]->name);
+        }
+        df_arena_reset(&t->arena);
+        return rc;
+}
+
 int df_task_create(const struct df_task_config *config, struct df_store *store,
                    struct df_task **ret, struct df_error *err)
 {
-        struct df_task *t = calloc(1, sizeof(*t));
-        bool found = false;
-        int rc;
+        int rc = check_config(config, err);
+        struct df_task *t;
 
-        df_check(config->chain_length > 0);
-        df_check(config->chain_length <= DF_CHAIN_MAX);
-        df_check(config->output_count <= DF_OUTPUTS_MAX);
+        if (rc < 0)
+                return rc;
+        t = calloc(1, sizeof(*t));
         if (!t)
                 return df_fail(err, DF_ENOMEM, "task");
         t->config = *config;
+        t->source = config->source;
         t->store = store;
         t->next_news_ms = DF_TIME_MAX;
         t->watermark_seen_ms = DF_TIME_MIN;
-        t->last.final_through_ms = DF_TIME_MIN;
         df_arena_init(&t->arena, 0);
         df_clock_init(&t->clock);
-        rc = make_boxes(t, err);
-        if (rc == 0)
-                rc = restore(t, &found, err);
-        for (size_t i = 0; rc == 0 && i < config->chain_length; i++)
-                rc = open_operator(t, i, err);
-        for (size_t i = 0; rc == 0 && found && i < config->chain_length; i++)
-                if (config->chain[i]->restore)
-                        rc = config->chain[i]->restore(t->ops[i], err);
-        df_arena_reset(&t->arena);
+        rc = start(t, err);
         if (rc < 0) {
                 df_task_destroy(t);
                 return rc;
@@ -144,7 +216,7 @@ void df_task_destroy(struct df_task *t)
         free(t->boxes);
         dfi_meta_release(&t->now);
         dfi_meta_release(&t->last);
-        df_buf_release(&t->published);
+        dfi_records_release(&t->published);
         free(t->views);
         df_arena_release(&t->arena);
         free(t);
@@ -170,7 +242,7 @@ static int tell_watermark(struct df_task *t, struct df_error *err)
         return 0;
 }
 
-/* One batch of data records down the chain. */
+/* One batch of records down the chain. */
 static int step(struct df_task *t, const struct df_record *records, size_t count,
                 struct df_error *err)
 {
@@ -181,53 +253,69 @@ static int step(struct df_task *t, const struct df_record *records, size_t count
         if (count == 0)
                 return 0;
         df_check(records[0].offset >= t->position);
-        rc = df_out_forward(&(struct df_out){.task = t, .next = out.next}, &batch, err);
+        rc = df_out_forward(&out, &batch, err);
+        if (rc == 0) {
+                t->begun = true;
+                t->now.records += count;
+                t->position = records[count - 1].offset + 1;
+                rc = tell_watermark(t, err);
+        }
         df_arena_reset(&t->arena);
-        if (rc < 0)
-                return rc;
-        t->begun = true;
-        t->now.records += count;
-        t->position = records[count - 1].offset + 1;
-        return tell_watermark(t, err);
+        return rc;
 }
 
-/* E1, R6: everything of the generation is final now; it is sealed as closed by the next cut. */
+/* E1, R6: everything of the generation is final now; it is sealed as closed by the next cut. In
+ * K10 that seal is in the log already, unless it is the last one there. */
 static int end_generation(struct df_task *t, struct df_error *err)
 {
+        int rc;
+
         df_clock_close(&t->clock);
-        t->ended = true;
         t->closed = true;
-        return tell_watermark(t, err);
+        t->ended = true;
+        rc = tell_watermark(t, err);
+        if (rc == 0 && t->suppressed && t->position < t->suppress_until) {
+                t->ended = false;
+                rc = dfi_task_forget(t, DF_TIME_MAX, err);
+        }
+        return rc;
 }
 
-static void begin_generation(struct df_task *t, uint64_t generation)
+/* K10: from here on outputs are sent again. The interval begins where the last seal ended, and
+ * what operators would have said of the time before is dropped with the rows. */
+static int end_suppression(struct df_task *t, struct df_error *err)
 {
-        t->config.source.generation = generation;
-        df_clock_init(&t->clock);
-        t->watermark_seen_ms = DF_TIME_MIN;
-        t->last.final_through_ms = DF_TIME_MIN;
-        t->closed = false;
-}
+        int rc = dfi_task_forget(t, t->suppress_final_ms, err);
 
-/* K10: from here on outputs are sent again. The interval begins where the last seal ended. */
-static void end_suppression(struct df_task *t)
-{
-        t->suppress_until = 0;
+        if (rc < 0)
+                return rc;
+        t->suppressed = false;
         t->resend_all = true;
         t->more = true;
+        if (t->position < t->suppress_until)
+                t->position = t->suppress_until; /* a hole */
+        t->last.source = t->source;
         dfi_begin_interval(t);
+        return 0;
 }
 
-/* How many of the records go into one step: up to a control record, a limit, or the end of K10. */
+/* Where a step must not go beyond: the end of K10, or the only place for a cut. */
+static uint64_t barrier(const struct df_task *t)
+{
+        if (t->suppressed)
+                return t->suppress_until;
+        return t->cut_is_fixed ? t->cut_at : UINT64_MAX;
+}
+
+/* How many of the records go into one step: up to a control record, a limit, or the barrier. */
 static size_t step_length(const struct df_task *t, const struct df_record *records, size_t count,
                           enum df_control *ret_control, uint64_t *ret_generation)
 {
+        uint64_t stop = barrier(t);
         size_t n = 0, bytes = 0;
 
         *ret_control = DF_CONTROL_NONE;
-        while (n < count && n < STEP_RECORDS && bytes < STEP_BYTES) {
-                if (t->suppress_until && records[n].offset >= t->suppress_until)
-                        break;
+        while (n < count && n < STEP_RECORDS && bytes < STEP_BYTES && records[n].offset < stop) {
                 if (t->config.control)
                         *ret_control = t->config.control(records[n].value, ret_generation);
                 if (*ret_control != DF_CONTROL_NONE)
@@ -240,16 +328,24 @@ static size_t step_length(const struct df_task *t, const struct df_record *recor
 static int take_control(struct df_task *t, enum df_control control, uint64_t generation,
                         const struct df_record *record, bool *ret_taken, struct df_error *err)
 {
+        bool begin = control == DF_CONTROL_BEGIN && generation != t->source.generation;
         int rc;
 
         *ret_taken = false;
         /* A generation that was left open ends where the next one begins, in a cut of its own. */
-        if (control == DF_CONTROL_BEGIN && t->begun && !t->closed &&
-            generation != t->config.source.generation)
+        if (begin && t->begun && !t->closed)
                 return end_generation(t, err);
+        if (begin && t->now.records > 0 && !t->suppressed) {
+                t->ended = true; /* records behind its end: a seal is of one generation */
+                return 0;
+        }
+        if (begin) {
+                t->source.generation = generation;
+                df_clock_init(&t->clock);
+                t->watermark_seen_ms = DF_TIME_MIN;
+                t->closed = false;
+        }
         *ret_taken = true;
-        if (control == DF_CONTROL_BEGIN && generation != t->config.source.generation)
-                begin_generation(t, generation);
         rc = step(t, record, 1, err);
         return rc == 0 && control == DF_CONTROL_END ? end_generation(t, err) : rc;
 }
@@ -261,6 +357,8 @@ int df_task_process(struct df_task *t, const struct df_record *records, size_t c
         int rc = 0;
 
         df_check(!t->uncommitted);
+        if (t->failed)
+                return df_fail(err, DF_ECLOSED, "the task failed before");
         while (rc == 0 && used < count && !df_task_wants_cut(t)) {
                 enum df_control control;
                 uint64_t generation = 0;
@@ -273,14 +371,19 @@ int df_task_process(struct df_task *t, const struct df_record *records, size_t c
                         rc = take_control(t, control, generation, &records[used], &taken, err);
                         used += taken;
                 }
-                if (rc == 0 && t->suppress_until &&
+                if (rc == 0 && t->suppressed &&
                     (t->position >= t->suppress_until ||
-                     (used < count && records[used].offset >= t->suppress_until)))
-                        end_suppression(t);
-                else if (rc == 0 && t->suppress_until && t->ended)
-                        rc = df_task_checkpoint_silently(t, err); /* its seal is in the log */
+                     (used < count && records[used].offset >= t->suppress_until))) {
+                        rc = end_suppression(t, err);
+                        break;
+                }
+                if (t->cut_is_fixed && t->position < t->cut_at && used < count &&
+                    records[used].offset >= t->cut_at && !t->suppressed)
+                        t->position = t->cut_at; /* a hole */
         }
-        *ret_used = used;
+        t->failed = rc < 0;
+        if (rc == 0)
+                *ret_used = used;
         return rc;
 }
 
@@ -291,20 +394,33 @@ uint64_t df_task_position(const struct df_task *t)
         return t->position;
 }
 
+bool dfi_task_held(const struct df_task *t)
+{
+        return t->suppressed || (t->cut_is_fixed && t->position < t->cut_at);
+}
+
+bool dfi_task_owes_cut(const struct df_task *t)
+{
+        return !dfi_task_held(t) && (t->ended || t->more || t->cut_is_fixed);
+}
+
 bool df_task_wants_cut(const struct df_task *t)
 {
-        return t->emitted_bytes >= DF_CUT_EARLY || t->ended || t->more;
+        return t->uncommitted || dfi_task_owes_cut(t) ||
+               (!dfi_task_held(t) && t->emitted_bytes >= DF_CUT_EARLY);
 }
 
 bool df_task_dirty(const struct df_task *t)
 {
-        return t->now.records > 0 || t->more || t->ended;
+        return t->uncommitted || dfi_task_owes_cut(t) || (!dfi_task_held(t) && t->now.records > 0);
 }
 
 bool df_task_has_news(const struct df_task *t)
 {
-        return t->now.events > 0 || t->now.poison_records > 0 || t->emitted_bytes > 0 || t->more ||
-               t->ended || t->clock.watermark_ms >= t->next_news_ms;
+        if (dfi_task_held(t))
+                return false;
+        return t->now.events > 0 || t->now.poison_records > 0 || t->emitted_bytes > 0 ||
+               dfi_task_owes_cut(t) || t->clock.watermark_ms >= t->next_news_ms;
 }
 
 uint64_t df_task_k(const struct df_task *t)
@@ -319,7 +435,7 @@ const struct df_clock *df_task_clock(const struct df_task *t)
 
 const struct df_source *df_task_source(const struct df_task *t)
 {
-        return &t->config.source;
+        return &t->source;
 }
 
 const struct df_collection_info *df_task_collections(const struct df_task *t, size_t *ret_count)
@@ -333,14 +449,29 @@ struct df_hash128 dfi_task_digest(const struct df_task *t)
         return t->last_digest;
 }
 
-void dfi_task_start_at(struct df_task *t, uint64_t offset)
+/* ---- K10 ---- */
+
+void dfi_task_start(struct df_task *t, uint64_t offset, const struct df_clock *clock,
+                    uint64_t generation, bool begun)
 {
-        df_check(t->last.k == 0 && !t->begun);
+        df_check(t->last.k == 0);
+        df_check(!t->begun);
         t->position = offset;
-        t->now.from_offset = offset;
+        t->clock = *clock;
+        t->watermark_seen_ms = clock->watermark_ms;
+        t->source.generation = generation;
+        t->begun = begun;
+        t->closed = clock->watermark_ms == DF_TIME_MAX;
+        dfi_begin_interval(t);
 }
 
-/* ---- K10 ---- */
+void dfi_task_fix_cut(struct df_task *t, uint64_t offset, struct df_hash128 digest)
+{
+        df_check(offset >= t->position);
+        t->cut_is_fixed = true;
+        t->cut_at = offset;
+        t->cut_digest = digest;
+}
 
 void df_task_suppress(struct df_task *t, uint64_t k, const struct df_seal *seal,
                       const struct df_clock *start_clock, uint64_t start_offset)
@@ -351,18 +482,20 @@ void df_task_suppress(struct df_task *t, uint64_t k, const struct df_seal *seal,
         t->last.final_through_ms = seal->final_through_ms;
         t->last.price_version = seal->price_version;
         t->last.label_version = seal->label_version;
+        t->last.source = t->source;
         t->clock = *start_clock;
         t->watermark_seen_ms = start_clock->watermark_ms;
         t->position = start_offset;
+        t->suppressed = start_offset < seal->to_offset;
         t->suppress_until = seal->to_offset;
         t->suppress_final_ms = seal->final_through_ms;
         t->uncommitted = false;
+        t->outbox_known = false; /* k's would be another's */
+        t->resend_all = t->more = !t->suppressed;
         dfi_begin_interval(t);
-        if (t->position >= t->suppress_until)
-                end_suppression(t);
 }
 
 bool df_task_suppressed(const struct df_task *t)
 {
-        return t->suppress_until != 0;
+        return t->suppressed;
 }

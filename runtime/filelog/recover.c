@@ -104,18 +104,22 @@ static int judge_tail(struct dfi_writer *w, struct dfi_wpart *p, struct dfi_seg 
                       const struct scan *scan, uint64_t durable, struct df_error *err)
 {
         char path[DFI_PATH_MAX];
-        struct dfi_frame f;
+        struct dfi_frame f = {.base = scan->at.offset};
         uint64_t pos = scan->at.pos;
         bool found;
         int fd, rc;
 
         if (pos < durable)
                 return dfi_corrupt(&p->part, s, &scan->at, scan->why, err);
-        rc = dfi_seg_resync(s, &p->part, pos, scan->at.offset, &f, &found, err);
-        if (rc)
-                return rc;
-        if (found && f.base - f.commit_delta > scan->at.offset)
-                return dfi_corrupt(&p->part, s, &scan->at, scan->why, err);
+        /* Frames of the torn commit itself may be whole, or just their headers: look past them. */
+        do {
+                rc = dfi_seg_resync(s, &p->part, pos, f.base, &f, &found, err);
+                if (rc)
+                        return rc;
+                if (found && f.base - f.commit_delta > scan->at.offset)
+                        return dfi_corrupt(&p->part, s, &scan->at, scan->why, err);
+                f.base += f.count;
+        } while (found);
         dfi_seg_path(&p->part, s->base, path);
         fd = open(path, O_RDWR | O_CLOEXEC);
         if (fd < 0)

@@ -44,6 +44,7 @@ void dfi_loop_pause_accept(struct dfi_loop *l)
 
 /* ---- the end ---- */
 
+/* Without an event to wait for the loop returns, after libevent has closed what was destroyed. */
 static void check_end(struct dfi_loop *l)
 {
         struct dfi_conn *c;
@@ -53,7 +54,8 @@ static void check_end(struct dfi_loop *l)
                 return;
         while ((c = LIST_FIRST(&l->conns)))
                 dfi_conn_destroy(c);
-        (void)event_base_loopbreak(l->base);
+        (void)event_del(l->wake_event);
+        (void)event_del(l->tick_event);
 }
 
 static void begin_drain(struct dfi_loop *l)
@@ -141,8 +143,8 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         if (atomic_load(&l->drain_until_ms) != 0) {
                 if (!l->draining)
                         begin_drain(l);
-                check_end(l);
                 dfi_wheel_turn(l);
+                check_end(l);
         }
 }
 

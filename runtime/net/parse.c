@@ -87,10 +87,10 @@ static void split_target(struct dfi_head *h, struct df_bytes target)
                 h->path.len = (size_t)(mark - target.data);
                 h->query = df_bytes(mark + 1, target.len - h->path.len - 1);
         }
-        if (h->path.len >= 3 && memcmp(h->path.data, "/v1", 3) == 0 &&
-            (h->path.len == 3 || h->path.data[3] == '/'))
-                h->path = h->path.len == 3 ? df_bytes("/", 1)
-                                           : df_bytes(h->path.data + 3, h->path.len - 3);
+        if (h->path.len == 3 && memcmp(h->path.data, "/v1", 3) == 0)
+                h->path.len = 1;
+        else if (h->path.len > 3 && memcmp(h->path.data, "/v1/", 4) == 0)
+                h->path = df_bytes(h->path.data + 3, h->path.len - 3);
 }
 
 static enum dfi_parse parse_request_line(struct dfi_head *h, struct df_bytes line,

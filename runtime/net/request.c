@@ -7,7 +7,8 @@
 #define SPARE_MAX 64           /* requests kept for reuse, a loop */
 #define BODY_KEEP_BYTES 262144 /* larger buffers are given back */
 #define OUT_KEEP_BYTES 65536   /* likewise */
-#define HOLD_MIN_BYTES 16384 /* a body is counted, and its buffer grows, in such steps or doubles  \
+#define HOLD_MIN_BYTES                                                                             \
+        16384 /* a body is counted, and its buffer grows, in such steps or doubles  \
                               */
 #define RECEIVE_TURN_BYTES 1048576 /* of one connection before the others get their turn */
 
@@ -444,6 +445,8 @@ static bool take_chunk(struct dfi_conn *c, enum dfi_parse *ret)
         struct dfi_refusal bad;
         struct df_bytes body;
 
+        if (n == 0) /* an empty link at the front */
+                n = evbuffer_get_length(c->in);
         *ret = dfi_chunks_feed(&c->chunks, df_bytes(evbuffer_pullup(c->in, (ev_ssize_t)n), n),
                                &used, &body, &bad);
         if (*ret == DFI_BAD) {

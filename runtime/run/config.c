@@ -388,16 +388,18 @@ const char *df_config_value(const struct df_config *c, const char *name)
         return c->values[i].text;
 }
 
+/* The output can be read back by load_file: what is unset or secret is a comment. */
 void df_config_print(const struct df_config *c, FILE *f)
 {
         for (size_t i = 0; i < c->count; i++) {
                 const struct value *v = &c->values[i];
-                const char *text = v->text ? v->text : "";
+                const char *text = v->text ? v->text : "(not set)";
+                bool comment = !v->text || c->table[i].secret;
 
                 if (c->table[i].secret && v->text)
                         text = "(secret)";
-                fprintf(f, "%-24s = %-28s # %s\n", c->table[i].name, text,
-                        v->origin ? v->origin : "default");
+                fprintf(f, "%s%-*s = %-28s ; %s\n", comment ? "# " : "", comment ? 22 : 24,
+                        c->table[i].name, text, v->origin ? v->origin : "default");
         }
 }
 

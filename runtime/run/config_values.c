@@ -13,8 +13,8 @@ struct unit {
 };
 
 static const struct unit duration_units[] = {
-        {"ms", 1},          {"s", 1000},      {"m", 60000},    {"min", 60000},
-        {"h", 3600000},     {"d", 86400000},  {"", 1000},
+        {"ms", 1},      {"s", 1000},     {"m", 60000}, {"min", 60000},
+        {"h", 3600000}, {"d", 86400000}, {"", 1000},
 };
 static const struct unit size_units[] = {
         {"", 1},

@@ -127,6 +127,8 @@ int df_exit_code(int code)
         switch (code) {
         case 0:
                 return DF_EXIT_OK;
+        case DF_EEXIST:
+                return DF_EXIT_FAILURE;
         case DF_EINVAL:
         case DF_ESCHEMA:
                 return DF_EXIT_CONFIG;

@@ -34,7 +34,8 @@ static void write_once(struct df_status *s)
         df_metric(&b, "adtally_process_resident_bytes", "", (double)df_rss_bytes());
         df_metric(&b, "adtally_process_cpu_seconds_total", "", (double)df_cpu_ns() / 1e9);
         s->render(s->arg, &b);
-        if (df_buf_check(&b, &err) == 0 && df_write_file(s->path, df_buf_bytes(&b), false, &err) < 0)
+        if (df_buf_check(&b, &err) == 0 &&
+            df_write_file(s->path, df_buf_bytes(&b), false, &err) < 0)
                 df_trace(DF_WARN, "status", "%s", err.text);
         df_buf_release(&b);
 }

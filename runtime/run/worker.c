@@ -109,8 +109,8 @@ static void each_slot(struct dfi_slot *list,
                 fn(arg, &s->view);
 }
 
-void df_workers_each(struct df_workers *p,
-                     void (*fn)(void *arg, const struct df_worker_view *view), void *arg)
+void df_workers_each(struct df_workers *p, void (*fn)(void *arg, const struct df_worker_view *view),
+                     void *arg)
 {
         pthread_mutex_lock(&p->lock);
         for (uint32_t i = 0; i < p->options.threads; i++) {

@@ -135,7 +135,9 @@ static bool commit_due(const struct df_workers_options *o, const struct dfi_slot
                 return true;
         if (now < s->next_commit_ms || !df_task_dirty(t))
                 return false;
-        return df_task_has_news(t) || now - s->last_commit_ms >= o->idle_commit_ms;
+        /* The first one early: until then readers know nothing of this source. */
+        return df_task_has_news(t) || df_task_k(t) == 0 ||
+               now - s->last_commit_ms >= o->idle_commit_ms;
 }
 
 static int commit_slot(struct dfi_worker *w, struct dfi_slot *s, struct df_error *err)
@@ -193,8 +195,9 @@ static void drain_slot(struct dfi_worker *w, struct dfi_slot *s)
 
         if (s->state == DFI_OPEN && df_task_dirty(df_session_task(s->session)) &&
             commit_slot(w, s, &err) < 0)
-                df_trace(DF_WARN, "worker", "task=%s last commit failed, replayed at next start: %s",
-                         s->name, err.text);
+                df_trace(DF_WARN, "worker",
+                         "task=%s last commit failed, replayed at next start: %s", s->name,
+                         err.text);
         close_slot(s);
         if (s->state == DFI_OPEN)
                 s->state = DFI_ENDED;

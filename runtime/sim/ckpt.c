@@ -362,6 +362,29 @@ void df_sim_ckpt_lose(struct df_sim *sim, const char *dir, bool keep_epoch)
                 d->epoch = 0;
 }
 
+bool df_sim_ckpt_fallback(struct df_sim *sim, const char *dir)
+{
+        struct dfi_sim_dir *d = find_dir(sim, dir);
+        const struct dfi_sim_checkpoint *current = find_checkpoint(d, d->current);
+        const struct dfi_sim_checkpoint *parent =
+                current ? find_checkpoint(d, current->parent_id) : NULL;
+
+        df_check(!d->owner || !dfi_sim_alive(&d->owner->at));
+        if (!parent)
+                return false;
+        d->current = parent->id;
+        delete_others(d, d->current, 0, 0, NULL);
+        return true;
+}
+
+uint64_t df_sim_ckpt_k(struct df_sim *sim, const char *dir)
+{
+        struct dfi_sim_dir *d = find_dir(sim, dir);
+        const struct dfi_sim_checkpoint *current = find_checkpoint(d, d->current);
+
+        return current ? current->k : 0;
+}
+
 uint64_t df_sim_ckpt_count(struct df_sim *sim, const char *dir)
 {
         return find_dir(sim, dir)->count;

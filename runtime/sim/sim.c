@@ -164,7 +164,8 @@ static void draw(struct df_sim *sim, bool writes, struct dfi_sim_strike *s)
         for (size_t i = 0; i < DF_SIM_FAULT_KINDS; i++) {
                 struct df_sim_fault *f = &sim->faults[i];
 
-                if (f->paused || f->countdown < 0 || (i == DF_SIM_ENOSPC && !writes))
+                if (f->paused || f->countdown < 0 ||
+                    (!writes && (f->writes_only || i == DF_SIM_ENOSPC)))
                         continue;
                 if (f->countdown > 0) {
                         f->countdown--;

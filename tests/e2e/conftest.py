@@ -21,7 +21,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = Path(os.environ.get("ADTALLY_BUILD", "build"))
+# Taken out of the environment: to the product an ADTALLY_* that it does not know is an error.
+BUILD = Path(os.environ.pop("ADTALLY_BUILD", "build"))
+CRASH_SEEDS = int(os.environ.pop("ADTALLY_CRASH_SEEDS", "20"))
 if not BUILD.is_absolute():
     BUILD = ROOT / BUILD
 ADTALLY = BUILD / "jobs/adtally/adtally"

@@ -3,21 +3,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
-
-void sim_fail(uint64_t seed, const char *fmt, ...)
-{
-        va_list args;
-
-        (void)fflush(stdout);
-        (void)fprintf(stderr, "FAILED seed %" PRIu64 ": ", seed);
-        va_start(args, fmt);
-        (void)vfprintf(stderr, fmt, args);
-        va_end(args);
-        (void)fprintf(stderr, "\nrerun: sim_main --seed %" PRIu64 " --steps\n", seed);
-        (void)fflush(stderr);
-        _exit(1); /* no leak report: everything is still open */
-}
 
 static const char *const topics[AD_OUT_COUNT] = {
         [AD_OUT_LATE] = "late", [AD_OUT_QUARANTINE] = "quarantine", [AD_OUT_ROLLUPS] = "rollups"};
@@ -148,7 +133,6 @@ static void read_partition(struct served *v, struct df_sim *sim, uint32_t output
                 if (what == DF_COLLECT_DAMAGED)
                         sim_fail(v->world->seed, "%s/%u offset %zu: damaged collection",
                                  topics[output], partition, i);
-                v->repeated += what == DF_COLLECT_REPEATED;
                 if (what != DF_COLLECT_COMPLETE)
                         continue;
                 if (!df_source_eq(&c.origin.source, &source))
@@ -156,7 +140,6 @@ static void read_partition(struct served *v, struct df_sim *sim, uint32_t output
                                  partition, i);
                 take_collection(v, output, partition, &c);
         }
-        v->unsealed += df_collector_floor(collector, count) < count;
         df_collector_destroy(collector);
 }
 

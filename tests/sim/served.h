@@ -6,6 +6,7 @@
 #ifndef SIM_SERVED_H
 #define SIM_SERVED_H
 
+#include "tests/sim/job.h"
 #include "tests/sim/oracle.h"
 
 struct served_row {
@@ -40,8 +41,6 @@ struct served {
         struct served_item *items; /* sorted by address at the end */
         size_t item_count, item_cap;
         struct served_chain chains[AD_OUT_COUNT][WORLD_PARTITIONS_MAX];
-        uint64_t repeated; /* collections seen again under another epoch */
-        uint64_t unsealed; /* records of collections that never got their seal */
 };
 
 /* Read everything there is. */
@@ -52,8 +51,5 @@ void served_release(struct served *v);
 void served_check(const struct served *v, const struct oracle *o);
 /* W6: rows of windows that are final, in canonical order, as text. */
 void served_final_text(const struct served *v, struct df_buf *ret);
-
-/* Print what failed and how to see it again, and end the program. */
-_Noreturn void sim_fail(uint64_t seed, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -17,8 +17,8 @@
 #include "tests/sim/served.h"
 
 struct totals {
-        uint64_t seeds, events, takeovers, crashes, faults, commits, repeated, late, quarantined,
-                duplicates, conflicts, lost, steps;
+        uint64_t seeds, takeovers, crashes, faults, commits, steps, lost, folded;
+        uint64_t outcomes[DF_OUTCOMES_MAX];
 };
 
 struct options {
@@ -50,11 +50,14 @@ static void feed_open(struct feed *f, const struct world *w, struct df_sim *sim)
 
 static bool feed_one(struct feed *f)
 {
-        const struct world_record *r = &f->world->records[f->next];
-        struct df_append item = {.partition = r->partition, .value = r->value};
+        const struct world_record *r;
+        struct df_append item = {0};
 
         if (f->next == f->world->record_count)
                 return false;
+        r = &f->world->records[f->next];
+        item.partition = r->partition;
+        item.value = r->value;
         df_sim_faults_pause(f->sim, true);
         if (r->clock_restart)
                 df_sim_clock_restart(f->sim);
@@ -73,101 +76,115 @@ static void feed_close(struct feed *f)
 
 /* ---- what may go wrong ---- */
 
-static void plan_fault(struct job *j)
-{
-        const struct df_sim_fault fault = {
-                .countdown = (int64_t)df_sim_random_below(j->random, 30),
-                .n = 1 + (uint32_t)df_sim_random_below(j->random, 2),
-                .moment = (enum df_sim_moment)df_sim_random_below(j->random, 3),
-        };
-
-        df_sim_fault_set(j->sim,
-                         (enum df_sim_fault_kind)df_sim_random_below(j->random, DF_SIM_FAULT_KINDS),
-                         fault);
-}
-
-static void plan_step_fault(struct job *j)
-{
-        static const int codes[] = {DF_ECRASH, DF_ECRASH, DF_EIO, DF_ENOSPC};
-
-        j->step_countdown = (int64_t)df_sim_random_below(j->random, 12);
-        j->step_code = codes[df_sim_random_below(j->random, 4)];
-}
-
 /* Two owners of one directory: the second is refused, the first does not notice (K8). */
 static void second_owner(struct job *j, uint32_t p)
 {
         struct df_takeover t;
         struct df_ckpt *c;
-        char dir[32];
         int rc;
 
-        if (!j->parts[p].session)
+        if (!j->tasks[p].session)
                 return;
-        job_dir(p, dir);
         df_sim_faults_pause(j->sim, true);
-        c = df_sim_ckpt_open(j->sim, 2, dir);
+        c = df_sim_ckpt_open(j->sim, 2, j->tasks[p].dir);
         rc = df_ckpt_takeover(c, &t, NULL);
         df_sim_faults_pause(j->sim, false);
         df_ckpt_close(c);
         if (rc != DF_EFENCED)
-                sim_fail(j->world->seed, "two owners of %s", dir);
+                sim_fail(j->seed, "two owners of %s", j->tasks[p].dir);
 }
 
-/* The state directory is gone. Without being told to, a session refuses (K8: never "start from
- * latest"); told so, it rebuilds from the log (K10). */
-static void lose(struct job *j, uint32_t p, bool damaged)
+/* The newest k whose seal stands in this partition of an output topic; 0 = none. */
+static uint64_t sealed_k(struct df_sim *sim, const char *topic, uint32_t p)
 {
-        const struct df_session_ports none = {0};
-        struct df_session_ports ports = none;
+        uint64_t k = 0;
+        size_t count;
+        const struct df_record *r = df_sim_records(sim, topic, p, &count);
+
+        for (size_t i = 0; i < count; i++) {
+                struct df_output o;
+
+                if (df_output_decode(r[i].value, &o, NULL) == 0 && o.is_seal && o.origin.k > k)
+                        k = o.origin.k;
+        }
+        return k;
+}
+
+/* Without being told to, a session refuses a directory that is empty although the log holds seals
+ * (K8: never "start from latest"). */
+static void open_unaware(struct job *j, uint32_t p)
+{
         struct df_session *s = NULL;
-        struct df_task_config config;
-        struct df_takeover t;
-        char dir[32];
-        size_t seals;
+        struct df_session_ports ports;
         int rc;
 
-        job_close_partition(j, p);
-        job_dir(p, dir);
-        df_sim_faults_pause(j->sim, true);
-        ports.ckpt = df_sim_ckpt_open(j->sim, j->process, dir);
-        if (damaged && df_sim_ckpt_damage(j->sim, dir) &&
-            df_ckpt_takeover(ports.ckpt, &t, NULL) != DF_ECORRUPT)
-                sim_fail(j->world->seed, "a damaged checkpoint is accepted");
+        job_ports(j, p, &ports);
+        if (!ports.log || !ports.writers[AD_OUT_ROLLUPS])
+                return;
+        ports.ckpt = df_sim_ckpt_open(j->sim, j->process, j->tasks[p].dir);
+        rc = df_session_open(&j->tasks[p].config, &ports, &s, NULL);
+        if (rc == 0)
+                df_session_close(s);
         df_ckpt_close(ports.ckpt);
-        df_sim_ckpt_lose(j->sim, dir, damaged || df_sim_random_chance(j->random, 500));
-        (void)df_sim_records(j->sim, "rollups", p, &seals);
-        if (seals > 0 && j->log && j->writers[AD_OUT_ROLLUPS] && !j->parts[p].recover) {
-                ports.log = j->log;
-                memcpy(ports.writers, j->writers, sizeof(j->writers));
-                ports.ckpt = df_sim_ckpt_open(j->sim, j->process, dir);
-                world_task_config(j->world, p, &config);
-                config.source.generation = j->generation;
-                rc = df_session_open(&config, &ports, &s, NULL);
-                if (rc == 0)
-                        df_session_close(s);
-                df_ckpt_close(ports.ckpt);
-                if (rc == 0 && seals > 1)
-                        sim_fail(j->world->seed, "a lost state directory goes unnoticed (K8)");
+        if (rc != DF_ESCHEMA)
+                sim_fail(j->seed, "a lost state directory is not refused: %s (K8)",
+                         df_err_code(rc));
+}
+
+/* What may happen to a state directory. False: it was not possible. */
+static bool harm(struct job *j, uint32_t p)
+{
+        const char *dir = j->tasks[p].dir;
+        struct df_takeover t;
+        struct df_ckpt *c;
+        bool harmed = true, keep_epoch = df_sim_random_chance(j->random, 500);
+        const uint64_t x = df_sim_random_below(j->random, 3);
+
+        if (x == 0) { /* a disk error: refused by name, then set aside */
+                c = df_sim_ckpt_open(j->sim, j->process, dir);
+                harmed = df_sim_ckpt_damage(j->sim, dir);
+                if (harmed && df_ckpt_takeover(c, &t, NULL) != DF_ECORRUPT)
+                        sim_fail(j->seed, "a damaged checkpoint is accepted");
+                df_ckpt_close(c);
+                keep_epoch = true;
+        }
+        if (x == 1) /* an older state put back */
+                harmed = df_sim_ckpt_fallback(j->sim, dir);
+        else if (harmed)
+                df_sim_ckpt_lose(j->sim, dir, keep_epoch);
+        return harmed;
+}
+
+/* Told so, a session rebuilds from the log (K10), whatever the moment: also when some outputs of a
+ * checkpoint are in the log and others are not. An older state put back goes on by itself. */
+static void lose(struct job *j, uint32_t p, struct totals *totals)
+{
+        job_close_task(j, p);
+        df_sim_faults_pause(j->sim, true);
+        if (harm(j, p)) {
+                totals->lost++;
+                if (sealed_k(j->sim, "rollups", p) > 0 &&
+                    df_sim_ckpt_k(j->sim, j->tasks[p].dir) == 0)
+                        open_unaware(j, p);
+                if (df_sim_ckpt_k(j->sim, j->tasks[p].dir) == 0)
+                        j->tasks[p].recover = true;
         }
         df_sim_faults_pause(j->sim, false);
-        j->parts[p].recover = true;
 }
 
 static void disturb(struct job *j, struct totals *t)
 {
-        const uint32_t p = (uint32_t)df_sim_random_below(j->random, j->world->partitions);
+        const uint32_t p = (uint32_t)df_sim_random_below(j->random, j->task_count);
         const uint64_t x = df_sim_random_below(j->random, 1000);
 
         if (x < 120) {
-                plan_fault(j);
+                job_plan_fault(j);
         } else if (x < 200) {
-                plan_step_fault(j);
+                job_plan_step_fault(j);
         } else if (x < 210) {
                 second_owner(j, p);
         } else if (x < 214) {
-                lose(j, p, df_sim_random_chance(j->random, 300));
-                t->lost++;
+                lose(j, p, t);
         }
 }
 
@@ -175,6 +192,7 @@ static void disturb(struct job *j, struct totals *t)
 
 struct run {
         struct df_sim *sim;
+        uint64_t generation; /* of the topic `events` */
         struct df_sim_random random;
         struct job job;
         struct feed feed;
@@ -182,25 +200,47 @@ struct run {
         struct df_buf final;
 };
 
+static void make_topics(struct df_sim *sim, const struct world *w)
+{
+        static const char *const topics[] = {"events", "late", "quarantine", "rollups"};
+        struct df_log *log = df_sim_log_open(sim, 1);
+
+        for (size_t i = 0; i < sizeof(topics) / sizeof(topics[0]); i++)
+                df_check(df_log_topic_create(log, topics[i], w->partitions, NULL) == 0);
+        df_log_close(log);
+}
+
 static void run_open(struct run *r, const struct world *w, uint64_t salt, bool verbose)
 {
-        uint64_t generation;
-
         *r = (struct run){.sim = df_sim_create(w->seed ^ salt)};
         df_sim_random_init(&r->random, w->seed * 31 + salt);
-        job_topics(r->sim, w, &generation);
+        make_topics(r->sim, w);
+        r->generation = df_sim_generation(r->sim, "events");
         feed_open(&r->feed, w, r->sim);
-        job_init(&r->job, w, r->sim, &r->random, 0);
-        r->job.verbose = verbose;
+        job_init(&r->job, w->seed, r->sim, &r->random, 0);
+        for (uint32_t p = 0; p < w->partitions; p++) {
+                struct df_task_config config;
+
+                world_task_config(w, p, &config);
+                config.source.generation = r->generation;
+                job_add(&r->job, &config);
+        }
+        r->job.to = verbose ? stdout : NULL;
         if (verbose)
                 df_sim_set_trace(r->sim, print_line, NULL);
+}
+
+static void run_finish(struct run *r, size_t max_records)
+{
+        for (uint32_t p = 0; p < r->job.task_count; p++)
+                job_finish(&r->job, p, max_records);
 }
 
 static void run_check(struct run *r, const struct world *w, const struct oracle *o)
 {
         served_release(&r->served);
         df_buf_clear(&r->final);
-        served_read(&r->served, w, r->sim, r->job.generation);
+        served_read(&r->served, w, r->sim, r->generation);
         served_check(&r->served, o);
         served_final_text(&r->served, &r->final);
 }
@@ -238,7 +278,7 @@ static void run_disturbed(struct run *r, struct totals *t)
                 disturb(&r->job, t);
                 job_act(&r->job);
         }
-        job_finish(&r->job, 1 + df_sim_random_below(&r->random, 40));
+        run_finish(r, 1 + df_sim_random_below(&r->random, 40));
 }
 
 /* Every state directory lost at the end: the rebuilt one serves the same (K10), and goes on. */
@@ -248,18 +288,16 @@ static void run_rebuilt(struct run *r, const struct world *w, const struct oracl
 
         r->final = (struct df_buf){0};
         for (uint32_t p = 0; p < w->partitions; p++) {
-                char dir[32];
-
-                job_close_partition(&r->job, p);
-                job_dir(p, dir);
-                df_sim_ckpt_lose(r->sim, dir, df_sim_random_chance(&r->random, 500));
-                r->job.parts[p].recover = true;
+                job_close_task(&r->job, p);
+                df_sim_ckpt_lose(r->sim, r->job.tasks[p].dir,
+                                 df_sim_random_chance(&r->random, 500));
+                r->job.tasks[p].recover = true;
         }
         for (int i = 0; i < 6; i++) {
-                plan_fault(&r->job);
+                job_plan_fault(&r->job);
                 job_act(&r->job);
         }
-        job_finish(&r->job, 1 + df_sim_random_below(&r->random, 20));
+        run_finish(r, 1 + df_sim_random_below(&r->random, 20));
         run_check(r, w, o);
         same_final(w, &before, r, "state directories lost and rebuilt from the log (K10)");
         df_buf_release(&before.final);
@@ -270,13 +308,13 @@ static void run_undisturbed(struct run *r, bool cut_each_record)
 {
         while (feed_one(&r->feed))
                 ;
-        for (uint32_t p = 0; cut_each_record && p < r->job.world->partitions; p++) {
+        for (uint32_t p = 0; cut_each_record && p < r->job.task_count; p++) {
                 size_t n = 1;
 
                 while (n > 0 && job_poll(&r->job, p, 1, &n))
                         (void)job_commit(&r->job, p);
         }
-        job_finish(&r->job, 1000);
+        run_finish(r, 1000);
 }
 
 /* T2: one producer with a clock a day ahead harms only its own events. */
@@ -314,22 +352,28 @@ static void check_ahead(const struct oracle *with, const struct world *w)
 static void add_totals(struct totals *t, const struct run *r, const struct oracle *o)
 {
         t->seeds++;
-        t->events += o->event_count;
         t->takeovers += r->job.takeovers;
         t->crashes += r->job.crashes;
         t->commits += r->job.commits;
         t->steps += r->job.steps;
-        t->repeated += r->served.repeated;
         for (size_t k = 0; k < DF_SIM_FAULT_KINDS; k++)
                 t->faults += df_sim_struck(r->sim, (enum df_sim_fault_kind)k);
-        for (size_t i = 0; i < o->event_count; i++) {
-                const enum ad_outcome_class c = ad_reason_info(o->events[i].outcome)->cls;
+        for (size_t i = 0; i < o->event_count; i++)
+                t->outcomes[o->events[i].outcome]++;
+        for (size_t i = 0; i < o->cell_count; i++)
+                t->folded += o->cells[i].is_other;
+}
 
-                t->late += c == AD_CLASS_LATE;
-                t->quarantined += c == AD_CLASS_QUARANTINED;
-                t->duplicates += c == AD_CLASS_DUPLICATE;
-                t->conflicts += c == AD_CLASS_CONFLICT;
-        }
+static void print_totals(const struct totals *t)
+{
+        printf("%" PRIu64 " seeds: %" PRIu64 " takeovers, %" PRIu64 " crashes, %" PRIu64
+               " faults, %" PRIu64 " commits, %" PRIu64 " steps, %" PRIu64
+               " state directories lost\nevents:",
+               t->seeds, t->takeovers, t->crashes, t->faults, t->commits, t->steps, t->lost);
+        for (uint32_t i = 0; i < DF_OUTCOMES_MAX; i++)
+                if (t->outcomes[i])
+                        printf(" %" PRIu64 " %s", t->outcomes[i], ad_reason_info(i)->code);
+        printf("; %" PRIu64 " cells folded\n", t->folded);
 }
 
 static void run_seed(uint64_t seed, const struct options *opt)
@@ -338,6 +382,7 @@ static void run_seed(uint64_t seed, const struct options *opt)
         struct oracle o;
         struct run disturbed, whole, each;
 
+        sim_seed("sim_main", seed);
         if (opt->verbose)
                 printf("seed %" PRIu64 "\n", seed);
         world_make(&w, seed);
@@ -426,11 +471,6 @@ int main(int argc, char **argv)
                 return usage();
         for (uint64_t s = first; s < first + count; s++)
                 run_seed(s, &opt);
-        printf("%" PRIu64 " seeds: %" PRIu64 " events (%" PRIu64 " duplicates, %" PRIu64
-               " conflicts, %" PRIu64 " late, %" PRIu64 " quarantined), %" PRIu64
-               " takeovers, %" PRIu64 " crashes, %" PRIu64 " faults, %" PRIu64 " commits, %" PRIu64
-               " steps, %" PRIu64 " state directories lost, %" PRIu64 " collections repeated\n",
-               t.seeds, t.events, t.duplicates, t.conflicts, t.late, t.quarantined, t.takeovers,
-               t.crashes, t.faults, t.commits, t.steps, t.lost, t.repeated);
+        print_totals(&t);
         return 0;
 }

@@ -169,6 +169,13 @@ static void test_log_faults(void **state)
         (void)df_sim_records(sim, "t", 0, &n);
         assert_int_equal(n, 4);
         df_log_writer_close(w);
+        assert_int_equal(df_log_writer_open(log, "t", &w, NULL), 0); /* opened again, it works */
+        df_sim_fault_set(sim, DF_SIM_CRASH,
+                         (struct df_sim_fault){.countdown = 1, .n = 1, .writes_only = true});
+        assert_int_equal(df_log_append(w, &item, 1, NULL), 0);
+        assert_int_equal(df_log_bounds(log, "t", 0, &first, &end, NULL), 0);
+        assert_int_equal(df_log_append(w, &item, 1, NULL), DF_ECRASH);
+        df_log_writer_close(w);
         df_log_close(log);
         df_sim_destroy(sim);
 }
@@ -403,6 +410,11 @@ static void test_ckpt_retire_damage_and_loss(void **state)
         assert_int_equal(df_ckpt_retire(o.c, NULL), 0); /* K7: keeps the parent */
         assert_int_equal(df_sim_ckpt_count(o.sim, "d"), 2);
         df_ckpt_close(o.c);
+        assert_true(df_sim_ckpt_fallback(o.sim, "d"));
+        assert_false(df_sim_ckpt_fallback(o.sim, "d"));
+        own(&o, 0);
+        assert_int_equal(o.t.k, 2);
+        df_ckpt_close(o.c);
         assert_true(df_sim_ckpt_damage(o.sim, "d"));
         o.c = df_sim_ckpt_open(o.sim, 0, "d");
         assert_int_equal(df_ckpt_takeover(o.c, &o.t, NULL), DF_ECORRUPT);
@@ -410,7 +422,7 @@ static void test_ckpt_retire_damage_and_loss(void **state)
         df_sim_ckpt_lose(o.sim, "d", true);
         own(&o, 0);
         assert_true(o.t.fresh);
-        assert_int_equal(o.t.epoch, 3);
+        assert_int_equal(o.t.epoch, 4);
         df_ckpt_close(o.c);
         df_sim_ckpt_lose(o.sim, "d", false);
         own(&o, 0);

@@ -157,7 +157,7 @@ static inline bool client_answer(struct client *c, struct answer *a, bool has_bo
         memcpy(a->head, c->in, head);
         a->head[head] = '\0';
         assert_int_equal(strncmp(a->head, "HTTP/1.1 ", 9), 0);
-        a->status = atoi(a->head + 9);
+        a->status = (int)strtol(a->head + 9, NULL, 10);
         a->close = answer_header(a, "Connection") != NULL;
         length = answer_header(a, "Content-Length");
         body = has_body && length ? strtoul(length, NULL, 10) : 0;

@@ -283,10 +283,30 @@ static void test_print_hides_secrets(void **state)
         assert_int_equal(fclose(f), 0);
         assert_null(strstr(text, "hunter2"));
         assert_non_null(strstr(text, "(secret)"));
-        assert_non_null(strstr(text, "# flag"));
+        assert_non_null(strstr(text, "; flag"));
         for (size_t i = 0; i < COUNT; i++)
                 assert_non_null(strstr(text, table[i].help));
         free(text);
+        df_config_release(l.c);
+}
+
+/* What is printed can be given back with --config: unset values and secrets are comments there. */
+static void test_print_reads_back(void **state)
+{
+        struct loaded l;
+        FILE *f = fopen(path, "w");
+
+        assert_non_null(f);
+        assert_int_equal(load(&l, ARGS("--token", "hunter2", "--grace", "90s", "--quiet")), 0);
+        df_config_print(l.c, f);
+        assert_int_equal(fclose(f), 0);
+        df_config_release(l.c);
+        assert_int_equal(load(&l, ARGS("--config", path)), 0);
+        assert_int_equal(df_config_ms(l.c, "grace"), 90000);
+        assert_true(df_config_bool(l.c, "quiet"));
+        assert_int_equal(df_config_integer(l.c, "free-count"), -1);
+        assert_null(df_config_text(l.c, "name"));
+        assert_null(df_config_text(l.c, "token"));
         df_config_release(l.c);
 }
 
@@ -300,6 +320,7 @@ int main(void)
                 cmocka_unit_test(test_values_are_checked_when_read),
                 cmocka_unit_test(test_durations_and_sizes),
                 cmocka_unit_test(test_print_hides_secrets),
+                cmocka_unit_test(test_print_reads_back),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

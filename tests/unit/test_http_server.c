@@ -1,215 +1,6 @@
-/* The server over real sockets: order, keep-alive, deadlines, caps, disconnects, replies from other
- * threads, the stop; one beyond each limit of struct df_http_options (issue part 7). */
-#include "http_test.h"
-
-#include <fcntl.h>
-#include <pthread.h>
-#include <sys/ioctl.h>
-
-static struct df_error err;
-
-/* ---- a job: handlers and a thread that answers later ---- */
-
-#define LATER_MAX 256
-
-static struct job {
-        pthread_mutex_t lock;
-        pthread_cond_t wake;
-        struct df_http_request *later[LATER_MAX];
-        size_t count;
-        bool hold; /* the thread answers nothing */
-        bool stop;
-        uint64_t handled, admitted;
-        pthread_t thread;
-} job = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
-
-static void echo(struct df_http_request *r)
-{
-        df_http_reply(r, &(struct df_http_reply){
-                                 .status = 200, .content_type = "text/plain", .body = r->body});
-}
-
-static void *answer_later(void *arg)
-{
-        pthread_mutex_lock(&job.lock);
-        while (!job.stop || job.count > 0) {
-                struct df_http_request *r;
-
-                if (job.count == 0 || (job.hold && !job.stop)) {
-                        pthread_cond_wait(&job.wake, &job.lock);
-                        continue;
-                }
-                r = job.later[--job.count];
-                pthread_mutex_unlock(&job.lock);
-                echo(r);
-                pthread_mutex_lock(&job.lock);
-        }
-        pthread_mutex_unlock(&job.lock);
-        return NULL;
-}
-
-static void set_hold(bool hold)
-{
-        pthread_mutex_lock(&job.lock);
-        job.hold = hold;
-        pthread_cond_broadcast(&job.wake);
-        pthread_mutex_unlock(&job.lock);
-}
-
-static size_t waiting(void)
-{
-        size_t n;
-
-        pthread_mutex_lock(&job.lock);
-        n = job.count;
-        pthread_mutex_unlock(&job.lock);
-        return n;
-}
-
-static void wait_for(size_t count)
-{
-        int64_t until = now_ms() + WAIT_MS;
-
-        while (waiting() < count && now_ms() < until)
-                sleep_ms(1);
-        assert_true(waiting() >= count);
-}
-
-static void handle_echo(void *arg, struct df_http_request *r)
-{
-        job.handled++;
-        echo(r);
-}
-
-static void handle_later(void *arg, struct df_http_request *r)
-{
-        pthread_mutex_lock(&job.lock);
-        df_check(job.count < LATER_MAX);
-        job.later[job.count++] = r;
-        pthread_cond_broadcast(&job.wake);
-        pthread_mutex_unlock(&job.lock);
-}
-
-/* What the handler sees, as text. */
-static void handle_show(void *arg, struct df_http_request *r)
-{
-        struct df_buf b = {0};
-        struct df_bytes x = df_http_header(r, "x-test");
-
-        df_buf_printf(&b, "%d %.*s tail=%.*s peer=%s loopback=%d x=%s%.*s", (int)r->method,
-                      (int)r->path.len, (const char *)r->path.data, (int)r->tail.len,
-                      (const char *)r->tail.data, r->peer, r->peer_loopback, x.data ? "" : "none",
-                      (int)x.len, (const char *)x.data);
-        for (size_t i = 0; i < r->param_count; i++)
-                df_buf_printf(&b, " %.*s=%.*s", (int)r->params[i].name.len,
-                              (const char *)r->params[i].name.data, (int)r->params[i].value.len,
-                              (const char *)r->params[i].value.data);
-        df_http_reply(r, &(struct df_http_reply){.status = 200,
-                                                 .content_type = "text/plain",
-                                                 .headers = "X-Extra: 1\r\n",
-                                                 .body = df_buf_bytes(&b)});
-        df_buf_release(&b);
-}
-
-static int admit_key(void *arg, struct df_http_request *r)
-{
-        job.admitted++;
-        df_check(r->body.len == 0);
-        if (!df_http_header(r, "authorization").data) {
-                df_http_fail(r, 401, "unauthorized", NULL, false, 0, "no key");
-                return 1;
-        }
-        r->user = &job;
-        return 0;
-}
-
-static void handle_guarded(void *arg, struct df_http_request *r)
-{
-        df_check(r->user == &job);
-        handle_echo(arg, r);
-}
-
-static void handle_fail(void *arg, struct df_http_request *r)
-{
-        df_http_fail(r, 429, "quota", "a\"b", true, 7,
-                     "tab\there \"quoted\" \\ \x01 bad:\xff\xc3 \xc3\xa4");
-}
-
-static void handle_close(void *arg, struct df_http_request *r)
-{
-        df_http_reply(r, &(struct df_http_reply){.status = 204, .close = true});
-}
-
-static char big[2 << 20];
-
-static void handle_big(void *arg, struct df_http_request *r)
-{
-        df_http_reply(r, &(struct df_http_reply){.status = 200,
-                                                 .content_type = "text/plain",
-                                                 .body = df_bytes(big, sizeof(big))});
-}
-
-static const struct df_http_route routes[] = {
-        {"/echo", DF_HTTP_POST, 1 << 20, NULL, handle_echo},
-        {"/later", DF_HTTP_POST | DF_HTTP_GET, 1 << 20, NULL, handle_later},
-        {"/show", DF_HTTP_GET | DF_HTTP_HEAD, 0, NULL, handle_show},
-        {"/show/*", DF_HTTP_GET | DF_HTTP_POST | DF_HTTP_OPTIONS, 0, NULL, handle_show},
-        {"/show/exact", DF_HTTP_GET, 0, NULL, handle_fail},
-        {"/guarded", DF_HTTP_POST | DF_HTTP_GET, 100, admit_key, handle_guarded},
-        {"/fail", DF_HTTP_GET, 0, NULL, handle_fail},
-        {"/close", DF_HTTP_GET, 0, NULL, handle_close},
-        {"/big", DF_HTTP_GET, 0, NULL, handle_big},
-};
-
-static struct df_http_server *start(struct df_http_options o)
-{
-        struct df_http_server *s = NULL;
-
-        o.name = "test";
-        o.listen_fd = -1;
-        o.peer_fd = -1;
-        o.address = "127.0.0.1:0";
-        o.routes = routes;
-        o.route_count = sizeof(routes) / sizeof(routes[0]);
-        if (df_http_server_start(&o, &s, &err) != 0)
-                fail_msg("%s", err.text);
-        assert_true(df_http_server_port(s) != 0);
-        return s;
-}
-
-static void connect_to(struct client *c, struct df_http_server *s)
-{
-        client_open(c, df_http_server_port(s));
-}
-
-/* The value of a line of the metrics. */
-static uint64_t metric(struct df_http_server *s, const char *line)
-{
-        struct df_buf b = {0};
-        const char *at;
-        uint64_t v;
-
-        df_http_server_render(s, &b);
-        df_put_u8(&b, 0);
-        at = strstr((char *)b.data, line);
-        if (!at)
-                fail_msg("no %s in %s", line, (char *)b.data);
-        v = strtoull(at + strlen(line), NULL, 10);
-        df_buf_release(&b);
-        return v;
-}
-
-static void wait_metric(struct df_http_server *s, const char *line, uint64_t want)
-{
-        int64_t until = now_ms() + WAIT_MS;
-
-        while (metric(s, line) != want && now_ms() < until)
-                sleep_ms(1);
-        assert_int_equal(metric(s, line), want);
-}
-
-#define IN_FLIGHT "adtally_http_in_flight_bytes{name=\"test\"} "
-#define CONNECTIONS "adtally_http_connections{name=\"test\"} "
+/* The server over real sockets: routes, answers, bodies, order, keep-alive, admission, replies from
+ * other threads, the stop, the client (issue part 7). Limits are in test_http_limits.c. */
+#include "http_job.h"
 
 /* ---- requests and answers ---- */
 
@@ -268,7 +59,7 @@ static void test_answers(void **state)
         client_say(&c, "HEAD /show HTTP/1.1\r\n" HOST "\r\nGET /fail HTTP/1.1\r\n" HOST "\r\n");
         assert_true(client_answer(&c, &a, false));
         assert_int_equal(a.status, 200);
-        assert_string_equal(answer_header(&a, "Content-Length"), "51");
+        assert_string_equal(answer_header(&a, "Content-Length"), "46");
         free(a.body);
         assert_true(client_answer(&c, &a, true));
         assert_int_equal(a.status, 429);
@@ -430,26 +221,25 @@ static void test_read_ahead_is_bounded(void **state)
         struct df_http_server *s = start((struct df_http_options){0});
         struct client c;
         size_t sent = 0;
-        int queued = 0, small = 4096;
         char zeros[4096] = {0};
 
         connect_to(&c, s);
-        assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
         set_hold(true);
         client_say(&c, "GET /later HTTP/1.1\r\n" HOST "\r\n");
         wait_for(1);
         assert_int_equal(fcntl(c.fd, F_SETFL, O_NONBLOCK), 0);
-        for (int64_t until = now_ms() + 300; now_ms() < until && sent < 64u << 20;) {
+        /* The server takes 16 KiB, the kernel some megabytes; then nothing moves any more. */
+        for (int64_t last = now_ms(); now_ms() - last < 100 && sent < 256u << 20;) {
                 ssize_t n = send(c.fd, zeros, sizeof(zeros), MSG_NOSIGNAL);
 
-                if (n < 0)
+                if (n < 0) {
                         sleep_ms(5);
-                else
-                        sent += (size_t)n;
+                        continue;
+                }
+                sent += (size_t)n;
+                last = now_ms();
         }
-        assert_true(sent < 64u << 20); /* the server took 16 KiB; the rest is the kernel's */
-        assert_int_equal(ioctl(c.fd, TIOCOUTQ, &queued), 0);
-        assert_true(queued > 0);
+        assert_true(sent < 256u << 20);
         set_hold(false);
         client_expect(&c, 200, NULL);
         client_expect(&c, 400, NULL); /* the zeros */
@@ -544,225 +334,15 @@ static void test_admit(void **state)
         client_expect(&c, 413, "too_large");
         assert_int_equal(job.admitted, 0);
         client_close(&c);
-        df_http_server_stop(s, 1000);
-}
-
-/* ---- deadlines ---- */
-
-/* RELIABILITY 5.2: one byte a second (here: every 20 ms) must not keep a connection. */
-static void trickle(struct df_http_server *s, const char *first, int64_t at_least, int64_t at_most,
-                    const char *part)
-{
-        struct client c;
-        struct answer a;
-        int64_t begun = now_ms(), took;
-
+        /* Whoever sends on all the same is not reset before he has read the answer. */
         connect_to(&c, s);
-        client_say(&c, first);
-        while (client_more(&c, 20) < 0 && now_ms() - begun < WAIT_MS)
-                (void)send(c.fd, "a", 1, MSG_NOSIGNAL);
-        took = now_ms() - begun;
-        assert_true(client_answer(&c, &a, true));
-        assert_int_equal(a.status, 408);
-        if (!strstr(a.body, part))
-                fail_msg("no \"%s\" in %s", part, a.body);
-        free(a.body);
-        if (took < at_least || took > at_most)
-                fail_msg("cut after %lld ms", (long long)took);
-        client_close(&c);
-}
-
-static void test_slow_requests(void **state)
-{
-        struct df_http_server *s =
-                start((struct df_http_options){.head_ms = 150, .request_ms = 400});
-
-        trickle(s, "G", 140, 5000, "the head did not arrive within 150 ms");
-        trickle(s, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 1000000\r\n\r\n", 390, 5000,
-                "within 400 ms");
-        trickle(s, "POST /echo HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\nfffff\r\n",
-                390, 5000, "within 400 ms");
-        assert_int_equal(metric(s, "refused_total{name=\"test\",cause=\"head_timeout\"} "), 1);
-        assert_int_equal(metric(s, "refused_total{name=\"test\",cause=\"body_timeout\"} "), 2);
-        wait_metric(s, IN_FLIGHT, 0);
-        df_http_server_stop(s, 0);
-}
-
-/* 2 s of grace, then 1,024 bytes a second: 50 bytes a second end just after the grace. */
-static void test_minimum_rate(void **state)
-{
-        struct df_http_server *s = start((struct df_http_options){0});
-
-        trickle(s, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 100000\r\n\r\n", 1990, 8000,
-                "slower than 1024 bytes a second");
-        df_http_server_stop(s, 0);
-}
-
-static void test_idle(void **state)
-{
-        struct df_http_server *s = start((struct df_http_options){.idle_ms = 150});
-        struct client c;
-        int64_t begun = now_ms();
-
-        connect_to(&c, s); /* says nothing */
-        assert_true(client_at_end(&c));
-        assert_true(now_ms() - begun >= 140);
-        client_close(&c);
-        connect_to(&c, s);
-        for (int i = 0; i < 4; i++) { /* longer than idle_ms together */
-                sleep_ms(60);
-                client_say(&c, "GET /show HTTP/1.1\r\n" HOST "\r\n");
-                client_expect(&c, 200, NULL);
+        client_say(&c, "POST /guarded HTTP/1.1\r\n" HOST "Content-Length: 1000000\r\n\r\n");
+        for (int i = 0; i < 10; i++) {
+                sleep_ms(2);
+                client_send(&c, big, 100000);
         }
-        begun = now_ms();
-        assert_true(client_at_end(&c));
-        assert_true(now_ms() - begun >= 140);
+        client_expect(&c, 413, "too_large");
         client_close(&c);
-        /* A request that is being handled is not idle. */
-        set_hold(true);
-        connect_to(&c, s);
-        client_say(&c, "GET /later HTTP/1.1\r\n" HOST "\r\n");
-        wait_for(1);
-        sleep_ms(300);
-        set_hold(false);
-        client_expect(&c, 200, NULL);
-        client_close(&c);
-        df_http_server_stop(s, 1000);
-}
-
-/* A client that does not take its answer is dropped; one that takes its time within the limit is
- * not. */
-static void test_slow_reader(void **state)
-{
-        struct df_http_server *s = start((struct df_http_options){.write_ms = 300});
-        struct client c;
-        struct answer a;
-        int small = 4096;
-
-        connect_to(&c, s);
-        assert_int_equal(setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
-        client_say(&c, "GET /big HTTP/1.1\r\n" HOST "\r\nGET /show HTTP/1.1\r\n" HOST "\r\n");
-        sleep_ms(50);
-        assert_true(client_answer(&c, &a, true));
-        assert_int_equal(a.len, sizeof(big));
-        assert_memory_equal(a.body, big, sizeof(big));
-        free(a.body);
-        client_expect(&c, 200, "1 /show"); /* it waited for the first to be out */
-        for (int i = 0; i < 4; i++)
-                client_say(&c, "GET /big HTTP/1.1\r\n" HOST "\r\n");
-        wait_metric(s, "refused_total{name=\"test\",cause=\"write_timeout\"} ", 1);
-        wait_metric(s, CONNECTIONS, 0);
-        client_close(&c);
-        df_http_server_stop(s, 1000);
-}
-
-/* ---- caps ---- */
-
-static void test_connection_cap(void **state)
-{
-        struct df_http_server *s = start((struct df_http_options){.connections_max = 3});
-        struct client c[3], extra;
-
-        for (int i = 0; i < 3; i++) {
-                connect_to(&c[i], s);
-                client_say(&c[i], "GET /show HTTP/1.1\r\n" HOST "\r\n");
-                client_expect(&c[i], 200, NULL);
-        }
-        connect_to(&extra, s);
-        client_say(&extra, "GET /show HTTP/1.1\r\n" HOST "\r\n");
-        client_expect(&extra, 503, "\"retryable\":true");
-        assert_true(client_at_end(&extra));
-        client_close(&extra);
-        client_close(&c[1]);
-        wait_metric(s, CONNECTIONS, 2);
-        connect_to(&c[1], s);
-        client_say(&c[1], "GET /show HTTP/1.1\r\n" HOST "\r\n");
-        client_expect(&c[1], 200, NULL);
-        for (int i = 0; i < 3; i++)
-                client_close(&c[i]);
-        assert_int_equal(metric(s, "refused_total{name=\"test\",cause=\"connections\"} "), 1);
-        df_http_server_stop(s, 1000);
-        s = start((struct df_http_options){.connections_per_address = 2, .threads = 2});
-        for (int i = 0; i < 2; i++)
-                connect_to(&c[i], s);
-        wait_metric(s, CONNECTIONS, 2);
-        connect_to(&extra, s);
-        client_expect(&extra, 503, "from one address");
-        client_close(&extra);
-        client_close(&c[0]);
-        wait_metric(s, CONNECTIONS, 1);
-        connect_to(&extra, s);
-        client_say(&extra, "GET /show HTTP/1.1\r\n" HOST "\r\n");
-        client_expect(&extra, 200, NULL);
-        client_close(&extra);
-        client_close(&c[1]);
-        df_http_server_stop(s, 1000);
-}
-
-/* Bodies are counted while they are held, not when they are announced, and up to their reply. */
-static void test_in_flight_cap(void **state)
-{
-        struct df_http_server *s = start((struct df_http_options){.in_flight_max = 100000});
-        struct client c[3];
-
-        for (int i = 0; i < 3; i++)
-                connect_to(&c[i], s);
-        set_hold(true);
-        client_say(&c[0], "POST /later HTTP/1.1\r\n" HOST "Content-Length: 60000\r\n\r\n");
-        client_send(&c[0], big, 60000);
-        wait_for(1);
-        assert_int_equal(metric(s, IN_FLIGHT), 60000);
-        client_say(&c[1], "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 40001\r\n\r\n");
-        client_send(&c[1], big, 30000); /* the last of them want a step beyond the cap */
-        (void)send(c[1].fd, big, 10001, MSG_NOSIGNAL);
-        client_expect(&c[1], 503, "overloaded");
-        client_say(&c[2], "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 40000\r\n\r\n");
-        client_send(&c[2], big, 40000);
-        client_expect(&c[2], 200, NULL);
-        set_hold(false);
-        client_expect(&c[0], 200, NULL);
-        wait_metric(s, IN_FLIGHT, 0);
-        client_say(&c[0], "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 60000\r\n\r\n");
-        client_send(&c[0], big, 60000);
-        client_expect(&c[0], 200, NULL);
-        for (int i = 0; i < 3; i++)
-                client_close(&c[i]);
-        df_http_server_stop(s, 1000);
-}
-
-/* ---- clients that go away ---- */
-
-static void test_disconnects(void **state)
-{
-        struct df_http_server *s = start((struct df_http_options){.threads = 2});
-        struct client c;
-
-        for (int i = 0; i < 40; i++) {
-                set_hold(true);
-                connect_to(&c, s);
-                client_say(&c, "POST /later HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\nabc"
-                               "GET /later HTTP/1.1\r\n" HOST "\r\n");
-                wait_for(1);
-                if (i % 2)
-                        client_reset(&c);
-                else
-                        client_close(&c);
-                if (i % 4 < 2)
-                        wait_metric(s, CONNECTIONS,
-                                    i % 2 ? 0 : 1); /* a close may be half a close */
-                set_hold(false);
-                wait_metric(s, CONNECTIONS, 0);
-        }
-        connect_to(&c, s); /* in the middle of a body, and of an answer */
-        client_say(&c, "POST /echo HTTP/1.1\r\n" HOST "Content-Length: 3000\r\n\r\nabc");
-        wait_metric(s, IN_FLIGHT, 3000);
-        client_close(&c);
-        wait_metric(s, IN_FLIGHT, 0);
-        connect_to(&c, s);
-        client_say(&c, "GET /big HTTP/1.1\r\n" HOST "\r\nGET /big HTTP/1.1\r\n" HOST "\r\n");
-        assert_int_equal(client_more(&c, WAIT_MS), 1);
-        client_reset(&c);
-        wait_metric(s, CONNECTIONS, 0);
         df_http_server_stop(s, 1000);
 }
 
@@ -902,7 +482,7 @@ static void test_client(void **state)
 
         assert_int_equal(df_http_client_create("localhost:80", NULL, 1000, &c, &err), DF_EINVAL);
         (void)snprintf(base, sizeof(base), "http://127.0.0.1:%u", df_http_server_port(s));
-        assert_int_equal(df_http_client_create(base, "id.secret", 500, &c, &err), 0);
+        assert_int_equal(df_http_client_create(base, "id.secret", 200, &c, &err), 0);
         assert_int_equal(
                 df_http_fetch(c, "/guarded", "text/plain", df_bytes_str("x"), &status, &b, &err),
                 0);
@@ -965,34 +545,16 @@ static void test_load(void **state)
         assert_int_equal(df_http_load(&load, &r, &err), DF_EAGAIN);
 }
 
-static int begin_job(void **state)
-{
-        memset(big, 'x', sizeof(big));
-        return pthread_create(&job.thread, NULL, answer_later, NULL);
-}
-
-static int end_job(void **state)
-{
-        pthread_mutex_lock(&job.lock);
-        job.stop = true;
-        pthread_cond_broadcast(&job.wake);
-        pthread_mutex_unlock(&job.lock);
-        return pthread_join(job.thread, NULL);
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_routes),         cmocka_unit_test(test_answers),
-                cmocka_unit_test(test_bad_requests),   cmocka_unit_test(test_bodies),
-                cmocka_unit_test(test_pipelining),     cmocka_unit_test(test_read_ahead_is_bounded),
-                cmocka_unit_test(test_keep_alive),     cmocka_unit_test(test_admit),
-                cmocka_unit_test(test_slow_requests),  cmocka_unit_test(test_minimum_rate),
-                cmocka_unit_test(test_idle),           cmocka_unit_test(test_slow_reader),
-                cmocka_unit_test(test_connection_cap), cmocka_unit_test(test_in_flight_cap),
-                cmocka_unit_test(test_disconnects),    cmocka_unit_test(test_threads),
-                cmocka_unit_test(test_stop),           cmocka_unit_test(test_listen),
-                cmocka_unit_test(test_client),         cmocka_unit_test(test_load),
+                cmocka_unit_test(test_routes),       cmocka_unit_test(test_answers),
+                cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_bodies),
+                cmocka_unit_test(test_pipelining),   cmocka_unit_test(test_read_ahead_is_bounded),
+                cmocka_unit_test(test_keep_alive),   cmocka_unit_test(test_admit),
+                cmocka_unit_test(test_threads),      cmocka_unit_test(test_stop),
+                cmocka_unit_test(test_listen),       cmocka_unit_test(test_client),
+                cmocka_unit_test(test_load),
         };
 
         return cmocka_run_group_tests(tests, begin_job, end_job);

@@ -24,6 +24,7 @@ static struct ad_pack *pack;
 static atomic_size_t reported;
 static atomic_int failures, failed_code;
 static atomic_llong appended_max_ms;
+static int64_t give_up_ms; /* 0 = the default */
 
 static void done(void *arg, void *ticket, int rc)
 {
@@ -57,6 +58,7 @@ static void open_pack(int64_t delay_ms)
 {
         struct ad_pack_options o = {.partitions = PARTITIONS,
                                     .delay_ms = delay_ms,
+                                    .give_up_ms = give_up_ms,
                                     .done = done,
                                     .appended = appended,
                                     .failed = failed,
@@ -439,28 +441,79 @@ static void test_failed_sync_ends_it(void **state)
         close_pack();
 }
 
-/* Too much waits: refused before anything is copied. */
+static atomic_bool disk_hangs;
+static int hanging_sync(int fd)
+{
+        while (atomic_load(&disk_hangs))
+                (void)usleep(1000);
+        return fdatasync(fd);
+}
+
+/* The disk hangs: what waits is bounded, the rest is refused before anything is copied. */
 static void test_bounded_memory(void **state)
 {
         enum { REQUESTS = 4000 };
         static struct ticket tickets[REQUESTS];
-        size_t given = 0, refused = 0;
+        struct ad_pack_stats s;
+        size_t given = 0;
         uint64_t n = 0;
+        int rc = 0;
 
         memset(tickets, 0, sizeof(tickets));
-        open_pack(1000);
-        for (size_t i = 0; i < REQUESTS && refused == 0; i++) {
-                int rc = add_request(&tickets[i], n, 1000);
-
-                assert_true(rc == 0 || rc == DF_EAGAIN);
+        open_pack(1);
+        atomic_store(&disk_hangs, true);
+        hooks(test_log)->sync_data = hanging_sync;
+        while (rc == 0 && given < REQUESTS - 1) {
+                rc = add_request(&tickets[given], n, 1000);
                 n += 1000;
                 given += rc == 0;
-                refused += rc == DF_EAGAIN;
         }
+        assert_int_equal(rc, DF_EAGAIN);
+        ad_pack_stats(pack, &s);
+        assert_true(s.waiting_bytes > AD_FLUSH_BYTES_MAX);
+        assert_true(s.waiting_bytes <
+                    AD_FLUSH_BYTES_MAX + (4 << 20)); /* and the flush that hangs */
+        check_ledger(0, 1000, 1000 * given);
+        atomic_store(&disk_hangs, false);
         ad_pack_flush(pack);
         assert_int_equal(atomic_load(&reported), given);
-        check_ledger(1000 * given, 1000 * refused, 0);
+        assert_int_equal(atomic_load(&tickets[given].reports), 0);
+        check_ledger(1000 * given, 1000, 0);
         close_pack();
+}
+
+/* D1: what waited too long for the disk is refused and not written. */
+static void test_gives_up_on_a_hanging_disk(void **state)
+{
+        static struct ticket first, second, third;
+        struct found f;
+
+        memset(&first, 0, sizeof(first));
+        memset(&second, 0, sizeof(second));
+        memset(&third, 0, sizeof(third));
+        give_up_ms = 100;
+        open_pack(1);
+        give_up_ms = 0;
+        atomic_store(&disk_hangs, true);
+        hooks(test_log)->sync_data = hanging_sync;
+        assert_int_equal(add_request(&first, 0, 1), 0);
+        (void)usleep(50 * 1000); /* the committer hangs in the first */
+        assert_int_equal(add_request(&second, 10, 2), 0);
+        (void)usleep(200 * 1000);
+        atomic_store(&disk_hangs, false);
+        ad_pack_flush(pack);
+        assert_int_equal(add_request(&third, 20, 3), 0);
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&first.rc), 0);
+        assert_int_equal(atomic_load(&second.rc), DF_EAGAIN);
+        assert_int_equal(atomic_load(&second.reports), 1);
+        assert_int_equal(atomic_load(&third.rc), 0);
+        check_ledger(4, 2, 0);
+        close_pack();
+        read_all(&f, 30);
+        assert_int_equal(f.events, 4);
+        assert_int_equal(f.seen[10] + f.seen[11], 0);
+        free(f.seen);
 }
 
 /* A start after another continues the log with its own id, its own sequence from 0. */
@@ -505,6 +558,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_failed_sync_ends_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bounded_memory, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_gives_up_on_a_hanging_disk, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_starts_are_told_apart, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_clock_reset_record, setup, teardown),
         };

@@ -4,11 +4,6 @@
 
 #include "tumble_test.h"
 
-#define BASE_MS (1700000000000LL / 60000 * 60000)
-#define MINUTE_MS 60000
-
-static const char long_id[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
 /* ---- events of a seed ---- */
 struct source {
         struct df_sim_random random;
@@ -93,16 +88,6 @@ struct run {
         bool whole; /* no comparison between cuts */
 };
 
-static void drain(struct rig *r, struct recount *o)
-{
-        for (int i = 0; rig_cut(r); i++)
-                assert_in_range(i, 0, 100);
-        rig_compare(r, o);
-        /* W4: with nothing held back, final_through is the watermark less the grace. */
-        if (r->watermark_ms != DF_TIME_MAX && r->watermark_ms != DF_TIME_MIN)
-                assert_int_equal(r->final_through_ms, r->watermark_ms - r->params.grace_ms);
-}
-
 static void run_events(struct rig *r, struct recount *o, const struct run *run)
 {
         struct source s = {.now_ms = BASE_MS, .spread = run->spread};
@@ -174,7 +159,7 @@ static void check_run(const struct run *run)
 static void test_rows_equal_the_recount_for_any_cuts_and_restores(void **state)
 {
         (void)state;
-        for (uint64_t seed = 1; seed <= 12; seed++)
+        for (uint64_t seed = 1; seed <= 9; seed++)
                 check_run(&(struct run){.seed = seed,
                                         .events = 1500,
                                         .cut_permille = seed % 4 == 0 ? 1000 : 150,
@@ -230,7 +215,7 @@ static void test_every_shape_of_grouping_counts(void **state)
 static void test_a_restore_changes_no_byte_of_the_rows(void **state)
 {
         (void)state;
-        for (uint64_t seed = 50; seed < 54; seed++) {
+        for (uint64_t seed = 50; seed < 58; seed++) {
                 struct run run = {.seed = seed, .events = 800, .cap = 20, .cut_permille = 250};
                 struct recount oa, ob;
                 struct rig a, b;
@@ -238,7 +223,7 @@ static void test_a_restore_changes_no_byte_of_the_rows(void **state)
                 run_init(&a, &oa, &run);
                 run_events(&a, &oa, &run);
                 drain(&a, &oa);
-                run.restore_permille = 1000;
+                run.restore_permille = seed % 2 ? 1000 : 400;
                 run_init(&b, &ob, &run);
                 run_events(&b, &ob, &run);
                 drain(&b, &ob);
@@ -255,43 +240,6 @@ static void test_a_restore_changes_no_byte_of_the_rows(void **state)
 
 /* ---- single rules ---- */
 
-static struct ad_event simple(int64_t event_ms)
-{
-        return (struct ad_event){
-                .type = AD_CLICK,
-                .tenant_id = df_bytes_str("acme"),
-                .dims = {df_bytes_str("a"), df_bytes_str("c"), df_bytes_str("ad")},
-                .currency = df_bytes_str("EUR"),
-                .event_ms = event_ms,
-                .receive_ms = event_ms,
-                .cost_nanos = 7,
-        };
-}
-
-static void feed(struct rig *r, struct ad_event ev)
-{
-        r->append_ms = ev.receive_ms;
-        rig_feed(r, &ev, 1);
-}
-
-static const struct ad_cell *row_of(struct rig *r, uint32_t grouping, int64_t ms, const char *tenant,
-                                    const char *dims, const char *currency)
-{
-        char key[KEY_TEXT_MAX];
-        struct entry *e;
-
-        (void)snprintf(key, sizeof(key), "%012lld|%u|%s\x01%s\x01%s", (long long)(ms / MINUTE_MS),
-                       grouping, tenant, dims, currency);
-        e = map_get(&r->view, key);
-        return e ? &e->cell : NULL;
-}
-
-static void begin(struct rig *r)
-{
-        rig_init(r);
-        rig_start(r);
-}
-
 /* W2: grouping 0 at each cut; the others once the watermark passes the window's end, then as
  * revisions, which are absolute (W3). */
 static void test_when_rows_leave(void **state)
@@ -304,29 +252,25 @@ static void test_when_rows_leave(void **state)
         feed(&r, simple(BASE_MS + 1000));
         assert_false(rig_cut(&r));
         assert_int_equal(r.rows, 1);
-        assert_int_equal(row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                                        "c",
-                                "EUR")
-                                 ->clicks,
-                         1);
+        assert_int_equal(row_of(&r, 0, BASE_MS, "acme", "a|c", "EUR")->clicks, 1);
         assert_false(rig_cut(&r)); /* nothing new */
         assert_int_equal(r.rows, 1);
 
         feed(&r, simple(BASE_MS + MINUTE_MS + 4999)); /* watermark one ms short of the end */
         rig_cut(&r);
         assert_int_equal(r.rows, 2);
-        assert_null(row_of(&r, 2, BASE_MS, "acme", "a\x01"
-                                                   "c\x01\x01",
-                           "EUR"));
+        assert_null(row_of(&r, 2, BASE_MS, "acme", "a|c||", "EUR"));
         feed(&r, simple(BASE_MS + MINUTE_MS + 5000));
         rig_cut(&r);
-        assert_int_equal(r.rows, 5); /* the two others of the first window, grouping 0 of the second */
+        assert_int_equal(r.rows,
+                         5); /* the two others of the first window, grouping 0 of the second */
+        rig_restore(&r);
+        rig_cut(&r); /* what was sent is remembered as sent */
+        assert_int_equal(r.rows, 5);
         feed(&r, simple(BASE_MS + 2000)); /* a revision of the first window */
         rig_cut(&r);
         assert_int_equal(r.rows, 8);
-        c = row_of(&r, 2, BASE_MS, "acme", "a\x01"
-                                           "c\x01\x01",
-                   "EUR");
+        c = row_of(&r, 2, BASE_MS, "acme", "a|c||", "EUR");
         assert_non_null(c);
         assert_int_equal(c->clicks, 2);
         assert_true(c->spend == 14);
@@ -358,19 +302,13 @@ static void test_currencies_are_never_added(void **state)
         feed(&r, ev);
         rig_cut(&r);
         assert_int_equal(r.rows, 3);
-        c = row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                           "c",
-                   "EUR");
+        c = row_of(&r, 0, BASE_MS, "acme", "a|c", "EUR");
         assert_int_equal(c->conversions, 2);
         assert_true(c->spend == 14 && c->payout == 6 && c->value == 11);
-        c = row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                           "c",
-                   "USD");
+        c = row_of(&r, 0, BASE_MS, "acme", "a|c", "USD");
         assert_int_equal(c->conversions, 0);
         assert_true(c->spend == 0 && c->value == 22);
-        c = row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                           "c",
-                   "XXX");
+        c = row_of(&r, 0, BASE_MS, "acme", "a|c", "XXX");
         assert_int_equal(c->conversions, 2);
         assert_true(c->value == 0);
         rig_release(&r);
@@ -393,19 +331,14 @@ static void test_labelled_events_are_counted_apart(void **state)
                         feed(&r, ev);
                 }
         rig_cut(&r);
-        c = row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                           "c",
-                   "EUR");
+        c = row_of(&r, 0, BASE_MS, "acme", "a|c", "EUR");
         for (int i = 0; i < 3; i++)
                 assert_int_equal(c->invalid[i], 3);
         assert_int_equal(c->impressions, 2);
         assert_int_equal(c->clicks, 2);
         assert_int_equal(c->conversions, 2);
         assert_true(c->spend == 6 * 7);
-        assert_true(row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                                   "c",
-                           "USD")
-                            ->value == 30);
+        assert_true(row_of(&r, 0, BASE_MS, "acme", "a|c", "USD")->value == 30);
         assert_int_equal(r.outcomes[AD_COUNTED], 15);
         rig_release(&r);
 }
@@ -433,19 +366,12 @@ static void test_a_key_beyond_the_cap_is_other(void **state)
                         feed(&r, ev);
         }
         rig_cut(&r);
-        c = row_of(&r, 0, BASE_MS, "acme",
-                   AD_OTHER "\x01" AD_OTHER, "EUR");
+        c = row_of(&r, 0, BASE_MS, "acme", AD_OTHER "|" AD_OTHER, "EUR");
         assert_int_equal(c->clicks, 2); /* its own and c3's */
-        c = row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                           "c1",
-                   "EUR");
+        c = row_of(&r, 0, BASE_MS, "acme", "a|c1", "EUR");
         assert_int_equal(c->clicks, 2);
-        assert_non_null(row_of(&r, 0, BASE_MS, "globex", "a\x01"
-                                                         "c1",
-                               "EUR"));
-        assert_null(row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                                   "c3",
-                           "EUR"));
+        assert_non_null(row_of(&r, 0, BASE_MS, "globex", "a|c1", "EUR"));
+        assert_null(row_of(&r, 0, BASE_MS, "acme", "a|c3", "EUR"));
         rig_release(&r);
 }
 
@@ -482,280 +408,6 @@ static void test_news(void **state)
         rig_cut(&r);
         assert_int_equal(r.final_through_ms, BASE_MS + MINUTE_MS);
         assert_false(df_task_has_news(r.task));
-        rig_release(&r);
-}
-
-/* K6, W4: more rows than an outbox holds leave in several checkpoints; final_through waits before
- * the first window with unsent rows; a restore in between loses and repeats nothing. */
-static void test_what_does_not_fit_waits_and_holds_final_through(void **state)
-{
-        static const struct ad_groupings one = {
-                .count = 2,
-                .list = {{2, {0, 1}}, {7, {0, 1, 2, 3, 4, 5, 6}}},
-        };
-        enum { MINUTES = 4, KEYS = 36000, RECORD = 100 };
-        static struct ad_event events[RECORD];
-        static char names[RECORD][AD_ID_MAX + 1];
-        uint64_t payload = 0;
-        int drains = 0;
-        struct rig r;
-
-        (void)state;
-        rig_init(&r);
-        r.params.groupings = &one;
-        r.params.cell_cap = 1000000;
-        rig_start(&r);
-        for (uint32_t i = 0; i < MINUTES * KEYS; i++) {
-                struct ad_event *ev = &events[i % RECORD];
-
-                *ev = simple(BASE_MS + (int64_t)(i / KEYS) * MINUTE_MS);
-                (void)snprintf(names[i % RECORD], AD_ID_MAX + 1, "%08u%.56s", i % KEYS, long_id);
-                for (int d = 0; d < AD_DIM_COUNT; d++)
-                        ev->dims[d] = df_bytes_str(d < 2 ? "x" : names[i % RECORD]);
-                r.append_ms = ev->receive_ms;
-                if (i % RECORD == RECORD - 1)
-                        rig_feed(&r, events, RECORD);
-        }
-        rig_heartbeat(&r, BASE_MS + 3600000);
-        while (rig_cut(&r)) {
-                size_t whole = 0;
-
-                assert_true(r.payload_bytes - payload <= DF_OUTBOX_MAX);
-                assert_true(r.payload_bytes - payload > DF_OUTBOX_MAX - 65536);
-                payload = r.payload_bytes;
-                drains++;
-                /* Windows before the hold have all of their rows. */
-                assert_int_equal((r.final_through_ms - BASE_MS) % MINUTE_MS, 0);
-                for (size_t i = 0; i < r.view.size; i++)
-                        for (struct entry *e = r.view.heads[i]; e; e = e->next)
-                                whole += end_of(e->minute) <= r.final_through_ms;
-                assert_int_equal(whole, (KEYS + 1) * (r.final_through_ms - BASE_MS) / MINUTE_MS);
-                assert_true(r.final_through_ms < BASE_MS + MINUTES * MINUTE_MS);
-                rig_restore(&r);
-        }
-        assert_true(drains >= 1);
-        assert_int_equal(r.rows, MINUTES * (KEYS + 1)); /* each once */
-        assert_int_equal(r.view.count, r.rows);
-        assert_int_equal(r.final_through_ms, BASE_MS + 3600000 - 5000 - 60000);
-        rig_release(&r);
-}
-
-/* R6: an import keeps every window open until its end; then all leave, in order, and go. */
-static void test_an_import_of_a_year_of_minutes(void **state)
-{
-        enum { STEP = 5, WINDOWS = 365 * 1440 / STEP, RECORD = 365 };
-        static struct ad_event events[RECORD];
-        struct ad_batch end = {.schema_version = 1, .has_import_end = true, .import_end = {7, 1, 0}};
-        struct df_buf b = {0};
-        size_t stored[2], used;
-        struct df_record rec;
-        struct rig r;
-
-        (void)state;
-        rig_init(&r);
-        map_release(&r.view);
-        map_init(&r.view, 1 << 19);
-        r.config.rules.bounded = true;
-        r.config.control = ad_control;
-        rig_start(&r);
-        for (uint32_t i = 0; i < WINDOWS; i++) {
-                uint32_t day = i % RECORD, place = i / RECORD; /* not in order of time */
-
-                events[day] = simple(BASE_MS + (int64_t)day * 86400000 +
-                                     (int64_t)place * STEP * MINUTE_MS);
-                if (day == RECORD - 1)
-                        rig_feed(&r, events, RECORD);
-                if (i % 20000 == 19999)
-                        assert_false(rig_cut(&r));
-                if (i % 50000 == 49999) {
-                        assert_false(rig_cut(&r));
-                        assert_int_equal(r.final_through_ms, DF_TIME_MIN);
-                        rig_restore(&r);
-                }
-        }
-        ad_wire_batch_header(&b, &end);
-        rec = (struct df_record){.offset = r.offset, .value = df_buf_bytes(&b)};
-        ok(df_task_process(r.task, &rec, 1, &used, err));
-        while (rig_cut(&r))
-                ;
-        assert_int_equal(r.final_through_ms, DF_TIME_MAX);
-        assert_int_equal(r.view.count, 3 * WINDOWS);
-        assert_int_equal(r.rows, 3 * WINDOWS); /* each row once: grouping 0 as it came */
-        rig_stored(&r, stored);
-        assert_int_equal(stored[0], 0);
-        df_buf_release(&b);
-        rig_release(&r);
-}
-
-/* K1: hot cells at many cuts: the store holds a bounded multiple of what lives. */
-static void test_deltas_are_written_together(void **state)
-{
-        enum { CELLS = 3000 };
-        size_t stored[2], first = 0, most = 0, keys = 0;
-        struct ad_event events[100];
-        char names[100][16];
-        struct rig r;
-
-        (void)state;
-        begin(&r);
-        for (int cut = 0; cut < 40; cut++) {
-                for (int i = 0; i < CELLS; i++) {
-                        struct ad_event *ev = &events[i % 100];
-
-                        *ev = simple(BASE_MS + cut * 100);
-                        r.append_ms = ev->receive_ms;
-                        (void)snprintf(names[i % 100], 16, "c%d", i);
-                        ev->dims[AD_DIM_CAMPAIGN] = df_bytes_str(names[i % 100]);
-                        if (i % 100 == 99)
-                                rig_feed(&r, events, 100);
-                }
-                rig_cut(&r);
-                rig_stored(&r, stored);
-                if (cut == 0)
-                        first = stored[1];
-                most = stored[1] > most ? stored[1] : most;
-                keys = stored[0] > keys ? stored[0] : keys;
-                if (cut % 10 == 9)
-                        rig_restore(&r);
-        }
-        assert_true(most > first * 2);
-        assert_true(most < first * 4);
-        assert_true(keys < most / 30000 + 10); /* blobs, not cells */
-        assert_int_equal(r.view.count, CELLS);
-        rig_heartbeat(&r, BASE_MS + 3600000);
-        rig_cut(&r);
-        assert_int_equal(r.view.count, CELLS * 3);
-        for (size_t i = 0; i < r.view.size; i++)
-                for (struct entry *e = r.view.heads[i]; e; e = e->next)
-                        assert_int_equal(e->cell.clicks, 40);
-        rig_stored(&r, stored);
-        assert_int_equal(stored[0], 0);
-        rig_release(&r);
-}
-
-/* ---- state from elsewhere ---- */
-
-static struct df_bytes state_key(uint8_t key[14], int64_t ms, uint32_t number)
-{
-        uint64_t minute = (uint64_t)ms / MINUTE_MS;
-
-        key[0] = TUMBLE_NS;
-        key[1] = 'w';
-        for (int i = 0; i < 8; i++)
-                key[2 + i] = (uint8_t)(minute >> 8 * (7 - i));
-        for (int i = 0; i < 4; i++)
-                key[10 + i] = (uint8_t)(number >> 8 * (3 - i));
-        return df_bytes(key, 14);
-}
-
-/* A sent cell of (acme, a, c) in grouping 0, as tumble_state.c describes it, with this spend. */
-static void put_blob(struct rig *r, int64_t ms, df_nanos spend, size_t cut_off)
-{
-        struct df_buf b = {0};
-        uint8_t key[14];
-
-        df_put_u8(&b, 1);
-        df_put_u8(&b, 0);
-        df_buf_append(&b, "EUR", 3);
-        for (int i = 0; i < 3; i++) {
-                df_put_varint(&b, 0);
-                df_put_lstr(&b, df_bytes_str(i == 0 ? "acme" : i == 1 ? "a" : "c"));
-        }
-        df_put_u8(&b, 0x42);
-        df_put_u8(&b, 0x02);
-        df_put_varint(&b, 5);
-        df_put_u64le(&b, (uint64_t)spend);
-        df_put_u64le(&b, (uint64_t)(spend >> 64));
-        ok(df_buf_check(&b, err));
-        df_store_put(r->store, state_key(key, ms, 0), df_bytes(b.data, b.len - cut_off));
-        ok(df_store_commit(r->store, err));
-        df_buf_release(&b);
-}
-
-/* A sum that would leave 128 bits: the event is quarantined and counted in no cell at all. */
-static void test_overflow_counts_nowhere(void **state)
-{
-        const df_nanos most = (df_nanos)(~(unsigned __int128)0 >> 1);
-        struct ad_event ev = simple(BASE_MS);
-        const struct ad_cell *c;
-        struct rig r;
-
-        (void)state;
-        begin(&r);
-        rig_cut(&r);
-        put_blob(&r, BASE_MS, most - 10, 0);
-        rig_restore(&r);
-        feed(&r, ev); /* + 7 */
-        feed(&r, ev); /* would be 4 too much */
-        ev.cost_nanos = 3;
-        feed(&r, ev); /* the largest sum there is */
-        ev.cost_nanos = 0;
-        ev.payout_nanos = 1;
-        feed(&r, ev);
-        ev.cost_nanos = 1;
-        feed(&r, ev);
-        rig_heartbeat(&r, BASE_MS + 3600000);
-        rig_cut(&r);
-        assert_int_equal(r.outcomes[AD_COUNTED], 3);
-        assert_int_equal(r.outcomes[AD_OVERFLOW], 2);
-        c = row_of(&r, 0, BASE_MS, "acme", "a\x01"
-                                           "c",
-                   "EUR");
-        assert_int_equal(c->clicks, 8);
-        assert_true(c->spend == most && c->payout == 1);
-        c = row_of(&r, 2, BASE_MS, "acme", "a\x01"
-                                           "c\x01\x01",
-                   "EUR");
-        assert_int_equal(c->clicks, 3); /* not in this one either */
-        assert_true(c->spend == 10);
-        rig_release(&r);
-}
-
-/* A blob cut short at every byte is refused by name, or is a whole one. */
-static void test_damaged_state_is_refused(void **state)
-{
-        struct rig r;
-
-        (void)state;
-        for (size_t cut_off = 1; cut_off <= 33; cut_off++) {
-                struct df_error e = {0};
-                int rc;
-
-                begin(&r);
-                rig_cut(&r);
-                put_blob(&r, BASE_MS, (df_nanos)1 << 100, cut_off);
-                df_task_destroy(r.task);
-                rc = df_task_create(&r.config, r.store, &r.task, &e);
-                if (cut_off == 33) { /* the flag alone: no cells */
-                        assert_int_equal(rc, 0);
-                } else {
-                        assert_int_equal(rc, DF_ECORRUPT);
-                        assert_non_null(strstr(e.text, "blob 0 of minute 28333333"));
-                        r.task = NULL;
-                }
-                rig_release(&r);
-        }
-}
-
-/* K10: a task rebuilt from the log sends every row that lives, though it counted them before. */
-static void test_a_rebuilt_task_sends_every_live_row_again(void **state)
-{
-        struct df_seal seal = {.parent_k = 4, .to_offset = 2, .watermark_ms = BASE_MS + MINUTE_MS};
-        struct df_clock clock;
-        struct rig r;
-
-        (void)state;
-        begin(&r);
-        df_clock_init(&clock);
-        df_task_suppress(r.task, 5, &seal, &clock, 0);
-        feed(&r, simple(BASE_MS));
-        feed(&r, simple(BASE_MS + MINUTE_MS + 6000));
-        assert_false(df_task_suppressed(r.task));
-        rig_cut(&r);
-        assert_int_equal(df_task_k(r.task), 6);
-        assert_int_equal(r.view.count, 4);
-        rig_cut(&r);
-        assert_int_equal(r.rows, 4); /* once */
         rig_release(&r);
 }
 
@@ -803,7 +455,7 @@ static void test_impossible_parameters_are_refused(void **state)
         refuse(NULL, &g, "grouping 2");
 }
 
-/* An import's times are not judged: those that are no window are quarantined, in log order. */
+/* An import's times are not judged: those that are no window are quarantined. */
 static void test_times_without_a_window_are_quarantined(void **state)
 {
         struct ad_event events[3];
@@ -837,12 +489,6 @@ int main(void)
                 cmocka_unit_test(test_labelled_events_are_counted_apart),
                 cmocka_unit_test(test_a_key_beyond_the_cap_is_other),
                 cmocka_unit_test(test_news),
-                cmocka_unit_test(test_what_does_not_fit_waits_and_holds_final_through),
-                cmocka_unit_test(test_an_import_of_a_year_of_minutes),
-                cmocka_unit_test(test_deltas_are_written_together),
-                cmocka_unit_test(test_overflow_counts_nowhere),
-                cmocka_unit_test(test_damaged_state_is_refused),
-                cmocka_unit_test(test_a_rebuilt_task_sends_every_live_row_again),
                 cmocka_unit_test(test_impossible_parameters_are_refused),
                 cmocka_unit_test(test_times_without_a_window_are_quarantined),
         };

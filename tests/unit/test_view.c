@@ -1,9 +1,6 @@
 /* The serving view against a naive recount: the last value of each (cell, source) (W3), summed. */
 #include "view_test.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-
 #define SOURCES 5
 #define CELLS_MAX 4000
 #define STEPS 60
@@ -64,14 +61,22 @@ static struct truth_cell *cell_of(struct world *w, size_t source, const struct a
         return &w->cells[w->cell_count++];
 }
 
-static void random_row(struct world *w, size_t source, struct ad_row *row)
+/* A cell that the source has and may still change. */
+static bool known_row(struct world *w, size_t source, int64_t first, struct ad_row *row)
 {
-        const struct vt_collection *last = w->last[source];
-        int64_t first = w->base_minute;
+        for (int tries = 0; w->cell_count > 0 && tries < 5; tries++) {
+                const struct truth_cell *c = &w->cells[pick(w, w->cell_count)];
 
-        /* A task never touches a window that is final. */
-        if (last && last->seal.final_through_ms > first * VT_MINUTE)
-                first = last->seal.final_through_ms / VT_MINUTE;
+                if (c->source != source || (int64_t)c->row.minute < first)
+                        continue;
+                *row = c->row;
+                return true;
+        }
+        return false;
+}
+
+static void new_row(struct world *w, int64_t first, struct ad_row *row)
+{
         memset(row, 0, sizeof(*row));
         row->grouping = (uint32_t)pick(w, ad_groupings_default.count);
         row->minute = (uint64_t)first + pick(w, 40) * pick(w, 40);
@@ -81,6 +86,19 @@ static void random_row(struct world *w, size_t source, struct ad_row *row)
                 row->dims[d] = text(others[pick(w, 3)]);
         row->dims[1] = text(campaigns[pick(w, 5)]);
         row->currency = text(currencies[pick(w, 3)]);
+}
+
+static void random_row(struct world *w, size_t source, struct ad_row *row)
+{
+        const struct vt_collection *last = w->last[source];
+        int64_t first = w->base_minute;
+
+        /* A task never touches a window that is final. */
+        if (last && last->seal.final_through_ms > first * VT_MINUTE)
+                first = last->seal.final_through_ms / VT_MINUTE;
+        if (!known_row(w, source, first, row))
+                new_row(w, first, row);
+        memset(&row->cell, 0, sizeof(row->cell));
         row->cell.impressions = pick(w, 1000);
         row->cell.clicks = pick(w, 50);
         row->cell.conversions = pick(w, 3);
@@ -160,14 +178,6 @@ static void recount(const struct world *w, uint32_t level, const struct ad_row *
         }
 }
 
-static bool same_cell(const struct ad_cell *a, const struct ad_cell *b)
-{
-        return a->impressions == b->impressions && a->clicks == b->clicks &&
-               a->conversions == b->conversions && a->spend == b->spend && a->payout == b->payout &&
-               a->value == b->value && a->invalid[0] == b->invalid[0] &&
-               a->invalid[1] == b->invalid[1] && a->invalid[2] == b->invalid[2];
-}
-
 /* A stored cell: is it what the recount says? */
 static int check_cell(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
 {
@@ -191,7 +201,7 @@ static int check_cell(void *arg, struct df_bytes key, struct df_bytes value, str
         like.currency = k.currency;
         like.minute = k.window;
         recount(s->w, s->level, &like, &want);
-        if (!same_cell(&cell, &want))
+        if (!vt_same_cell(&cell, &want))
                 fail_msg("seed %llu: level %u window %u: impressions %llu, recounted %llu",
                          (unsigned long long)s->w->seed, s->level, k.window,
                          (unsigned long long)cell.impressions,
@@ -291,27 +301,6 @@ static void crash(struct world *w, enum ad_view_origin want)
         assert_true(w->fed <= w->log_count);
 }
 
-static void damage_file(const char *dir)
-{
-        char path[700];
-        struct dirent **names;
-        int n = scandir(dir, &names, NULL, NULL);
-
-        assert_true(n > 0);
-        for (int i = 0; i < n; i++) {
-                (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
-                if (strncmp(names[i]->d_name, "MANIFEST", 8) == 0) {
-                        int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-                        assert_true(fd >= 0);
-                        assert_int_equal(pwrite(fd, "\xff\xff\xff\xff\xff\xff\xff\xff", 8, 4), 8);
-                        (void)close(fd);
-                }
-                free(names[i]);
-        }
-        free(names);
-}
-
 static void world_init(struct world *w, uint64_t seed)
 {
         struct ad_note begin = {.has_import_begin = true,
@@ -372,7 +361,7 @@ static void run_world(uint64_t seed)
                         if (pick(w, 2))
                                 remove_dir(w->place.dir);
                         else
-                                damage_file(w->place.dir);
+                                vt_damage(w->place.dir);
                         w->view = vt_open(&w->place, snapshot ? AD_VIEW_RESTORED : AD_VIEW_EMPTY);
                         w->fed = ad_view_position(w->view, 0);
                 }

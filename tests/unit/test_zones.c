@@ -275,7 +275,8 @@ static void test_local_times(void **state)
                          utc(2026, 11, 24, 10, 15));
 }
 
-/* W1: composed from quarter hours; a range in which a zone is off them is refused, and only that. */
+/* W1: composed from quarter hours; a range in which a zone is off them is refused, and only
+ * that. */
 static void test_off_the_quarter_hour(void **state)
 {
         int64_t at, change = utc(1972, 1, 7, 0, 44) + 30000;

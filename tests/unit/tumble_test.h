@@ -11,6 +11,10 @@
 
 #define TUMBLE_NS 19 /* the fourth of the chain */
 #define KEY_TEXT_MAX 800
+#define BASE_MS (1700000000000LL / 60000 * 60000)
+#define MINUTE_MS 60000
+
+static const char long_id[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 #define ok(call)                                                                                   \
         do {                                                                                       \
@@ -102,6 +106,8 @@ struct rig {
         uint64_t seed;     /* for messages */
 
         struct map view; /* the newest row of each key */
+        bool no_view;    /* many rows: only count those of each minute from first_minute */
+        uint64_t first_minute, minute_rows[8];
         int64_t final_through_ms;
         int64_t watermark_ms;
         uint64_t outcomes[DF_OUTCOMES_MAX];
@@ -227,8 +233,8 @@ static inline void row_key(const struct ad_row *row, char ret[KEY_TEXT_MAX])
                          row->grouping, (int)row->tenant_id.len, (const char *)row->tenant_id.data);
 
         for (uint32_t i = 0; i < row->dim_count; i++)
-                n += snprintf(ret + n, KEY_TEXT_MAX - (size_t)n, "\x01%.*s",
-                              (int)row->dims[i].len, (const char *)row->dims[i].data);
+                n += snprintf(ret + n, KEY_TEXT_MAX - (size_t)n, "\x01%.*s", (int)row->dims[i].len,
+                              (const char *)row->dims[i].data);
         (void)snprintf(ret + n, KEY_TEXT_MAX - (size_t)n, "\x01%.*s", (int)row->currency.len,
                        (const char *)row->currency.data);
 }
@@ -247,13 +253,19 @@ static inline int rig_row(void *arg, const struct ad_row *row, struct df_error *
         if (end_of(row->minute) <= r->final_through_ms) /* W4 */
                 fail_msg("seed %llu: a row of a final window: %s", (unsigned long long)r->seed,
                          key);
-        if (row->grouping > 0 && df_task_clock(r->task)->watermark_ms < end_of(row->minute)) /* W2 */
+        if (row->grouping > 0 &&
+            df_task_clock(r->task)->watermark_ms < end_of(row->minute)) /* W2 */
                 fail_msg("seed %llu: too early: %s", (unsigned long long)r->seed, key);
+        r->rows++;
+        if (r->no_view) {
+                assert_in_range(row->minute - r->first_minute, 0, 7);
+                r->minute_rows[row->minute - r->first_minute]++;
+                return 0;
+        }
         e = map_put(&r->view, key);
         e->cell = row->cell;
         e->minute = row->minute;
         e->grouping = row->grouping;
-        r->rows++;
         return 0;
 }
 
@@ -399,8 +411,8 @@ static inline void recount_cells(struct recount *o, const struct ad_event *ev)
                                      .minute = (uint64_t)ev->event_ms / 60000,
                                      .tenant_id = ev->tenant_id,
                                      .dim_count = gr->dim_count,
-                                     .currency = ev->currency.len ? ev->currency
-                                                                  : df_bytes_str("XXX")};
+                                     .currency =
+                                             ev->currency.len ? ev->currency : df_bytes_str("XXX")};
                 struct ad_row other;
                 struct ad_cell *c;
 
@@ -467,6 +479,62 @@ static inline void rig_compare(struct rig *r, struct recount *o)
         if (expected != r->view.count)
                 fail_msg("seed %llu: %zu rows, wanted %zu", (unsigned long long)r->seed,
                          r->view.count, expected);
+}
+
+/* Cut until nothing waits; then everything that is due is there. */
+static inline void drain(struct rig *r, struct recount *o)
+{
+        for (int i = 0; rig_cut(r); i++)
+                assert_in_range(i, 0, 100);
+        rig_compare(r, o);
+        /* W4: with nothing held back, final_through is the watermark less the grace. */
+        if (r->watermark_ms != DF_TIME_MAX && r->watermark_ms != DF_TIME_MIN)
+                assert_int_equal(r->final_through_ms, r->watermark_ms - r->params.grace_ms);
+}
+
+/* ---- plain events ---- */
+
+static inline struct ad_event simple(int64_t event_ms)
+{
+        return (struct ad_event){
+                .type = AD_CLICK,
+                .tenant_id = df_bytes_str("acme"),
+                .dims = {df_bytes_str("a"), df_bytes_str("c"), df_bytes_str("ad")},
+                .currency = df_bytes_str("EUR"),
+                .event_ms = event_ms,
+                .receive_ms = event_ms,
+                .cost_nanos = 7,
+        };
+}
+
+static inline void feed(struct rig *r, struct ad_event ev)
+{
+        r->append_ms = ev.receive_ms;
+        rig_feed(r, &ev, 1);
+}
+
+/* The newest row of a key; dims like "a|c". NULL: it never came. */
+static inline const struct ad_cell *row_of(struct rig *r, uint32_t grouping, int64_t ms,
+                                           const char *tenant, const char *dims,
+                                           const char *currency)
+{
+        char key[KEY_TEXT_MAX];
+        struct entry *e;
+        int head = snprintf(key, sizeof(key), "%012lld|%u|%s\x01", (long long)(ms / MINUTE_MS),
+                            grouping, tenant);
+
+        (void)snprintf(key + head, sizeof(key) - (size_t)head, "%s|%s", dims, currency);
+        for (char *p = key + head; *p; p++)
+                if (*p == '|')
+                        *p = '\x01';
+        e = map_get(&r->view, key);
+        return e ? &e->cell : NULL;
+}
+
+static inline void begin(struct rig *r)
+{
+        rig_init(r);
+        rig_start(r);
 }
 
 #endif

@@ -5,6 +5,9 @@
 
 #include "unit.h"
 
+#include <dirent.h>
+#include <fcntl.h>
+
 #include "jobs/api/view.h"
 #include "state_test.h"
 
@@ -119,6 +122,36 @@ static inline struct ad_view *vt_open(struct vt_place *p, enum ad_view_origin wa
         if (origin != want)
                 fail_msg("the view was opened as %d (%s), not %d", origin, why, want);
         return v;
+}
+
+static inline bool vt_same_cell(const struct ad_cell *a, const struct ad_cell *b)
+{
+        return a->impressions == b->impressions && a->clicks == b->clicks &&
+               a->conversions == b->conversions && a->spend == b->spend && a->payout == b->payout &&
+               a->value == b->value && a->invalid[0] == b->invalid[0] &&
+               a->invalid[1] == b->invalid[1] && a->invalid[2] == b->invalid[2];
+}
+
+/* The store of a view becomes unreadable. */
+static inline void vt_damage(const char *dir)
+{
+        char path[700];
+        struct dirent **names;
+        int n = scandir(dir, &names, NULL, NULL);
+
+        assert_true(n > 0);
+        for (int i = 0; i < n; i++) {
+                (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
+                if (strncmp(names[i]->d_name, "MANIFEST", 8) == 0) {
+                        int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+                        assert_true(fd >= 0);
+                        assert_int_equal(pwrite(fd, "\xff\xff\xff\xff\xff\xff\xff\xff", 8, 4), 8);
+                        (void)close(fd);
+                }
+                free(names[i]);
+        }
+        free(names);
 }
 
 #endif

@@ -1,19 +1,20 @@
-/* net.h - HTTP/1.1 for every job: a small strict server on libevent, and a blocking client on libcurl
- * (runtime/net, the only user of either).
+/* net.h - HTTP/1.1 for every job: a small strict server on libevent, and a blocking client on
+ * libcurl (runtime/net, the only user of either).
  *
  * What is accepted (anything else is 400 and the connection closes; RELIABILITY 5.1 to 5.3):
  *   request line  METHOD SP origin-form SP HTTP/1.1 (or HTTP/1.0: then the answer closes)
  *   line ends     CRLF only; no folded lines; no NUL or other control character but HTAB in a value
  *   header names  tokens, directly followed by ':'
  *   Host          exactly one, in HTTP/1.1 and 1.0 alike, "name", "name:port" or "[v6]:port"
- *   length        none, or one Content-Length of digits alone, or exactly "Transfer-Encoding: chunked";
- *                 never both, never twice; chunk sizes are hex digits alone, trailers are refused
- * Requests of a connection are answered one after the other, in order (pipelining works); keep-alive.
+ *   length        none, or one Content-Length of digits alone, or exactly "Transfer-Encoding:
+ *                 chunked"; never both, never twice; chunk sizes are hex digits alone, trailers are
+ *                 refused
+ * Requests of a connection are answered one by one, in order (pipelining works); keep-alive.
  * Deadlines are for the whole request, not for each read, and a minimum rate holds for bodies.
  *
  * Several processes may share one listening socket. A request whose path this process has no route
- * for is handed, with its connection and the bytes read so far, to the peer process over peer_fd; the
- * peer answers it and keeps the connection. The pair of sockets is made by the parent
+ * for is handed, with its connection and the bytes read so far, to the peer process over peer_fd;
+ * the peer answers it and keeps the connection. The pair of sockets is made by the parent
  * (df_http_pair), which keeps both ends open: connections on the way survive the restart of either
  * process. A connection that was handed over once for this request is not handed back: 404.
  *
@@ -33,7 +34,7 @@
 /* Bits, so that a route can take several. */
 enum df_http_method { DF_HTTP_GET = 1, DF_HTTP_HEAD = 2, DF_HTTP_POST = 4, DF_HTTP_OPTIONS = 8 };
 
-struct df_http_field { /* a header or a parameter */
+struct df_http_field {         /* a header or a parameter */
         struct df_bytes name;  /* headers: lower case */
         struct df_bytes value; /* headers: trimmed; parameters: percent-decoded, '+' is a space */
 };
@@ -51,8 +52,8 @@ struct df_http_request {
         uint64_t body_length; /* stated by Content-Length; UINT64_MAX = chunked */
         const char *peer;     /* address as text, without port */
         bool peer_loopback;
-        int64_t received_ms;  /* wall clock when the head was complete */
-        void *user;           /* the handlers' own: admit may set it for handle */
+        int64_t received_ms; /* wall clock when the head was complete */
+        void *user;          /* the handlers' own: admit may set it for handle */
 };
 /* The header's value, or data NULL. name in lower case. */
 struct df_bytes df_http_header(const struct df_http_request *r, const char *name);
@@ -76,32 +77,32 @@ struct df_http_reply {
         struct df_bytes body;     /* copied */
         bool close;               /* close the connection after it */
 };
-/* Exactly once a request; r is gone afterwards. Thread: any. A client that went away meanwhile is no
- * error. */
+/* Exactly once a request; r is gone afterwards. Thread: any. A client that went away meanwhile is
+ * no error. */
 void df_http_reply(struct df_http_request *r, const struct df_http_reply *reply);
-/* {"error":{"code","message","field","retryable"}}; field may be NULL; retry_after_s 0 = no header. */
+/* {"error":{"code","message","field","retryable"}}. field may be NULL; retry_after_s 0: none. */
 void df_http_fail(struct df_http_request *r, int status, const char *code, const char *field,
                   bool retryable, int retry_after_s, const char *fmt, ...)
         __attribute__((format(printf, 7, 8)));
 
-struct df_http_options { /* 0 = the default in brackets */
-        const char *name;       /* in metrics: name="..." */
-        int listen_fd;          /* listening, taken over; -1: listen at address */
-        const char *address;    /* "HOST:PORT"; port 0 = any, see df_http_server_port */
-        int peer_fd;            /* one end of df_http_pair, or -1 */
-        uint32_t threads;       /* event loops [1] */
+struct df_http_options {                    /* 0 = the default in brackets */
+        const char *name;                   /* in metrics: name="..." */
+        int listen_fd;                      /* listening, taken over; -1: listen at address */
+        const char *address;                /* "HOST:PORT"; port 0 = any, see df_http_server_port */
+        int peer_fd;                        /* one end of df_http_pair, or -1 */
+        uint32_t threads;                   /* event loops [1] */
         const struct df_http_route *routes; /* borrowed, as is arg */
         size_t route_count;
-        void *arg;              /* of admit and handle */
+        void *arg;                        /* of admit and handle */
         uint32_t connections_max;         /* [10,000] beyond: 503 and close */
         uint32_t connections_per_address; /* [no limit] likewise */
-        uint64_t in_flight_max;           /* [256 MiB] bytes of bodies held: beyond 503 overloaded */
-        int64_t head_ms;        /* [10,000] from the first byte of a head to its end */
-        int64_t request_ms;     /* [30,000] from the first byte of a request to its last */
-        int64_t idle_ms;        /* [60,000] between requests */
-        int64_t write_ms;       /* [30,000] for a client to take an answer */
-        uint64_t min_rate;      /* [1,024] body bytes a second, after 2 seconds */
-        uint64_t requests_max;  /* [100,000] of a connection, then it closes */
+        uint64_t in_flight_max;           /* [256 MiB] bytes of bodies held: beyond, 503 */
+        int64_t head_ms;                  /* [10,000] from the first byte of a head to its end */
+        int64_t request_ms;    /* [30,000] from the first byte of a request to its last */
+        int64_t idle_ms;       /* [60,000] between requests */
+        int64_t write_ms;      /* [30,000] for a client to take an answer */
+        uint64_t min_rate;     /* [1,024] body bytes a second, after 2 seconds */
+        uint64_t requests_max; /* [100,000] of a connection, then it closes */
 };
 
 struct df_http_server;
@@ -113,8 +114,8 @@ uint16_t df_http_server_port(const struct df_http_server *s);
 /* Prometheus lines: requests by status class, refusals by cause, connections, bytes in flight. */
 void df_http_server_render(struct df_http_server *s, struct df_buf *b);
 /* Stop taking connections, let requests in flight end for at most drain_ms, close, free. Afterwards
- * no handler runs and every client was answered or dropped. A request that was not replied to by then
- * still must be: that frees it. NULL-safe. */
+ * no handler runs and every client was answered or dropped. A request that was not replied to by
+ * then still must be: that frees it. NULL-safe. */
 void df_http_server_stop(struct df_http_server *s, int64_t drain_ms);
 
 /* Listen at "HOST:PORT" ("[::1]:80" too): for a parent that hands the socket to its children. */
@@ -132,8 +133,9 @@ struct df_http_client;
 /* base: "http://127.0.0.1:8480"; key: API key sent as Bearer, or NULL. */
 int df_http_client_create(const char *base, const char *key, int64_t timeout_ms,
                           struct df_http_client **ret, struct df_error *err);
-/* path with its leading '/'. body NULL data: none, then method is GET, else POST with content_type. *ret_status is the answer's,
- * whatever it is; DF_EAGAIN: no answer (refused, reset, timed out): the text says which. */
+/* path: with its leading '/'. body NULL data: none, then method is GET, else POST with
+ * content_type. *ret_status is the answer's, whatever it is; DF_EAGAIN: no answer (refused, reset,
+ * timed out): the text says which. */
 int df_http_fetch(struct df_http_client *c, const char *path, const char *content_type,
                   struct df_bytes body, int *ret_status, struct df_buf *ret_body,
                   struct df_error *err);

@@ -61,10 +61,10 @@ enum df_sim_fault_kind { DF_SIM_CRASH, DF_SIM_EIO, DF_SIM_ENOSPC, DF_SIM_FAULT_K
 enum df_sim_moment { DF_SIM_BEFORE, DF_SIM_MIDWAY, DF_SIM_AFTER }; /* the effect of the call */
 
 struct df_sim_fault {
-        int64_t countdown; /* port calls to let pass; negative = off. DF_SIM_ENOSPC: writing calls
-                            */
+        int64_t countdown; /* port calls to let pass; negative = off */
         uint32_t n;        /* so many calls in a row then fail */
         bool paused;
+        bool writes_only; /* only calls that write count; DF_SIM_ENOSPC: always so */
         enum df_sim_moment moment;
 };
 void df_sim_fault_set(struct df_sim *sim, enum df_sim_fault_kind kind, struct df_sim_fault fault);
@@ -86,6 +86,9 @@ bool df_sim_ckpt_damage(struct df_sim *sim, const char *dir);
 /* The directory is gone; keep_epoch: all but the count of takeovers (`adtally recover --from log`).
  * Nobody alive may own it. */
 void df_sim_ckpt_lose(struct df_sim *sim, const char *dir, bool keep_epoch);
+/* CURRENT names its parent again (`adtally recover --from checkpoint`). False when there is none. */
+bool df_sim_ckpt_fallback(struct df_sim *sim, const char *dir);
+uint64_t df_sim_ckpt_k(struct df_sim *sim, const char *dir);     /* of CURRENT; 0 = none */
 uint64_t df_sim_ckpt_count(struct df_sim *sim, const char *dir); /* checkpoints on disk (K7) */
 /* Deletion by retention: records before offset are gone (DF_EOFFSET). */
 void df_sim_log_trim(struct df_sim *sim, const char *topic, uint32_t partition, uint64_t offset);

@@ -107,7 +107,8 @@ struct df_session_ports {
         struct df_log_writer *writers[DF_OUTPUTS_MAX];
         const char *consumer; /* name registered for retention, or NULL */
         /* K10: the state directory was lost or set aside: when it is fresh although seals of this
-         * source exist, rebuild from the log instead of refusing. */
+         * source exist, rebuild from the log instead of refusing. (An older checkpoint that the
+         * seals continue needs no leave: what is missing is processed again.) */
         bool recover_from_log;
         /* Called between the numbered steps of the protocol: fail points. NULL = none. A negative
          * result is returned as if the step after it had failed. */

@@ -1,0 +1,246 @@
+/* bench_data.c - seeded events for benchmarks, packed as ingest packs them. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "jobs/adtally/bench.h"
+
+#define CAMPAIGNS 1000
+#define ADS 10
+#define COUNTRIES 20
+#define RECENT 10000 /* ids that a duplicate is drawn from */
+#define DUPLICATE_PERMILLE 50
+#define EVENTS_PER_MS 100
+#define START_ID 0x62656e6368ULL
+#define APPENDS 64 /* records a group commit */
+
+struct ids {
+        char id[24];
+        uint32_t campaign, ad, country, type;
+        int64_t event_ms;
+};
+
+struct maker {
+        const struct ad_bench_input *in;
+        double zipf[CAMPAIGNS]; /* cumulative */
+        struct ids *recent;
+        struct df_buf *open; /* one record a partition */
+        uint32_t *count;
+        uint64_t *seq;
+        struct df_buf one;
+        uint64_t state, duplicates;
+};
+
+static uint64_t next(struct maker *m)
+{
+        m->state ^= m->state << 13;
+        m->state ^= m->state >> 7;
+        m->state ^= m->state << 17;
+        return m->state;
+}
+
+static void fill_zipf(double *cumulative)
+{
+        double sum = 0;
+
+        for (int i = 0; i < CAMPAIGNS; i++)
+                cumulative[i] = sum += 1.0 / (i + 1);
+        for (int i = 0; i < CAMPAIGNS; i++)
+                cumulative[i] /= sum;
+}
+
+static uint32_t pick_campaign(struct maker *m)
+{
+        double x = (double)(next(m) >> 11) / 9007199254740992.0;
+        uint32_t low = 0, high = CAMPAIGNS - 1;
+
+        while (low < high) {
+                uint32_t mid = (low + high) / 2;
+
+                if (m->zipf[mid] < x)
+                        low = mid + 1;
+                else
+                        high = mid;
+        }
+        return low;
+}
+
+static void pick(struct maker *m, uint64_t n, int64_t now_ms, struct ids *ret)
+{
+        struct ids *slot = &m->recent[n % RECENT];
+
+        if (n > RECENT && next(m) % 1000 < DUPLICATE_PERMILLE) {
+                *ret = m->recent[next(m) % RECENT];
+                m->duplicates++;
+                *slot = *ret;
+                return;
+        }
+        (void)snprintf(ret->id, sizeof(ret->id), "%016llx",
+                       (unsigned long long)(n * 0x9e3779b97f4a7c15ULL + m->in->seed));
+        ret->campaign = pick_campaign(m);
+        ret->ad = (uint32_t)(next(m) % ADS);
+        ret->country = (uint32_t)(next(m) % COUNTRIES);
+        ret->type = next(m) % 10 == 0 ? AD_CLICK : AD_IMPRESSION;
+        ret->event_ms = now_ms - (int64_t)(next(m) % 5000);
+        *slot = *ret;
+}
+
+static int close_record(struct maker *m, uint32_t p, struct df_error *err)
+{
+        struct ad_batch header = {
+                .start_id = START_ID, .first_seq = m->seq[p], .schema_version = AD_SCHEMA_VERSION};
+        int rc;
+
+        if (m->count[p] == 0)
+                return 0;
+        m->seq[p] += m->count[p];
+        ad_wire_batch_header(&m->open[p], &header);
+        rc = df_buf_check(&m->open[p], err);
+        if (rc == 0)
+                rc = m->in->emit(m->in->arg, p, df_buf_bytes(&m->open[p]), err);
+        df_buf_clear(&m->open[p]);
+        m->count[p] = 0;
+        return rc;
+}
+
+static int add(struct maker *m, const struct ids *i, int64_t now_ms, struct df_error *err)
+{
+        char campaign[16], ad[16], country[8];
+        struct ad_event ev = {
+                .event_id = df_bytes_str(i->id),
+                .tenant_id = df_bytes_str("default"),
+                .source = df_bytes_str("http"),
+                .type = i->type,
+                .event_ms = i->event_ms,
+                .receive_ms = now_ms,
+                .flags = AD_EV_HAS_COST,
+                .cost_nanos = 1500000,
+                .currency = df_bytes_str("EUR"),
+                .schema_version = AD_SCHEMA_VERSION,
+        };
+        uint32_t p;
+
+        (void)snprintf(campaign, sizeof(campaign), "c%u", i->campaign);
+        (void)snprintf(ad, sizeof(ad), "a%u", i->ad);
+        (void)snprintf(country, sizeof(country), "%c%c", 'A' + (char)(i->country % 26), 'X');
+        ev.dims[AD_DIM_ADVERTISER] = df_bytes_str("acme");
+        ev.dims[AD_DIM_CAMPAIGN] = df_bytes_str(campaign);
+        ev.dims[AD_DIM_AD] = df_bytes_str(ad);
+        ev.dims[AD_DIM_COUNTRY] = df_bytes_str(country);
+        ev.fingerprint = ad_event_fingerprint(&ev);
+        p = ad_event_partition(ad_event_key(ev.tenant_id, ev.event_id), m->in->partitions);
+        df_buf_clear(&m->one);
+        ad_wire_event(&m->one, &ev);
+        ad_wire_batch_entry(&m->open[p], df_buf_bytes(&m->one));
+        return ++m->count[p] >= m->in->per_record ? close_record(m, p, err) : 0;
+}
+
+int ad_bench_make(const struct ad_bench_input *in, uint64_t *ret_duplicates, struct df_error *err)
+{
+        struct maker *m = calloc(1, sizeof(*m));
+        struct df_progress progress;
+        int rc = 0;
+
+        if (m) {
+                m->recent = calloc(RECENT, sizeof(*m->recent));
+                m->open = calloc(in->partitions, sizeof(*m->open));
+                m->count = calloc(in->partitions, sizeof(*m->count));
+                m->seq = calloc(in->partitions, sizeof(*m->seq));
+        }
+        if (!m || !m->recent || !m->open || !m->count || !m->seq) {
+                rc = df_fail(err, DF_ENOMEM, "benchmark input");
+                goto out;
+        }
+        m->in = in;
+        m->state = in->seed * 0x9e3779b97f4a7c15ULL + 1;
+        fill_zipf(m->zipf);
+        df_progress_start(&progress, "make input", "events", in->events, in->quiet);
+        for (uint64_t n = 0; rc == 0 && n < in->events; n++) {
+                int64_t now_ms = in->start_ms + (int64_t)(n / EVENTS_PER_MS);
+                struct ids i;
+
+                pick(m, n, now_ms, &i);
+                rc = add(m, &i, now_ms, err);
+                if (n % 4096 == 0)
+                        df_progress_show(&progress, n);
+        }
+        for (uint32_t p = 0; rc == 0 && p < in->partitions; p++)
+                rc = close_record(m, p, err);
+        df_progress_end(&progress, in->events);
+        *ret_duplicates = m->duplicates;
+out:
+        for (uint32_t p = 0; m && m->open && p < in->partitions; p++)
+                df_buf_release(&m->open[p]);
+        if (m) {
+                df_buf_release(&m->one);
+                free(m->recent);
+                free(m->open);
+                free(m->count);
+                free(m->seq);
+        }
+        free(m);
+        return rc;
+}
+
+/* ---- into the log ---- */
+
+struct filler {
+        struct df_log_writer *writer;
+        struct df_buf bytes[APPENDS];
+        struct df_append items[APPENDS];
+        size_t count;
+};
+
+static int flush(struct filler *f, struct df_error *err)
+{
+        int rc = f->count ? df_log_append(f->writer, f->items, f->count, err) : 0;
+
+        f->count = 0;
+        return rc;
+}
+
+static int fill(void *arg, uint32_t partition, struct df_bytes record, struct df_error *err)
+{
+        struct filler *f = arg;
+        struct df_buf *b = &f->bytes[f->count];
+
+        df_buf_clear(b);
+        df_buf_append(b, record.data, record.len);
+        f->items[f->count++] = (struct df_append){.partition = partition, .value = df_buf_bytes(b)};
+        return f->count == APPENDS ? flush(f, err) : 0;
+}
+
+int ad_bench_fill_log(struct ad_bench *b, struct df_log *log, uint32_t partitions,
+                      uint32_t per_record, struct df_error *err)
+{
+        struct filler *f = calloc(1, sizeof(*f));
+        struct ad_bench_input in = {
+                .events = b->events,
+                .seed = b->seed,
+                .per_record = per_record,
+                .partitions = partitions,
+                .emit = fill,
+                .arg = f,
+                .quiet = b->quiet,
+        };
+        uint64_t duplicates = 0;
+        int rc = f ? ad_create_topics(log, partitions, err) : df_fail(err, DF_ENOMEM, "input");
+
+        if (rc == 0)
+                rc = df_log_writer_open(log, AD_TOPIC_EVENTS, &f->writer, err);
+        /* Received in the past, so that none of it is ahead of the log's clock (T2), and within the
+         * accepted distance behind it. */
+        in.start_ms = df_wall_ms() - (int64_t)(b->events / EVENTS_PER_MS) - 1000;
+        if (rc == 0)
+                rc = ad_bench_make(&in, &duplicates, err);
+        if (rc == 0)
+                rc = flush(f, err);
+        if (f) {
+                df_log_writer_close(f->writer);
+                for (size_t i = 0; i < APPENDS; i++)
+                        df_buf_release(&f->bytes[i]);
+        }
+        free(f);
+        if (rc == 0)
+                ad_bench_figure(b, "duplicates", (double)duplicates);
+        return rc;
+}

@@ -1,0 +1,140 @@
+/* bench_ingest.c - POST /events over loopback until the log has acknowledged: --batch events a request,
+ * on --connections keep-alive connections. CPU and memory are the ingest process's alone; the client
+ * needs a core of its own. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "df/net.h"
+#include "jobs/adtally/bench.h"
+
+#define REQUESTS 512 /* different ones, sent in turn */
+
+static void put_event(struct df_buf *b, uint64_t n, uint64_t seed)
+{
+        df_buf_printf(b,
+                      "{\"event_id\":\"%016llx\",\"type\":\"%s\",\"advertiser_id\":\"acme\","
+                      "\"campaign_id\":\"c%llu\",\"ad_id\":\"a%llu\",\"publisher_id\":\"p%llu\","
+                      "\"country\":\"DE\",\"device\":\"phone\",\"cost_micros\":1500,"
+                      "\"currency\":\"EUR\"}",
+                      (unsigned long long)(n * 0x9e3779b97f4a7c15ULL + seed),
+                      n % 10 ? "impression" : "click", (unsigned long long)(n % 1000),
+                      (unsigned long long)(n % 10), (unsigned long long)(n % 100));
+}
+
+/* A complete request of `batch` events; ids repeat only when the requests do. */
+static int make_request(const struct ad_bench *b, uint64_t index, uint64_t batch,
+                        struct df_buf *ret, struct df_error *err)
+{
+        struct df_buf body = {0};
+        int rc;
+
+        if (batch > 1)
+                df_put_u8(&body, '[');
+        for (uint64_t i = 0; i < batch; i++) {
+                if (i)
+                        df_put_u8(&body, ',');
+                put_event(&body, index * batch + i, b->seed);
+        }
+        if (batch > 1)
+                df_put_u8(&body, ']');
+        df_buf_printf(ret,
+                      "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                      "application/json\r\nContent-Length: %zu\r\n\r\n",
+                      body.len);
+        df_buf_append(ret, body.data, body.len);
+        rc = df_buf_check(&body, err);
+        df_buf_release(&body);
+        return rc == 0 ? df_buf_check(ret, err) : rc;
+}
+
+/* Until it answers anything at all. */
+static int wait_for(const char *base, struct df_error *err)
+{
+        struct df_http_client *c = NULL;
+        int64_t until = df_monotonic_ms() + 20000;
+        int status, rc = df_http_client_create(base, NULL, 2000, &c, err);
+
+        while (rc == 0) {
+                struct df_buf body = {0};
+
+                rc = df_http_fetch(c, "/v1/events", "application/json", df_bytes_str("[]"), &status,
+                                   &body, err);
+                df_buf_release(&body);
+                if (rc == 0 && status < 500)
+                        break;
+                if (df_monotonic_ms() > until)
+                        rc = df_fail(err, DF_EAGAIN, "ingest does not answer: %s", base);
+                else
+                        rc = 0;
+                (void)usleep(20000);
+        }
+        df_http_client_destroy(c);
+        return rc;
+}
+
+static int measure(struct ad_bench *b, const char *address, struct ad_bench_child *child,
+                   const struct df_bytes *requests, uint64_t batch, struct df_error *err)
+{
+        struct df_http_load load = {
+                .address = address,
+                .requests = requests,
+                .request_count = REQUESTS,
+                .connections = (uint32_t)df_config_integer(b->config, "connections"),
+                .depth = 1,
+                .count = b->events / batch,
+                .timeout_ms = 30000,
+        };
+        struct df_http_load_result r;
+        int64_t cpu = ad_bench_child_cpu_ns(child);
+        int rc = df_http_load(&load, &r, err);
+
+        if (rc < 0)
+                return rc;
+        if (r.by_class[2] != load.count)
+                return df_fail(err, DF_EAGAIN, "%llu of %llu requests got a 202",
+                               (unsigned long long)r.by_class[2], (unsigned long long)load.count);
+        ad_bench_main_figures(b, load.count * batch, (int64_t)r.elapsed_ns,
+                              ad_bench_child_cpu_ns(child) - cpu, ad_bench_child_peak(child));
+        ad_bench_figure(b, "requests_per_s", (double)load.count * 1e9 / (double)r.elapsed_ns);
+        ad_bench_figure(b, "batch", (double)batch);
+        ad_bench_figure(b, "bytes_per_event", (double)r.bytes_sent / (double)(load.count * batch));
+        ad_bench_figure(b, "p50_ms", (double)r.p50_ns / 1e6);
+        ad_bench_figure(b, "p99_ms", (double)r.p99_ns / 1e6);
+        return 0;
+}
+
+int ad_bench_ingest(struct ad_bench *b, struct df_error *err)
+{
+        uint64_t batch = (uint64_t)df_config_integer(b->config, "batch");
+        struct df_buf *made = calloc(REQUESTS, sizeof(*made));
+        struct df_bytes *requests = calloc(REQUESTS, sizeof(*requests));
+        struct ad_bench_child child = {0};
+        char address[64], base[80];
+        uint16_t port = 0;
+        int fd = -1, rc = made && requests ? 0 : df_fail(err, DF_ENOMEM, "requests");
+
+        for (uint64_t i = 0; rc == 0 && i < REQUESTS; i++) {
+                rc = make_request(b, i, batch, &made[i], err);
+                requests[i] = df_buf_bytes(&made[i]);
+        }
+        if (rc == 0)
+                rc = df_http_listen("127.0.0.1:0", &fd, &port, err);
+        (void)snprintf(address, sizeof(address), "127.0.0.1:%u", port);
+        (void)snprintf(base, sizeof(base), "http://%s", address);
+        if (rc == 0)
+                rc = ad_bench_start(b, "ingest", NULL, fd, &child, err);
+        if (rc == 0)
+                rc = wait_for(base, err);
+        if (rc == 0)
+                rc = measure(b, address, &child, requests, batch, err);
+        if (child.pid > 0 && ad_bench_stop(&child, rc == 0 ? err : NULL) < 0 && rc == 0)
+                rc = err->code;
+        if (fd >= 0)
+                close(fd);
+        for (size_t i = 0; made && i < REQUESTS; i++)
+                df_buf_release(&made[i]);
+        free(made);
+        free(requests);
+        return rc;
+}
