@@ -10,7 +10,7 @@ RUN meson setup build --prefix=/usr/local --buildtype=release && ninja -C build 
 
 FROM debian:12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        ca-certificates libcurl4 libevent-core-2.1-7 libevent-pthreads-2.1-7 libinih1 librocksdb7.8 \
+        ca-certificates libcurl4 libevent-core-2.1-7 libinih1 librocksdb7.8 \
         libsimdjson14 libssl3 libyajl2 libzstd1 tzdata \
     && rm -rf /var/lib/apt/lists/* && useradd --system --home /data adtally && install -d -o adtally /data
 COPY --from=build /usr/local/bin/adtally /usr/local/bin/

@@ -100,19 +100,11 @@ static int set_aside(const char *dir, bool dry_run, struct df_error *err)
         return 0;
 }
 
-static int from_log(const struct df_config *c, const char *dir, bool dry_run, struct df_error *err)
+static int from_log(const char *dir, bool dry_run, struct df_error *err)
 {
-        struct df_log *log = NULL;
         char mark[PATH_MAX + 16];
-        uint64_t first, end;
-        int rc = ad_open_log(c, &log, err);
+        int rc = set_aside(dir, dry_run, err);
 
-        if (rc == 0) /* there is such a partition */
-                rc = df_log_bounds(log, df_config_text(c, "topic"),
-                                   (uint32_t)df_config_integer(c, "partition"), &first, &end, err);
-        df_log_close(log);
-        if (rc == 0)
-                rc = set_aside(dir, dry_run, err);
         if (rc < 0 || dry_run)
                 return rc;
         (void)snprintf(mark, sizeof(mark), "%s" AD_REBUILD_MARK, dir);
@@ -134,7 +126,7 @@ static int recover_partition(const struct df_config *c, struct df_error *err)
                 return rc;
         if (!from)
                 return list(dir, err);
-        rc = strcmp(from, "log") == 0 ? from_log(c, dir, dry_run, err)
+        rc = strcmp(from, "log") == 0 ? from_log(dir, dry_run, err)
                                       : from_checkpoint(dir, dry_run, err);
         return rc == 0 && !dry_run ? ask_for_takeover(c, err) : rc;
 }

@@ -221,9 +221,10 @@ uint16_t ad_serve_port(const struct ad_serve *s)
 void ad_serve_tick(struct ad_serve *s)
 {
         int64_t now = df_monotonic_ms(), wall_ms, off_ms;
+        enum ad_guard_state state = dfi_look(s, &wall_ms, &off_ms);
         struct df_error err = {0};
 
-        tell_clock(s, dfi_look(s, &wall_ms, &off_ms), off_ms);
+        tell_clock(s, state, off_ms);
         if (now - s->heartbeat_ms >= s->heartbeat_every_ms) {
                 s->heartbeat_ms = now;
                 beat(s, false);

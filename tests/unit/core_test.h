@@ -403,6 +403,8 @@ static inline void toy_data(struct df_buf *b, struct df_sim_random *r, size_t ev
                 *now += df_sim_random_between(r, 0, 4000);
                 df_put_u8(b, (uint8_t)df_sim_random_below(r, KEYS));
                 int64_t ms = *now - df_sim_random_between(r, 0, 20000);
+                if (df_sim_random_chance(r, 20)) /* T2: refused, moves nothing */
+                        ms = *now + 7200000;
                 df_put_u64be(b, (uint64_t)(ms < BASE_MS ? BASE_MS : ms));
         }
 }

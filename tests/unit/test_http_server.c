@@ -331,7 +331,7 @@ static void test_admit(void **state)
         job.admitted = 0;
         client_say(&c, "POST /guarded HTTP/1.1\r\n" HOST
                        "Authorization: x\r\nContent-Length: 101\r\n\r\n");
-        client_expect(&c, 413, "too_large");
+        client_expect(&c, 413, "body_too_large");
         assert_int_equal(job.admitted, 0);
         client_close(&c);
         /* Whoever sends on all the same is not reset before he has read the answer. */
@@ -341,7 +341,7 @@ static void test_admit(void **state)
                 sleep_ms(2);
                 client_send(&c, big, 100000);
         }
-        client_expect(&c, 413, "too_large");
+        client_expect(&c, 413, "body_too_large");
         client_close(&c);
         df_http_server_stop(s, 1000);
 }
