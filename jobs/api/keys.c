@@ -54,6 +54,8 @@ bool ad_key_cell_decode(struct df_bytes key, size_t skip, const struct ad_groupi
         for (uint32_t i = 0; i < g->dim_count; i++)
                 ret->dims[i] = i == lead ? first : df_get_lstr(&r);
         ret->currency = df_get_lstr(&r);
+        if (key.len > 1 && key.data[1] == AD_LEVEL_MINUTE)
+                (void)df_get_varint(&r); /* the group of sources */
         return !r.bad && df_reader_left(&r) == 0;
 }
 
@@ -64,41 +66,8 @@ void ad_key_other(struct df_buf *b, uint32_t level, struct df_bytes tenant, uint
         df_put_u32be(b, window);
 }
 
-void ad_key_partial_from(struct df_buf *b, uint32_t source, uint64_t minute)
-{
-        df_put_u8(b, 'p');
-        df_put_u32be(b, source);
-        df_put_u32be(b, (uint32_t)minute);
-}
-
-void ad_key_partial(struct df_buf *b, uint32_t source, const struct ad_row *row)
-{
-        ad_key_partial_from(b, source, row->minute);
-        df_put_lstr(b, row->tenant_id);
-        df_put_u8(b, (uint8_t)row->grouping);
-        for (uint32_t i = 0; i < row->dim_count; i++)
-                df_put_lstr(b, row->dims[i]);
-        df_put_lstr(b, row->currency);
-}
-
-bool ad_key_partial_decode(struct df_bytes key, const struct ad_groupings *g, struct ad_row *ret)
-{
-        struct df_reader r = df_reader(key);
-
-        (void)df_get_bytes(&r, 5);
-        ret->minute = df_get_u32be(&r);
-        ret->tenant_id = df_get_lstr(&r);
-        ret->grouping = df_get_u8(&r);
-        if (r.bad || ret->grouping >= g->count)
-                return false;
-        ret->dim_count = g->list[ret->grouping].dim_count;
-        for (uint32_t i = 0; i < ret->dim_count; i++)
-                ret->dims[i] = df_get_lstr(&r);
-        ret->currency = df_get_lstr(&r);
-        return !r.bad && df_reader_left(&r) == 0;
-}
-
-/* Cells: a byte of what is there, then varints; sums are zigzag, up to 19 bytes. */
+/* Cells: a byte of what is there, then varints; sums are zigzag, up to 19 bytes. Parts: a byte that
+ * no cell begins with, then the number within the group and the cell of each. */
 enum {
         HAS_IMPRESSIONS = 1,
         HAS_CLICKS = 2,
@@ -106,7 +75,8 @@ enum {
         HAS_SPEND = 8,
         HAS_PAYOUT = 16,
         HAS_VALUE = 32,
-        HAS_INVALID = 64
+        HAS_INVALID = 64,
+        ARE_PARTS = 128
 };
 
 static void put_sum(struct df_buf *b, df_nanos v)
@@ -166,27 +136,84 @@ void ad_cell_encode(struct df_buf *b, const struct ad_cell *c)
                 df_put_varint(b, c->invalid[i]);
 }
 
+static void get_cell(struct df_reader *r, uint8_t has, struct ad_cell *ret)
+{
+        *ret = (struct ad_cell){0};
+        if (has & HAS_IMPRESSIONS)
+                ret->impressions = df_get_varint(r);
+        if (has & HAS_CLICKS)
+                ret->clicks = df_get_varint(r);
+        if (has & HAS_CONVERSIONS)
+                ret->conversions = df_get_varint(r);
+        if (has & HAS_SPEND)
+                ret->spend = get_sum(r);
+        if (has & HAS_PAYOUT)
+                ret->payout = get_sum(r);
+        if (has & HAS_VALUE)
+                ret->value = get_sum(r);
+        for (int i = 0; (has & HAS_INVALID) && i < 3; i++)
+                ret->invalid[i] = df_get_varint(r);
+}
+
+static bool get_part(struct df_reader *r, uint8_t *ret_index, struct ad_cell *ret)
+{
+        uint8_t has;
+
+        *ret_index = df_get_u8(r);
+        has = df_get_u8(r);
+        get_cell(r, has, ret);
+        return !r->bad && *ret_index < AD_PARTS && !(has & ARE_PARTS);
+}
+
 bool ad_cell_decode(struct df_bytes bytes, struct ad_cell *ret)
 {
         struct df_reader r = df_reader(bytes);
-        uint8_t has = df_get_u8(&r);
+        uint8_t has = df_get_u8(&r), index;
+        struct ad_cell part;
 
+        if (!(has & ARE_PARTS)) {
+                get_cell(&r, has, ret);
+                return !r.bad && df_reader_left(&r) == 0;
+        }
         *ret = (struct ad_cell){0};
-        if (has & HAS_IMPRESSIONS)
-                ret->impressions = df_get_varint(&r);
-        if (has & HAS_CLICKS)
-                ret->clicks = df_get_varint(&r);
-        if (has & HAS_CONVERSIONS)
-                ret->conversions = df_get_varint(&r);
-        if (has & HAS_SPEND)
-                ret->spend = get_sum(&r);
-        if (has & HAS_PAYOUT)
-                ret->payout = get_sum(&r);
-        if (has & HAS_VALUE)
-                ret->value = get_sum(&r);
-        for (int i = 0; (has & HAS_INVALID) && i < 3; i++)
-                ret->invalid[i] = df_get_varint(&r);
-        return !r.bad && df_reader_left(&r) == 0;
+        while (df_reader_left(&r) > 0)
+                if (!get_part(&r, &index, &part) || !ad_cell_shift(ret, &part))
+                        return false;
+        return true;
+}
+
+void ad_parts_encode(struct df_buf *b, const struct ad_cell parts[AD_PARTS])
+{
+        bool any = false;
+
+        for (uint8_t i = 0; i < AD_PARTS; i++) {
+                if (ad_cell_is_zero(&parts[i]))
+                        continue;
+                if (!any)
+                        df_put_u8(b, ARE_PARTS);
+                any = true;
+                df_put_u8(b, i);
+                ad_cell_encode(b, &parts[i]);
+        }
+}
+
+bool ad_parts_decode(struct df_bytes bytes, struct ad_cell ret[AD_PARTS])
+{
+        struct df_reader r = df_reader(bytes);
+        struct ad_cell part;
+        uint8_t index;
+
+        memset(ret, 0, AD_PARTS * sizeof(*ret));
+        if (bytes.len == 0)
+                return true;
+        if (df_get_u8(&r) != ARE_PARTS)
+                return false;
+        while (df_reader_left(&r) > 0) {
+                if (!get_part(&r, &index, &part))
+                        return false;
+                ret[index] = part;
+        }
+        return true;
 }
 
 bool ad_cell_diff(struct ad_cell *ret, const struct ad_cell *a, const struct ad_cell *b)

@@ -1,9 +1,9 @@
 /* keys.h - what the serving view stores: keys, cells and their bytes. Pure.
  *
  *   'c' level, tenant, grouping, bucket, lead, window, other dimensions, currency -> cell
- *   'b' level, tenant, grouping, bucket  -> last write, expired?      (retention, W1)
+ *   'c' the same for minutes, group of sources                        -> parts (W3)
+ *   'b' level, tenant, grouping, bucket  -> last write, expired? (retention, W1), windows in use
  *   'o' level, tenant, grouping, bucket, window -> ""                  (__other__ is there, W7)
- *   'p' source, minute, tenant, grouping, dimensions, currency -> cell (partials, W3)
  *   's' source                           -> struct ad_source
  *   't' source, tenant                   -> first and last minute with rows
  *   'e' start, source                    -> struct ad_edge (newest heartbeat of an ingest start)
@@ -15,6 +15,11 @@
  * the lead dimension (the campaign), then the window. One campaign's hour is two or three short
  * contiguous ranges; everybody's hour is a contiguous range with at most 31 windows read in vain
  * at either end. Each cell is written once a level, and there is no second index to keep.
+ *
+ * A minute cell keeps what each source said last, its part, so that a row that comes again can
+ * replace it (W3); the cell is the sum. AD_PARTS sources share a key: with one key for all, each
+ * of P sources would write the parts of P again; with a key for each, most would be written twice
+ * (the part, and the sum).
  */
 #ifndef AD_KEYS_H
 #define AD_KEYS_H
@@ -39,6 +44,8 @@ static inline uint32_t ad_bucket(uint32_t window)
  * it: account days are stored with 1 added. */
 #define AD_ACCOUNT_DAY_BIAS 1
 
+#define AD_PARTS 8 /* sources that share the key of a minute cell */
+
 /* A row's dimensions: index into row order of the dimension that leads the key. */
 uint32_t ad_lead_index(const struct ad_grouping *g);
 
@@ -51,22 +58,27 @@ struct ad_cell_key { /* borrowed */
 
 void ad_key_bucket(struct df_buf *b, uint8_t kind, uint32_t level, struct df_bytes tenant,
                    uint32_t grouping, uint32_t bucket);
+/* Of a minute: without the group of sources, which ad_key_group adds. */
 void ad_key_cell(struct df_buf *b, const struct ad_grouping *g, const struct ad_cell_key *k);
+static inline void ad_key_group(struct df_buf *b, uint32_t source)
+{
+        df_put_varint(b, source / AD_PARTS);
+}
 /* All cells of a lead value: of windows from `window` on in its bucket. */
 void ad_key_lead(struct df_buf *b, uint32_t level, struct df_bytes tenant, uint32_t grouping,
                  uint32_t window, struct df_bytes lead);
-/* Decodes what follows tenant and grouping; skip = bytes before the bucket. False: damaged. */
+/* Decodes what follows tenant and grouping; skip = bytes before the bucket. A minute cell may have
+ * several keys, one behind the other. False: damaged. */
 bool ad_key_cell_decode(struct df_bytes key, size_t skip, const struct ad_grouping *g,
                         struct ad_cell_key *ret);
 void ad_key_other(struct df_buf *b, uint32_t level, struct df_bytes tenant, uint32_t grouping,
                   uint32_t window);
-void ad_key_partial(struct df_buf *b, uint32_t source, const struct ad_row *row);
-void ad_key_partial_from(struct df_buf *b, uint32_t source, uint64_t minute);
-/* ret->cell is left alone. False: damaged. */
-bool ad_key_partial_decode(struct df_bytes key, const struct ad_groupings *g, struct ad_row *ret);
 
 void ad_cell_encode(struct df_buf *b, const struct ad_cell *c);
-bool ad_cell_decode(struct df_bytes bytes, struct ad_cell *ret);
+bool ad_cell_decode(struct df_bytes bytes, struct ad_cell *ret); /* of parts: their sum */
+/* Parts that are zero are left out; appends nothing when all are. */
+void ad_parts_encode(struct df_buf *b, const struct ad_cell parts[AD_PARTS]);
+bool ad_parts_decode(struct df_bytes bytes, struct ad_cell ret[AD_PARTS]);
 /* ret = a - b; counts wrap, so that adding the difference later gives the right count. False when
  * money overflows. */
 bool ad_cell_diff(struct ad_cell *ret, const struct ad_cell *a, const struct ad_cell *b);

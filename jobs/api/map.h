@@ -16,10 +16,15 @@ struct ad_map_entry {
         _Alignas(16) uint8_t value[];
 };
 
+struct ad_map_slot { /* the hash beside the pointer: probing reads no entry in vain */
+        uint64_t hash;
+        struct ad_map_entry *entry;
+};
+
 struct ad_map {
         struct df_arena *arena; /* borrowed */
         size_t value_bytes;
-        struct ad_map_entry **slots; /* in the arena */
+        struct ad_map_slot *slots; /* in the arena */
         size_t slot_count, count;
         struct ad_map_entry *first, *last;
 };

@@ -51,6 +51,14 @@ void dfi_wheel_unplace(struct dfi_conn *c)
         c->loop->wheel_count--;
 }
 
+static void take_slot(struct dfi_conns *slot, struct dfi_conns *to)
+{
+        to->lh_first = slot->lh_first;
+        if (to->lh_first)
+                to->lh_first->wheel.le_prev = &to->lh_first;
+        LIST_INIT(slot);
+}
+
 void dfi_wheel_turn(struct dfi_loop *l)
 {
         int64_t now = tick_of(l->now_ms);
@@ -58,10 +66,13 @@ void dfi_wheel_turn(struct dfi_loop *l)
         if (now - l->wheel_tick > DFI_WHEEL_SLOTS) /* the loop was stuck: one full turn does */
                 l->wheel_tick = now - DFI_WHEEL_SLOTS;
         while (l->wheel_count > 0 && l->wheel_tick < now) {
-                struct dfi_conns *slot = &l->wheel[l->wheel_tick++ % DFI_WHEEL_SLOTS];
+                struct dfi_conns due = LIST_HEAD_INITIALIZER(due);
                 struct dfi_conn *c;
 
-                while ((c = LIST_FIRST(slot))) {
+                /* Taken off first: when the last one is placed again, the wheel begins anew at this
+                 * tick, and its furthest slot may be the very one that is looked at. */
+                take_slot(&l->wheel[l->wheel_tick++ % DFI_WHEEL_SLOTS], &due);
+                while ((c = LIST_FIRST(&due))) {
                         dfi_wheel_unplace(c);
                         if (c->deadline_ms <= l->now_ms)
                                 dfi_conn_expired(c);

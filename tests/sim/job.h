@@ -1,7 +1,7 @@
-/* job.h - tasks over the simulated ports, as one process: it opens the log and a writer a topic, one
- * session a task, and does what df/task.h asks after an error: DF_RETRY the same call later, or (as
- * after DF_RESTART) close the task and take over again; refuse on DF_STOP (here: fail); after a
- * crash the whole process begins again.
+/* job.h - tasks over the simulated ports, as one process: the log, a writer a topic, and one session
+ * a task. It does what df/task.h asks after an error: DF_RETRY the same call later, or (as after
+ * DF_RESTART) close the task and take over again; refuse on DF_STOP (here: fail); after a crash the
+ * whole process begins again.
  */
 #ifndef SIM_JOB_H
 #define SIM_JOB_H

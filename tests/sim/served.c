@@ -41,8 +41,29 @@ static int take_row(void *arg, const struct ad_row *row, struct df_error *err)
         return 0;
 }
 
+static int compare_items(const void *a, const void *b)
+{
+        const struct served_item *x = a, *y = b;
+
+        if (x->partition != y->partition)
+                return x->partition < y->partition ? -1 : 1;
+        if (x->offset != y->offset)
+                return x->offset < y->offset ? -1 : 1;
+        return (x->index > y->index) - (x->index < y->index);
+}
+
+/* The law of df/operator.h: a topic's items come in log order, whatever the batches were. */
 static void add_item(struct served *v, const struct served_item *item)
 {
+        const struct served_item *last = v->item_count ? &v->items[v->item_count - 1] : NULL;
+
+        if (last && last->partition == item->partition &&
+            (last->outcome == AD_LATE) == (item->outcome == AD_LATE) &&
+            compare_items(last, item) >= 0)
+                sim_fail(v->world->seed,
+                         "event %u/%" PRIu64 "/%u (%s) is served after %" PRIu64 "/%u",
+                         item->partition, item->offset, item->index,
+                         ad_reason_info(item->outcome)->code, last->offset, last->index);
         v->items = grow(v->items, v->item_count, &v->item_cap, sizeof(*v->items));
         v->items[v->item_count++] = *item;
 }
@@ -146,17 +167,6 @@ static void read_partition(struct served *v, struct df_sim *sim, uint32_t output
 static int compare_rows(const void *a, const void *b)
 {
         return strcmp(((const struct served_row *)a)->key, ((const struct served_row *)b)->key);
-}
-
-static int compare_items(const void *a, const void *b)
-{
-        const struct served_item *x = a, *y = b;
-
-        if (x->partition != y->partition)
-                return x->partition < y->partition ? -1 : 1;
-        if (x->offset != y->offset)
-                return x->offset < y->offset ? -1 : 1;
-        return (x->index > y->index) - (x->index < y->index);
 }
 
 void served_read(struct served *v, const struct world *w, struct df_sim *sim, uint64_t generation)

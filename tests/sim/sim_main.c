@@ -238,6 +238,9 @@ static void run_finish(struct run *r, size_t max_records)
 
 static void run_check(struct run *r, const struct world *w, const struct oracle *o)
 {
+        for (uint32_t p = 0; p < r->job.task_count; p++)
+                if (df_sim_ckpt_count(r->sim, r->job.tasks[p].dir) > 2)
+                        sim_fail(w->seed, "%s keeps old checkpoints (K7)", r->job.tasks[p].dir);
         served_release(&r->served);
         df_buf_clear(&r->final);
         served_read(&r->served, w, r->sim, r->generation);

@@ -2,11 +2,11 @@
  *
  *   clicks[P] --rekey--> by-campaign[Q] --collect, count--> counts[Q]
  *
- * rekey reads "CAMPAIGN" records and emits each to the partition of its campaign. collect reads what
- * rekey's tasks wrote, under K5: a collection counts only with its complete seal, and once for each
- * k of a source; what it has of open collections is part of its state. count counts campaigns and
- * sends changed totals, absolute, at each cut. So every click of a campaign meets in one place,
- * exactly once, and no machinery but topics is needed.
+ * rekey reads records that name a campaign and emits each to the partition of its campaign. collect
+ * reads what rekey's tasks wrote, under K5: a collection counts only with its complete seal, and
+ * once for each k of a source; what it has of open collections is part of its state. count counts
+ * campaigns and sends changed totals, absolute, at each cut. So every click of a campaign meets in
+ * one place, exactly once, and no machinery but topics is needed.
  */
 #ifndef SIM_TOY_H
 #define SIM_TOY_H

@@ -3,7 +3,7 @@
  *   transcript FILE     compares with FILE, prints both on a difference
  *   transcript --print  prints it
  *
- * A change of the order of steps (K4, K8) shows here first, as a changed line to be read and agreed.
+ * A change of the order of steps (K4, K8) shows here first, as a changed line to be agreed to.
  */
 #include <inttypes.h>
 #include <stdlib.h>

@@ -348,11 +348,11 @@ static struct adi_tumble *inside(struct rig *r)
         return (struct adi_tumble *)r->task->ops[3];
 }
 
-/* Names come and go: what no cell needs is forgotten, and its number used again, while rows stay
- * equal to the recount. */
+/* Names come and go: after a burst, what no cell needs is forgotten, and its number used again, while
+ * rows stay equal to the recount. */
 static void test_names_are_forgotten(void **state)
 {
-        enum { MINUTES = 40, NAMES = 300 };
+        enum { BURST = 3000, AFTER = 9000, A_MINUTE = 300 };
         struct recount o;
         struct rig r;
 
@@ -360,22 +360,25 @@ static void test_names_are_forgotten(void **state)
         rig_init(&r);
         rig_start(&r);
         recount_init(&o, &r);
-        for (uint32_t i = 0; i < MINUTES * NAMES; i++) {
-                struct ad_event ev = simple(BASE_MS + (int64_t)i * MINUTE_MS / NAMES);
+        for (int64_t i = 0; i < BURST + AFTER; i++) {
+                struct ad_event ev = simple(
+                        BASE_MS +
+                        (i < BURST ? i * 20 : MINUTE_MS + (i - BURST) * MINUTE_MS / A_MINUTE));
                 char name[AD_ID_MAX + 1];
 
                 /* Some live from minute to minute. */
-                (void)snprintf(name, sizeof(name), "%s-%u", i % 2 ? "short" : &long_id[20],
-                               i % 7 ? i : i % 50);
+                (void)snprintf(name, sizeof(name), "%s-%d", i % 2 ? "short" : &long_id[20],
+                               (int)(i % 7 ? i : i % 50));
                 ev.dims[AD_DIM_AD] = df_bytes_str(name);
                 recount_event(&o, &ev, false);
                 feed(&r, ev);
                 if (i % 150 == 149)
                         drain(&r, &o);
-                if (i == 5999)
+                if (i == BURST - 1)
                         rig_restore(&r);
-                assert_true(inside(&r)->names.used < NAMES * 8);
+                assert_true(inside(&r)->names.used < 2 * BURST);
         }
+        assert_true(inside(&r)->names.used < 8 * A_MINUTE);
         drain(&r, &o);
         recount_release(&o);
         rig_release(&r);

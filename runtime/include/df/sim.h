@@ -86,7 +86,7 @@ bool df_sim_ckpt_damage(struct df_sim *sim, const char *dir);
 /* The directory is gone; keep_epoch: all but the count of takeovers (`adtally recover --from log`).
  * Nobody alive may own it. */
 void df_sim_ckpt_lose(struct df_sim *sim, const char *dir, bool keep_epoch);
-/* CURRENT names its parent again (`adtally recover --from checkpoint`). False when there is none. */
+/* CURRENT names its parent again (`adtally recover --from checkpoint`). False: there is none. */
 bool df_sim_ckpt_fallback(struct df_sim *sim, const char *dir);
 uint64_t df_sim_ckpt_k(struct df_sim *sim, const char *dir);     /* of CURRENT; 0 = none */
 uint64_t df_sim_ckpt_count(struct df_sim *sim, const char *dir); /* checkpoints on disk (K7) */
