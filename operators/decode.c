@@ -1,9 +1,9 @@
 /* decode.c - records of `events` to events (E1, E2), and the seal's note.
  *
  * A record that cannot be decoded has no events: it is counted apart, and its mark holds its bytes
- * for quarantine. Each record yields a mark, so that guard sees its append time even when it holds no event;
- * a heartbeat's mark is judged like an event. Events carry first_seq, the position that ingest gave
- * them: a gap or a repetition is counted in the note and shows as a ledger imbalance.
+ * for quarantine. Each record yields a mark, so that guard sees its append time even when it holds
+ * no event; a heartbeat's mark is judged like an event. Events carry first_seq, the position that
+ * ingest gave them: a gap or a repetition is counted in the note and shows as a ledger imbalance.
  *
  * State, under ns: 'S' start_id u64be -> events of this start seen in this partition.
  */
@@ -29,9 +29,9 @@ struct decode {
         struct start starts[STARTS_MAX];
         size_t start_count;
         uint64_t uses;
-        struct ad_note note;            /* of this checkpoint; edges are filled in at the cut */
-        struct df_buf import_strings;   /* what note.import_begin borrows */
-        struct ad_event *chunk;         /* CHUNK_EVENTS + CHUNK_DIRECT + 1 */
+        struct ad_note note;          /* of this checkpoint; edges are filled in at the cut */
+        struct df_buf import_strings; /* what note.import_begin borrows */
+        struct ad_event *chunk;       /* CHUNK_EVENTS + CHUNK_DIRECT + 1 */
         size_t chunk_count;
 };
 
@@ -124,8 +124,8 @@ static void note_start(struct decode *d, const struct ad_batch *b)
         if (b->count > 0) {
                 if (is_new)
                         s->seen = b->first_seq;
-                d->note.sequence_gaps += b->first_seq > s->seen ? b->first_seq - s->seen
-                                                                : s->seen - b->first_seq;
+                d->note.sequence_gaps +=
+                        b->first_seq > s->seen ? b->first_seq - s->seen : s->seen - b->first_seq;
                 s->seen = b->first_seq + b->count;
         }
         if (b->has_heartbeat) {

@@ -42,26 +42,25 @@ struct ad_price_table {
 
 struct ad_params {
         int64_t grace_ms;
-        uint32_t horizon_hours;        /* D1: H; 0 = unbounded (imports) */
-        size_t dedupe_open_ids;        /* ids of the open hours in memory before a spill; 0 = 1 Mi */
-        uint32_t cell_cap;             /* W7 */
+        uint32_t horizon_hours; /* D1: H; 0 = unbounded (imports) */
+        size_t dedupe_open_ids; /* ids of the open hours in memory before a spill; 0 = 1 Mi */
+        uint32_t cell_cap;      /* W7 */
         const struct ad_groupings *groupings;
-        enum ad_pricing pricing;       /* the same for all tenants of a cluster */
+        enum ad_pricing pricing; /* the same for all tenants of a cluster */
         /* The table of this version, or NULL: then the task is refused by name (W6). May be NULL
          * itself when pricing is AD_PRICE_CLIENT. Pure: equal versions are equal tables. */
         const struct ad_price_table *(*price_table)(void *arg, uint32_t version);
         void *price_arg;
 };
 
-extern const struct df_operator_ops ad_op_decode, ad_op_guard, ad_op_dedupe, ad_op_price, ad_op_late,
-        ad_op_tumble, ad_op_quarantine;
+extern const struct df_operator_ops ad_op_decode, ad_op_guard, ad_op_dedupe, ad_op_price,
+        ad_op_late, ad_op_tumble, ad_op_quarantine;
 
 /* table.c: every operator there is (for the law tests), and the chain of the main job. */
 extern const struct df_operator_ops *const ad_operators[];
 extern const size_t ad_operator_count;
 extern const struct df_operator_ops *const ad_chain_main[];
 extern const size_t ad_chain_main_length;
-
 
 /* table.c: df_task_config.control for records of import topics (R6). `events` itself has none: a
  * client cannot end its generation. */

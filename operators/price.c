@@ -80,8 +80,8 @@ static bool better(const struct ad_price *a, const struct ad_price *b)
 
 static bool charges(enum ad_price_model model, uint32_t type)
 {
-        return (model == AD_CPM && type == AD_IMPRESSION) || (model == AD_CPC && type == AD_CLICK) ||
-               (model == AD_CPA && type == AD_CONVERSION);
+        return (model == AD_CPM && type == AD_IMPRESSION) ||
+               (model == AD_CPC && type == AD_CLICK) || (model == AD_CPA && type == AD_CONVERSION);
 }
 
 /* False: no line matches the event at all. */
@@ -103,8 +103,8 @@ static bool apply_table(const struct ad_price_table *t, struct ad_event *ev)
                 return false;
         ev->cost_nanos = 0;
         if (best)
-                ev->cost_nanos = best->model == AD_CPM ? best->price_nanos / 1000
-                                                       : best->price_nanos;
+                ev->cost_nanos =
+                        best->model == AD_CPM ? best->price_nanos / 1000 : best->price_nanos;
         if (ev->currency.len == 0 || (ev->flags & AD_EV_CURRENCY_DEFAULTED))
                 ev->currency = best ? best->currency : any->currency;
         return true;

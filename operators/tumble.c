@@ -23,8 +23,8 @@
  * before.
  *
  * Memory, bytes (100,000 cells in a minute, three groupings, 16 open windows: about 0.3 GB):
- *     cell     128 (192 beyond five dimensions, rounded), its slot 13 to 26, and 4 in each of the
- *              lists unsent and touched while it is one of these
+ *     cell     128 (136 when a grouping keeps more than five dimensions), its slot 13 to 26, and 4
+ *              in each of the lists unsent and touched while it is one of these
  *     window   about 1,000, and at most 1,020 unused cells of its last chunk; 40 a tenant
  *     name     80, its slots 48 to 96, 8 to 16 of order: each distinct string of live cells, and as
  *              many again that wait for a sweep

@@ -21,6 +21,9 @@
 #define REWRITE_TIMES 3
 #define REWRITE_SLACK 512
 #define DELETE_ONE_BY_ONE 8
+#define AHEAD 8 /* cells that are fetched before they are needed */
+/* Head and currency, eight strings, the mask, six counts, three amounts. */
+#define CELL_BYTES_MAX (4 + (1 + AD_DIM_COUNT) * (2 + AD_ID_MAX) + 2 + 6 * 10 + 3 * 16)
 enum { ALL_SENT = 1 };
 
 static struct df_bytes blob_key(const struct adi_tumble *t, uint64_t minute, uint32_t number,
@@ -85,18 +88,26 @@ static int blob_end(struct blob *b, uint8_t flags, struct df_error *err)
         return 0;
 }
 
-static void put_name(struct blob *b, uint32_t name)
+static uint8_t *put_varint(uint8_t *p, uint64_t v)
+{
+        for (; v >= 0x80; v >>= 7)
+                *p++ = (uint8_t)(v | 0x80);
+        *p++ = (uint8_t)v;
+        return p;
+}
+
+static uint8_t *put_name(struct blob *b, uint8_t *p, uint32_t name)
 {
         struct adi_name *n = &b->t->names.list[name];
 
-        if (n->blob == b->t->blob) {
-                df_put_varint(&b->t->buf, n->index);
-                return;
-        }
+        if (n->blob == b->t->blob)
+                return put_varint(p, n->index);
         n->blob = b->t->blob;
         n->index = ++b->names;
-        df_put_varint(&b->t->buf, 0);
-        df_put_lstr(&b->t->buf, adi_name_bytes(&b->t->names, name));
+        *p++ = 0;
+        *p++ = n->len; /* a varint of one byte */
+        memcpy(p, n->bytes, n->len);
+        return p + n->len;
 }
 
 static bool fits_varint(df_nanos v)
@@ -104,50 +115,61 @@ static bool fits_varint(df_nanos v)
         return v >= INT64_MIN && v <= INT64_MAX;
 }
 
-static void put_values(struct df_buf *buf, const struct adi_cell *at)
+static uint8_t *put_values(uint8_t *p, const struct adi_cell *at)
 {
-        uint16_t mask = 0;
+        uint8_t *head = p;
+        uint32_t mask = 0;
 
-        for (uint32_t i = 0; i < 6; i++)
-                mask |= (uint16_t)((at->counts[i] != 0) << i);
-        for (uint32_t i = 0; i < 3; i++) {
-                mask |= (uint16_t)((at->money[i] != 0) << (6 + i));
-                mask |= (uint16_t)(!fits_varint(at->money[i]) << (9 + i));
+        p += 2;
+        for (uint32_t i = 0; i < 6; i++) {
+                if (at->counts[i] == 0)
+                        continue;
+                mask |= 1u << i;
+                p = put_varint(p, at->counts[i]);
         }
-        df_put_u8(buf, (uint8_t)mask);
-        df_put_u8(buf, (uint8_t)(mask >> 8));
-        for (uint32_t i = 0; i < 6; i++)
-                if (at->counts[i])
-                        df_put_varint(buf, at->counts[i]);
         for (uint32_t i = 0; i < 3; i++) {
                 uint64_t low = (uint64_t)at->money[i];
 
-                if (!fits_varint(at->money[i])) {
-                        df_put_u64le(buf, low);
-                        df_put_u64le(buf, (uint64_t)(at->money[i] >> 64));
-                } else if (low) {
-                        df_put_varint(buf, low << 1 ^ (uint64_t)((int64_t)low >> 63));
+                if (at->money[i] == 0)
+                        continue;
+                mask |= 1u << (6 + i);
+                if (fits_varint(at->money[i])) {
+                        p = put_varint(p, low << 1 ^ (uint64_t)((int64_t)low >> 63));
+                        continue;
                 }
+                mask |= 1u << (9 + i);
+                for (uint32_t k = 0; k < 16; k++)
+                        *p++ = (uint8_t)((unsigned __int128)at->money[i] >> 8 * k);
         }
+        head[0] = (uint8_t)mask;
+        head[1] = (uint8_t)(mask >> 8);
+        return p;
 }
 
 static int put_cell(struct blob *b, uint32_t cell, struct df_error *err)
 {
         struct adi_cell *at = adi_cell_at(&b->t->cells, cell);
         uint32_t grouping = adi_tag_grouping(at->tag);
+        uint32_t dim_count = b->t->cells.groupings->list[grouping].dim_count;
         struct df_buf *buf = &b->t->buf;
         bool unsent = at->state & ADI_UNSENT;
         struct adi_cell_key k;
+        uint8_t *p;
         int rc;
 
+        if (!df_buf_reserve(buf, CELL_BYTES_MAX))
+                return df_buf_check(buf, err);
+        p = buf->data + buf->len;
         adi_cell_key_of(&b->t->cells, cell, &k);
-        df_put_u8(buf, (uint8_t)(grouping << 1 | unsent));
+        *p++ = (uint8_t)(grouping << 1 | unsent);
         for (int i = 2; i >= 0; i--)
-                df_put_u8(buf, (uint8_t)(k.tag >> 8 * i));
-        put_name(b, k.tenant);
-        for (uint32_t i = 0; i < b->t->cells.groupings->list[grouping].dim_count; i++)
-                put_name(b, k.dims[i]);
-        put_values(buf, at);
+                *p++ = (uint8_t)(k.tag >> 8 * i);
+        p = put_name(b, p, k.tenant);
+        for (uint32_t i = 0; i < dim_count; i++)
+                p = put_name(b, p, k.dims[i]);
+        p = put_values(p, at);
+        buf->len = (size_t)(p - buf->data);
+        df_check(buf->len <= buf->cap);
         b->cells++;
         at->state &= ~(uint32_t)(ADI_CHANGED | ADI_LISTED | ADI_STORED_UNSENT);
         if (unsent)
@@ -170,6 +192,13 @@ static int put_touched(struct blob *b, bool all_sent, struct df_error *err)
         for (uint32_t i = 0; rc == 0 && i < w->touched.count; i++) {
                 struct adi_cell *at = adi_cell_at(&b->t->cells, w->touched.items[i]);
 
+                if (i + AHEAD < w->touched.count) { /* they lie anywhere */
+                        const char *next = (const char *)adi_cell_at(&b->t->cells,
+                                                                     w->touched.items[i + AHEAD]);
+
+                        __builtin_prefetch(next, 1);
+                        __builtin_prefetch(next + 64, 1);
+                }
                 if (all_sent && !(at->state & ADI_CHANGED))
                         at->state &= ~(uint32_t)(ADI_LISTED | ADI_STORED_UNSENT);
                 else

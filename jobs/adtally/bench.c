@@ -20,7 +20,7 @@
 static const char usage[] =
         "adtally bench: measure what each stage costs on this machine\n"
         "Usage: adtally bench NAME [--events N] [--seed S] [--json]\n\n"
-        "  operators  the chain decode to tumble alone, records from memory, one core\n"
+        "  operators  the whole chain alone, records from memory, one core\n"
         "  log        append and read back records of the embedded log, fdatasync included\n"
         "  realtime   the job over a backlog in the log: dedupe, windows, checkpoints, rows\n"
         "  ingest     POST /events until the log has acknowledged (--batch N events a request)\n"

@@ -19,8 +19,10 @@ static const char usage[] =
         "Usage: adtally check --truth FILE [--url URL] [--wait DURATION] [--final]\n\n"
         "Compares every minute, hour and day by campaign and currency, with none missing and none\n"
         "too many, and the ledger of GET /quality. The truth must be of everything that the data\n"
-        "directory has seen. With --wait it looks again until all is equal (with --final: and every\n"
-        "window final) or the time is over. Events that were sent again after a lost answer may be\n"
+        "directory has seen. With --wait it looks again until all is equal (with --final: and "
+        "every\n"
+        "window final) or the time is over. Events that were sent again after a lost answer may "
+        "be\n"
         "in the log twice: they widen only the expected duplicates. Exit 0: equal; 1: not equal.\n";
 static const struct df_setting own[] = {
         {"url", DF_TEXT, NULL, .arg = "URL", .help = "of the product port (default: --listen)"},
@@ -29,7 +31,8 @@ static const struct df_setting own[] = {
         {"wait", DF_DURATION, "0", 0, 86400000, .help = "look again for so long"},
         {"final", DF_BOOL, "false", .help = "also ask every window to be final"},
         {"killed", DF_BOOL, "false",
-         .help = "ingest was killed meanwhile: what it rejected since its last heartbeat is not known"},
+         .help = "ingest was killed meanwhile: what it rejected since its last heartbeat is not "
+                 "known"},
 };
 static const char *const shared[] = {"listen", "quiet", "json", NULL};
 
@@ -61,6 +64,7 @@ static void differ(struct checker *c, const char *fmt, ...)
 
 struct ledger {
         int64_t accepted, counted, duplicate, conflict, late, rejected, quarantined, pending;
+        int64_t ingest_starts;
         bool balanced;
 };
 
@@ -69,14 +73,20 @@ static void read_ledger(const struct ad_json_node *n, struct ledger *l)
         const struct {
                 const char *key;
                 int64_t *to;
-        } numbers[] = {{"accepted", &l->accepted}, {"counted", &l->counted},
-                       {"duplicate", &l->duplicate}, {"conflict", &l->conflict},
-                       {"late", &l->late}, {"rejected", &l->rejected},
-                       {"quarantined", &l->quarantined}, {"pending", &l->pending}};
+        } numbers[] = {{"accepted", &l->accepted},
+                       {"counted", &l->counted},
+                       {"duplicate", &l->duplicate},
+                       {"conflict", &l->conflict},
+                       {"late", &l->late},
+                       {"rejected", &l->rejected},
+                       {"quarantined", &l->quarantined},
+                       {"pending", &l->pending}};
 
         for (uint32_t i = 1; i < n[0].next; i = n[i].next) {
                 if (df_bytes_eq(n[i].key, df_bytes_str("balanced")))
                         l->balanced = n[i].kind == AD_JSON_BOOL && n[i].i;
+                if (df_bytes_eq(n[i].key, df_bytes_str("ingest_starts")))
+                        l->ingest_starts = n[i].i;
                 if (!df_bytes_eq(n[i].key, df_bytes_str("ledger")))
                         continue;
                 for (uint32_t m = i + 1; m < n[i].next; m = n[m].next)
@@ -108,8 +118,8 @@ static int compare_ledger(struct checker *c, struct df_error *err)
         const char *why = "";
         size_t nodes;
         int status = 0;
-        int rc = df_http_fetch(c->http, "/v1/quality", NULL, df_bytes(NULL, 0), &status, &body,
-                               err);
+        int rc =
+                df_http_fetch(c->http, "/v1/quality", NULL, df_bytes(NULL, 0), &status, &body, err);
 
         if (rc == 0 && status != 200)
                 rc = df_fail(err, status == 503 ? DF_EAGAIN : DF_EINVAL, "GET /quality answers %d",
@@ -244,7 +254,8 @@ static void print_text(const struct checker *c, bool same, bool final)
 {
         const struct ad_truth *t = c->truth;
 
-        printf("compared %" PRIu64 " numbers: %zu minute, %zu hour and %zu day rows by campaign and "
+        printf("compared %" PRIu64
+               " numbers: %zu minute, %zu hour and %zu day rows by campaign and "
                "currency, and the ledger\n",
                c->compared, t->windows[AD_CHECK_MINUTE].count, t->windows[AD_CHECK_HOUR].count,
                t->windows[AD_CHECK_DAY].count);

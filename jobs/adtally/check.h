@@ -1,5 +1,5 @@
-/* check.h - numbers by (window, start, campaign, currency): those of a truth file, those served, and
- * how they differ (`adtally check`).
+/* check.h - numbers by (window, start, campaign, currency): those of a truth file, those served,
+ * and how they differ (`adtally check`).
  *
  * A truth file is one JSON document with one row a line (generate_truth.c), so that a file of any
  * size is read line by line.

@@ -20,8 +20,7 @@ const char *const ad_check_measures[AD_CHECK_MEASURES] = {
         "spend_micros", "payout_micros", "conversion_value_micros",
 };
 
-int ad_check_rows_add(struct ad_check_rows *r, const struct ad_check_row *row,
-                      struct df_error *err)
+int ad_check_rows_add(struct ad_check_rows *r, const struct ad_check_row *row, struct df_error *err)
 {
         if (r->count == r->cap) {
                 size_t cap = r->cap ? r->cap * 2 : 256;
@@ -104,9 +103,10 @@ static bool read_head(const struct ad_json_node *n, struct ad_truth *t)
         const struct {
                 const char *key;
                 int64_t *to;
-        } numbers[] = {{"accepted", &t->accepted}, {"counted", &t->counted},
+        } numbers[] = {{"accepted", &t->accepted},   {"counted", &t->counted},
                        {"duplicate", &t->duplicate}, {"conflict", &t->conflict},
-                       {"late", &t->late}, {"rejected", &t->rejected}, {"resent", &t->resent}};
+                       {"late", &t->late},           {"rejected", &t->rejected},
+                       {"resent", &t->resent}};
         bool from = false, to = false;
         size_t found = 0;
 

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "df/trace.h"
+
 static const struct df_setting *shared_setting(const char *name)
 {
         for (size_t i = 0; i < ad_setting_count; i++)
@@ -66,6 +68,7 @@ bool ad_command_read(int argc, char **argv, const char *usage, const struct df_s
                 ret->config = NULL;
                 goto out;
         }
+        df_trace_level(df_config_text(ret->config, "log-level"));
         for (int i = 0; i < n; i++)
                 ret->args[i] = args[i];
         ret->arg_count = n;

@@ -16,13 +16,18 @@ static const char usage[] =
         "Usage: adtally generate --to URL | --out FILE [--events N] [--seed S] [--truth FILE] "
         "[OPTIONS]\n\n"
         "Equal options and times give equal events. Shares are of all events (0.05 or 5%).\n"
-        "Without --live the event times begin at --start and end --span later; they must reach the\n"
-        "server within its grace to be on time, so by default they end now. With --live each event\n"
-        "carries the time of sending. The server's --grace, --out-of-orderness, --accepted-age and\n"
+        "Without --live the event times begin at --start and end --span later; they must reach "
+        "the\n"
+        "server within its grace to be on time, so by default they end now. With --live each "
+        "event\n"
+        "carries the time of sending. The server's --grace, --out-of-orderness, --accepted-age "
+        "and\n"
         "--currency must be told when they are not the defaults: the truth depends on them.\n"
         "A batch without an answer is sent again with the same event_ids.\n"
-        "The truth (JSON) holds every minute, hour and day by campaign and currency, and the ledger;\n"
-        "`adtally check` compares a server with it. Exit 1: the server answered otherwise than the\n"
+        "The truth (JSON) holds every minute, hour and day by campaign and currency, and the "
+        "ledger;\n"
+        "`adtally check` compares a server with it. Exit 1: the server answered otherwise than "
+        "the\n"
         "plan says; 75: the run took too long for the truth to be exact.\n";
 static const struct df_setting own[] = {
         {"to", DF_TEXT, NULL, .arg = "URL", .help = "post to this server"},
@@ -50,8 +55,8 @@ static const struct df_setting own[] = {
          .help = "of event times (default: events / rate, else 5m)"},
         {"retry-for", DF_DURATION, "5m", 0, 86400000, .help = "how long a batch is tried"},
 };
-static const char *const shared[] = {"grace", "out-of-orderness", "accepted-age", "currency",
-                                     "quiet", "json",             NULL};
+static const char *const shared[] = {
+        "grace", "out-of-orderness", "accepted-age", "currency", "quiet", "json", NULL};
 
 static int read_share(const struct df_config *c, const char *name, double *ret,
                       struct df_error *err)
@@ -75,8 +80,11 @@ static int read_shares(const struct df_config *c, struct ad_gen_options *o, stru
         const struct {
                 const char *name;
                 double *to;
-        } all[] = {{"duplicates", &o->duplicates}, {"conflicts", &o->conflicts},
-                   {"out-of-order", &o->out_of_order}, {"late", &o->late}, {"broken", &o->broken}};
+        } all[] = {{"duplicates", &o->duplicates},
+                   {"conflicts", &o->conflicts},
+                   {"out-of-order", &o->out_of_order},
+                   {"late", &o->late},
+                   {"broken", &o->broken}};
         const char *zipf = df_config_text(c, "zipf");
         char *end = NULL;
         double sum = 0;
@@ -208,8 +216,9 @@ static void print_text(FILE *f, const struct ad_gen_sums *s, const struct ad_gen
                         fprintf(f, "%12" PRIu64 "   %s\n", s->rejected_by[i],
                                 ad_reason_info(i)->code);
         if (r->retries)
-                fprintf(f, "%12" PRIu64 " requests sent again (%" PRIu64
-                           " events that may be in the log twice)\n",
+                fprintf(f,
+                        "%12" PRIu64 " requests sent again (%" PRIu64
+                        " events that may be in the log twice)\n",
                         r->retries, r->resent);
 }
 

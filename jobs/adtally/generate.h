@@ -2,14 +2,14 @@
  *
  * An event is a pure function of (options, index, base time): the plan. What makes the truth exact
  * although the server decides by its own clock and order:
- *   duplicate     the same bytes as an earlier event, so it does not matter which copy is first (D1)
- *   conflict      the same id with other money; sent only after the first was acknowledged; that id
- *                 has no further copy
- *   late          older than now - grace - out-of-orderness - a minute - AD_GEN_MARGIN_MS: behind the
- *                 watermark of every partition, which heartbeats (T4) keep near now (W5)
+ *   duplicate     the same bytes as an earlier event, so either copy may be the first (D1)
+ *   conflict      the same id with other money; sent only after the first was acknowledged; that
+ *                 id has no further copy
+ *   late          older than now - grace - out-of-orderness - a minute - AD_GEN_MARGIN_MS: behind
+ *                 the watermark of every partition, which heartbeats (T4) keep near now (W5)
  *   all others    on time if acknowledged before their minute's end + grace + out-of-orderness: no
- *                 watermark is ahead of receive time - out-of-orderness (T3). The sender checks this
- *                 for each and calls the truth inexact otherwise.
+ *                 watermark is ahead of receive time - out-of-orderness (T3). The sender checks
+ *                 this for each and calls the truth inexact otherwise.
  *   broken        refused by ingest, never in the log
  * A batch without an answer is sent again with the same ids: then more duplicates may be in the log
  * than planned, at most `resent`.
@@ -29,13 +29,13 @@
 struct ad_gen_options {
         uint64_t seed, events;
         uint32_t campaigns, batch, connections;
-        double zipf;                                                  /* exponent; 0 = all alike */
+        double zipf;                                              /* exponent; 0 = all alike */
         double duplicates, conflicts, out_of_order, late, broken; /* shares of events */
         char currencies[AD_GEN_CURRENCIES_MAX][4];
         uint32_t currency_count;
-        char default_currency[4]; /* the server's, of events without money */
-        double rate;              /* events a second; 0 = as fast as it goes */
-        bool live;                /* event time is the time of sending */
+        char default_currency[4];  /* the server's, of events without money */
+        double rate;               /* events a second; 0 = as fast as it goes */
+        bool live;                 /* event time is the time of sending */
         int64_t start_ms, span_ms; /* not live: the first event's time, and until the last */
         int64_t began_ms;          /* wall time of the run */
         int64_t grace_ms, out_of_orderness_ms, accepted_age_ms; /* of the server */
@@ -102,7 +102,8 @@ struct ad_gen_result {
         char surprise[240]; /* the first answer that was not as planned */
         int64_t elapsed_ms;
 };
-/* Posts everything (or until the process should stop) and adds what was acknowledged to the truth. */
+/* Posts everything (or until the process should stop) and adds what was acknowledged to the truth.
+ * */
 int ad_gen_send(const struct ad_gen_plan *p, struct ad_gen_truth *t, const char *url,
                 const char *key, int64_t retry_for_ms, bool quiet, struct ad_gen_result *ret,
                 struct df_error *err);

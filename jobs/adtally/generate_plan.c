@@ -289,7 +289,8 @@ static const struct broken {
                            "\"campain\":\"c1\"}"},
         {AD_DUPLICATE_KEY, "{\"event_id\":\"%s\",\"type\":\"click\",\"campaign_id\":\"c1\","
                            "\"type\":\"click\"}"},
-        {AD_BAD_CHARACTER, "{\"event_id\":\"%s\",\"type\":\"click\",\"campaign_id\":\"a\\u0000b\"}"},
+        {AD_BAD_CHARACTER,
+         "{\"event_id\":\"%s\",\"type\":\"click\",\"campaign_id\":\"a\\u0000b\"}"},
         {AD_TOO_LONG, "{\"event_id\":\"%s\",\"type\":\"click\",\"campaign_id\":\"ccccccccccccccccc"
                       "cccccccccccccccccccccccccccccccccccccccccccccccc\"}"},
         {AD_BAD_UTF8, "{\"event_id\":\"%s\",\"type\":\"click\",\"campaign_id\":\"\xff\"}"},
@@ -310,9 +311,9 @@ void ad_gen_item(const struct ad_gen_plan *p, uint64_t index,
                 ret->broken %= sizeof(broken) / sizeof(broken[0]);
                 ret->rejected = broken[ret->broken].reason;
                 if (ret->rejected == AD_EVENT_TIME_FUTURE)
-                        ret->event_ms = (ret->event_ms > p->o.began_ms ? ret->event_ms
-                                                                       : p->o.began_ms) +
-                                        DAY_MS;
+                        ret->event_ms =
+                                (ret->event_ms > p->o.began_ms ? ret->event_ms : p->o.began_ms) +
+                                DAY_MS;
                 if (ret->rejected == AD_EVENT_TIME_OLD)
                         ret->event_ms = p->o.began_ms - p->o.accepted_age_ms - DAY_MS;
         }
@@ -352,7 +353,8 @@ static void put_broken(const struct ad_gen_plan *p, const struct ad_gen_item *it
 
         (void)snprintf(id, sizeof(id), "g%" PRIx64 "-%" PRIu64, p->o.seed, it->index);
         if (!k->line) {
-                df_buf_printf(b, "{\"event_id\":\"%s\",\"type\":\"click\",\"campaign_id\":\"c1\"", id);
+                df_buf_printf(b, "{\"event_id\":\"%s\",\"type\":\"click\",\"campaign_id\":\"c1\"",
+                              id);
                 put_time(b, it->index, it->event_ms);
                 df_buf_append(b, "}\n", 2);
                 return;

@@ -15,8 +15,8 @@
 #include "jobs/adtally/generate.h"
 #include "jobs/ingest/json.h"
 
-#define RING 1024        /* batches that are remembered */
-#define RING_AHEAD 512   /* how far a batch may be ahead of the oldest one without an answer */
+#define RING 1024      /* batches that are remembered */
+#define RING_AHEAD 512 /* how far a batch may be ahead of the oldest one without an answer */
 #define BACKOFF_MIN_MS 20
 #define BACKOFF_MAX_MS 1000
 #define POST_TIMEOUT_MS 30000
@@ -68,8 +68,8 @@ static bool take(struct sender *s, uint64_t *ret_batch)
                 *ret_batch = s->next++;
                 now = df_wall_ms();
                 if (s->o->rate > 0)
-                        due = s->o->began_ms + (int64_t)((double)*ret_batch * s->o->batch * 1000 /
-                                                         s->o->rate);
+                        due = s->o->began_ms +
+                              (int64_t)((double)*ret_batch * s->o->batch * 1000 / s->o->rate);
                 s->base_ms[*ret_batch % RING] = due > now ? due : now;
                 s->acked[*ret_batch % RING] = false;
         }

@@ -1,7 +1,7 @@
 /* generate_truth.c - the plain recount behind `adtally generate --truth` (generate.h).
  *
- * Knows what an event is and how minutes, hours and days of UTC follow each other, and nothing else:
- * no operator, no wire format, no watermark. A row is (minute, campaign, currency).
+ * Knows what an event is and how minutes, hours and days of UTC follow each other, and nothing
+ * else: no operator, no wire format, no watermark. A row is (minute, campaign, currency).
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -15,24 +15,36 @@
 static const char usage[] =
         "adtally import: count the history in a CSV or NDJSON file, each row once\n"
         "Usage: adtally import FILE --map COLUMN=FIELD,... [OPTIONS]\n\n"
-        "--map: COLUMN=FIELD takes a column (NDJSON: a key, nested ones as a.b); FIELD:=VALUE is a\n"
-        "constant; other columns are ignored; a backslash quotes , = : and itself. FIELD is event_id,\n"
-        "type, event_time, advertiser_id, campaign_id, ad_id, publisher_id, placement_id, user_id,\n"
-        "country, device, click_id, cost_micros, payout_micros, conversion_value_micros, cost, payout,\n"
+        "--map: COLUMN=FIELD takes a column (NDJSON: a key, nested ones as a.b); FIELD:=VALUE is "
+        "a\n"
+        "constant; other columns are ignored; a backslash quotes , = : and itself. FIELD is "
+        "event_id,\n"
+        "type, event_time, advertiser_id, campaign_id, ad_id, publisher_id, placement_id, "
+        "user_id,\n"
+        "country, device, click_id, cost_micros, payout_micros, conversion_value_micros, cost, "
+        "payout,\n"
         "conversion_value (decimal units), currency, conversion_value_currency, attributes.NAME.\n"
         "event_time and type are needed. Types: impression, view, imp, show; click; conversion,\n"
-        "purchase, order, sale, install; more with --type. Times: RFC 3339, YYYY-MM-DD H:MM[:SS] in\n"
+        "purchase, order, sale, install; more with --type. Times: RFC 3339, YYYY-MM-DD H:MM[:SS] "
+        "in\n"
         "--time-zone, seconds or milliseconds since 1970.\n"
-        "--price-model cpm=COLUMN@impression: an impression costs a thousandth of the column, other\n"
+        "--price-model cpm=COLUMN@impression: an impression costs a thousandth of the column, "
+        "other\n"
         "rows nothing; cpc=COLUMN@click and cpa=COLUMN@conversion: the column.\n\n"
-        "The file is checked as a whole before anything is written. Importing it again, or with rows\n"
-        "added, counts only what is new (within --dataset, by default: same header and options); a\n"
+        "The file is checked as a whole before anything is written. Importing it again, or with "
+        "rows\n"
+        "added, counts only what is new (within --dataset, by default: same header and options); "
+        "a\n"
         "row without event_id is known by its content, equal rows by their number. Killed in the\n"
-        "middle, the same command goes on; --abort voids what it wrote. It works with and without a\n"
+        "middle, the same command goes on; --abort voids what it wrote. It works with and without "
+        "a\n"
         "running server: one that runs counts it at once, else the next start does.\n"
-        "New rows whose time lies between the first and the last live event of the tenant, or in the\n"
-        "range of another dataset, are refused (import_overlaps): they may be counted already. With\n"
-        "--as-backfill they are sent like live events, whose rules (--accepted-age, lateness) apply.\n";
+        "New rows whose time lies between the first and the last live event of the tenant, or in "
+        "the\n"
+        "range of another dataset, are refused (import_overlaps): they may be counted already. "
+        "With\n"
+        "--as-backfill they are sent like live events, whose rules (--accepted-age, lateness) "
+        "apply.\n";
 static const struct df_setting own[] = {
         {"map", DF_TEXT, NULL, .arg = "LIST", .help = "COLUMN=FIELD,FIELD:=VALUE,..."},
         {"type", DF_TEXT, NULL, .arg = "LIST", .help = "VALUE=impression|click|conversion,..."},
@@ -47,7 +59,7 @@ static const struct df_setting own[] = {
         {"url", DF_TEXT, NULL, .arg = "URL", .help = "of the product port (default: --listen)"},
         {"key", DF_TEXT, NULL, .arg = "ID.SECRET", .help = "API key", .secret = true},
 };
-static const char *const shared[] = {"data",     "listen", "log",   "partitions", "time-zone",
+static const char *const shared[] = {"data",     "listen", "log",  "partitions", "time-zone",
                                      "currency", "quiet",  "json", NULL};
 
 static int find_partitions(void *arg, const struct df_topic_info *info)
@@ -85,9 +97,8 @@ static uint32_t count_closed(struct ad_json_parser *parser, struct df_bytes body
         if (ad_json_parse(parser, body, &n, &count, &why) != AD_JSON_OK || count == 0)
                 return 0;
         for (uint32_t i = 1; i < n[0].next; i = n[i].next)
-                for (uint32_t s = i + 1; df_bytes_eq(n[i].key, df_bytes_str("sources")) &&
-                                         s < n[i].next;
-                     s = n[s].next)
+                for (uint32_t s = i + 1;
+                     df_bytes_eq(n[i].key, df_bytes_str("sources")) && s < n[i].next; s = n[s].next)
                         closed += source_closed(n, s, generation);
         return closed;
 }
@@ -118,7 +129,8 @@ static int wait_closed(const struct ad_import_options *o, const struct ad_import
                 rc = rc == DF_EAGAIN ? 0 : rc;
                 if (rc == 0 && !closed && (df_monotonic_ms() > until || df_process_stopping()))
                         rc = df_fail(err, DF_EAGAIN,
-                                     "the rows are stored, but %s has not counted them yet", o->url);
+                                     "the rows are stored, but %s has not counted them yet",
+                                     o->url);
                 if (rc == 0 && !closed)
                         (void)usleep(POLL_US);
         }

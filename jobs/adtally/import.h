@@ -12,11 +12,11 @@
  *   bad      it is no event: refused with its line number, or left out (--skip-bad)
  * Nothing is written before all rows are judged. The second pass writes the new ones.
  *
- * A row's id is its event_id if that is mapped, else hash(normalized row, occurrence number): of two
- * equal rows the second is occurrence 2, so both count, and both are known the next time.
+ * A row's id is its event_id if that is mapped, else hash(normalized row, occurrence number): of
+ * two equal rows the second is occurrence 2, so both count, and both are known the next time.
  * Which ids are known is derived from the topic: DATA/imports/<topic>.ids is a copy that is made
- * again when it is lost or behind. Ids of an aborted run are not known; since dedupe remembers them,
- * a dataset goes on in a new topic after an abort.
+ * again when it is lost or behind. Ids of an aborted run are not known; since dedupe remembers
+ * them, a dataset goes on in a new topic after an abort.
  */
 #ifndef AD_IMPORT_H
 #define AD_IMPORT_H
@@ -40,20 +40,30 @@ struct ad_import_reader; /* streams: memory is that of one row */
 int ad_import_reader_open(const char *path, struct ad_import_reader **ret, struct df_error *err);
 enum ad_import_format ad_import_reader_format(const struct ad_import_reader *r);
 /* Columns in order: of the header, or of the keys seen so far (they grow with rows). */
-size_t ad_import_reader_columns(const struct ad_import_reader *r, const struct df_bytes **ret_names);
+size_t ad_import_reader_columns(const struct ad_import_reader *r,
+                                const struct df_bytes **ret_names);
 /* The next row: cells by column, data NULL where a row has none; borrowed until the next call.
  * *ret_more false at the end. DF_EPARSE: this row is bad, the next call goes on behind it. */
 int ad_import_reader_next(struct ad_import_reader *r, const struct df_bytes **ret_cells,
                           size_t *ret_count, bool *ret_more, struct df_error *err);
-uint64_t ad_import_reader_line(const struct ad_import_reader *r); /* where the row began, from 1 */
+uint64_t ad_import_reader_line(const struct ad_import_reader *r);  /* where the row began, from 1 */
 uint64_t ad_import_reader_bytes(const struct ad_import_reader *r); /* read so far */
 uint64_t ad_import_reader_size(const struct ad_import_reader *r);
 void ad_import_reader_close(struct ad_import_reader *r);
 
-/* ---- times (import_times.c) ---- */
+/* ---- cells (import_cells.c) ---- */
 /* RFC 3339; "YYYY-MM-DD H:MM[:SS[.fff]]" or with T, hour not necessarily padded, in zone; seconds
  * (up to 11 digits, may have a fraction) or milliseconds since the epoch. */
 bool ad_import_time(struct df_bytes text, const struct ad_zone *zone, int64_t *ret_ms);
+/* NULL, or why the cell is not one. Whole micros only, as in JSON; units are decimal and exact, and
+ * are the price of divide_by pieces. */
+const char *ad_import_micros(struct df_bytes v, int64_t *ret_nanos);
+const char *ad_import_units(struct df_bytes v, int64_t divide_by, int64_t *ret_nanos);
+const char *ad_import_id(struct df_bytes v, size_t max, struct df_bytes *ret);
+const char *ad_import_currency(struct df_bytes v, struct df_bytes *ret);
+/* What a row is, whatever the order of its columns, its quotes and line ends: for ids. */
+struct df_hash128 ad_import_row_hash(const struct df_bytes *columns, const struct df_bytes *cells,
+                                     size_t count);
 
 /* ---- mapping (import_map.c) ---- */
 struct ad_import_map_options {
@@ -75,9 +85,6 @@ int ad_import_map_bind(struct ad_import_map *m, const struct df_bytes *columns, 
  * DF_EINVAL: the row is bad; the text says which column and why. */
 int ad_import_map_row(struct ad_import_map *m, const struct df_bytes *cells, size_t count,
                       struct df_arena *arena, struct ad_event *ret, struct df_error *err);
-/* What a row is, whatever the order of its columns, its quotes and line ends: for ids. */
-struct df_hash128 ad_import_row_hash(const struct df_bytes *columns, const struct df_bytes *cells,
-                                     size_t count);
 struct df_hash128 ad_import_map_digest(const struct ad_import_map *m); /* of the options */
 void ad_import_map_destroy(struct ad_import_map *m);
 
@@ -111,7 +118,7 @@ struct ad_import_place { /* where imports live */
         struct df_bytes tenant, dataset;
 };
 
-struct ad_import_part {   /* one partition of the newest generation of a topic */
+struct ad_import_part {    /* one partition of the newest generation of a topic */
         bool begun, ended; /* its ImportBegin and ImportEnd are durable */
         bool aborted;
         uint64_t events; /* durable, of this generation */
@@ -121,8 +128,8 @@ struct ad_import_part {   /* one partition of the newest generation of a topic *
 struct ad_import_state {
         char topic[DF_TOPIC_NAME_MAX + 1]; /* the one to write to; it may not exist yet */
         bool exists;
-        bool open;     /* its newest generation is begun and not ended everywhere */
-        bool aborting; /* that one was aborted, but not yet everywhere */
+        bool open;                    /* its newest generation is begun and not ended everywhere */
+        bool aborting;                /* that one was aborted, but not yet everywhere */
         struct ad_import_begin begin; /* of that generation; without its strings */
         struct ad_import_part parts[DF_PARTITIONS_MAX];
 };
@@ -197,7 +204,7 @@ struct ad_import_options {
         struct ad_import_map_options map;
         const char *url, *key;
         bool as_backfill, dry_run, skip_bad, quiet;
-        int64_t now_ms; /* receive time of a new generation */
+        int64_t now_ms;                               /* receive time of a new generation */
         int (*hook)(void *arg, struct df_error *err); /* tests: before each append */
         void *hook_arg;
 };

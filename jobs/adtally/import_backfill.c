@@ -1,8 +1,8 @@
 /* import_backfill.c - rows that overlap live data, sent like any client's events (--as-backfill).
  *
- * Then the rules of live events hold: --accepted-age, lateness, the price table. What the server took
- * is written down as known before the next batch; a crash between sends a batch again, which dedupe
- * absorbs within its horizon.
+ * Then the rules of live events hold: --accepted-age, lateness, the price table. What the server
+ * took is written down as known before the next batch; a crash between sends a batch again, which
+ * dedupe absorbs within its horizon.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -230,7 +230,8 @@ int ad_backfill_add(struct ad_backfill *b, const struct ad_event *ev, uint64_t l
 
         if (!whole_micros(ev))
                 return df_fail(err, DF_EPARSE,
-                               "line %" PRIu64 ": an amount below a micro cannot be sent as backfill",
+                               "line %" PRIu64
+                               ": an amount below a micro cannot be sent as backfill",
                                line);
         ad_wire_event(&copy, ev);
         rc = df_buf_check(&copy, err);

@@ -166,8 +166,8 @@ static int close_record(struct ad_import_writer *w, uint32_t partition, struct d
 int ad_import_writer_add(struct ad_import_writer *w, const struct ad_event *ev,
                          struct df_error *err)
 {
-        uint32_t p = ad_event_partition(ad_event_key(ev->tenant_id, ev->event_id),
-                                        w->place->partitions);
+        uint32_t p =
+                ad_event_partition(ad_event_key(ev->tenant_id, ev->event_id), w->place->partitions);
         int rc = 0;
 
         if (w->skip[p] > 0) {
@@ -246,9 +246,10 @@ static int abort_open(const struct ad_import_place *p, struct ad_import_state *s
         for (uint32_t i = 0; i < p->partitions; i++) {
                 *ret_events += state->parts[i].events;
                 if (state->parts[i].ended && !state->parts[i].aborted)
-                        return df_fail(err, DF_EEXIST,
-                                       "all rows of this import are stored and it began to end: run "
-                                       "the import again to finish it");
+                        return df_fail(
+                                err, DF_EEXIST,
+                                "all rows of this import are stored and it began to end: run "
+                                "the import again to finish it");
         }
         begin.tenant_id = p->tenant;
         begin.dataset = p->dataset;

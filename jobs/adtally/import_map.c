@@ -14,7 +14,14 @@
 #define TYPES_MAX 64
 
 enum target {
-        TO_NONE, TO_EVENT_ID, TO_TYPE, TO_TIME, TO_ID, TO_MICROS, TO_UNITS, TO_CURRENCY,
+        TO_NONE,
+        TO_EVENT_ID,
+        TO_TYPE,
+        TO_TIME,
+        TO_ID,
+        TO_MICROS,
+        TO_UNITS,
+        TO_CURRENCY,
         TO_ATTRIBUTE,
 };
 
@@ -125,7 +132,8 @@ static bool find_field(struct df_bytes name, struct field *ret)
                         return true;
                 }
         *ret = (struct field){.name = "attributes", .target = TO_ATTRIBUTE};
-        return name.len > sizeof(prefix) - 1 && memcmp(name.data, prefix, sizeof(prefix) - 1) == 0 &&
+        return name.len > sizeof(prefix) - 1 &&
+               memcmp(name.data, prefix, sizeof(prefix) - 1) == 0 &&
                name.len - sizeof(prefix) + 1 <= AD_ATTRIBUTE_KEY_MAX;
 }
 
@@ -138,13 +146,14 @@ static int add_entry(struct ad_import_map *m, const struct entry *e, struct df_e
         *to = *e;
         to->place = -1;
         if (!find_field(e->name, &to->field))
-                return df_fail(err, DF_EINVAL,
-                               "--map: no field \"%.*s\": expected event_id, type, event_time, "
-                               "advertiser_id, campaign_id, ad_id, publisher_id, placement_id, "
-                               "user_id, country, device, click_id, cost, cost_micros, payout, "
-                               "payout_micros, conversion_value, conversion_value_micros, currency, "
-                               "conversion_value_currency or attributes.NAME",
-                               (int)e->name.len, (const char *)e->name.data);
+                return df_fail(
+                        err, DF_EINVAL,
+                        "--map: no field \"%.*s\": expected event_id, type, event_time, "
+                        "advertiser_id, campaign_id, ad_id, publisher_id, placement_id, "
+                        "user_id, country, device, click_id, cost, cost_micros, payout, "
+                        "payout_micros, conversion_value, conversion_value_micros, currency, "
+                        "conversion_value_currency or attributes.NAME",
+                        (int)e->name.len, (const char *)e->name.data);
         for (size_t i = 0; i < m->count; i++) {
                 const struct entry *o = &m->entries[i];
 
@@ -169,7 +178,8 @@ static int parse_map(struct ad_import_map *m, const char *text, struct df_error 
                         return rc;
                 if (*text != '=')
                         return df_fail(err, DF_EINVAL,
-                                       "--map: \"%s\": expected COLUMN=FIELD or FIELD:=VALUE", begin);
+                                       "--map: \"%s\": expected COLUMN=FIELD or FIELD:=VALUE",
+                                       begin);
                 if (e.column.len > 0 && e.column.data[e.column.len - 1] == ':' &&
                     !(text - begin > 1 && text[-2] == '\\')) {
                         text++;
@@ -303,8 +313,7 @@ int ad_import_map_create(const struct ad_import_map_options *o, struct ad_import
         if (rc == 0)
                 rc = parse_price(m, o->price_model, err);
         if (rc == 0 && (!maps(m, TO_TIME) || !maps(m, TO_TYPE)))
-                rc = df_fail(err, DF_EINVAL,
-                             "--map must say where %s comes from (COLUMN=%s%s)",
+                rc = df_fail(err, DF_EINVAL, "--map must say where %s comes from (COLUMN=%s%s)",
                              maps(m, TO_TIME) ? "type" : "event_time",
                              maps(m, TO_TIME) ? "type" : "event_time",
                              maps(m, TO_TIME) ? " or type:=impression" : "");
@@ -374,15 +383,6 @@ int ad_import_map_bind(struct ad_import_map *m, const struct df_bytes *columns, 
 
 /* ---- a row ---- */
 
-static bool plain(struct df_bytes s)
-{
-        for (size_t i = 0; i < s.len; i++)
-                if (s.data[i] < 0x20 || s.data[i] == 0x7f ||
-                    (s.data[i] == 0xc2 && i + 1 < s.len && s.data[i + 1] < 0xa0))
-                        return false;
-        return ad_utf8_valid(s) == 1;
-}
-
 static bool same_word(struct df_bytes a, struct df_bytes b, bool any_case)
 {
         if (!any_case || a.len != b.len)
@@ -406,57 +406,6 @@ static const char *set_type(const struct ad_import_map *m, struct df_bytes v, ui
         return "is no known type (--type VALUE=impression|click|conversion)";
 }
 
-/* Whole micros only, as in JSON. */
-static const char *set_micros(struct df_bytes v, int64_t *ret_nanos)
-{
-        df_nanos units;
-
-        if (memchr(v.data, '.', v.len) || !df_nanos_parse(v, &units))
-                return "is not a whole number of micros";
-        units /= DF_NANOS_PER_UNIT;
-        if (units < 0)
-                return "is negative";
-        if (units > AD_MONEY_MICROS_MAX)
-                return "is too large";
-        *ret_nanos = (int64_t)units * DF_NANOS_PER_MICRO;
-        return NULL;
-}
-
-static const char *set_units(struct df_bytes v, int64_t divide_by, int64_t *ret_nanos)
-{
-        df_nanos nanos;
-
-        if (!df_nanos_parse(v, &nanos))
-                return "is not a decimal amount (as 187.4, at most 9 decimals)";
-        if (nanos < 0)
-                return "is negative";
-        if (nanos % divide_by)
-                return "for 1,000 is, for one, not a whole number of nanos (at most 6 decimals)";
-        nanos /= divide_by;
-        if (nanos > (df_nanos)AD_MONEY_MICROS_MAX * DF_NANOS_PER_MICRO)
-                return "is too large";
-        *ret_nanos = (int64_t)nanos;
-        return NULL;
-}
-
-static const char *set_id(struct df_bytes v, size_t max, struct df_bytes *ret)
-{
-        if (v.len > max)
-                return "is too long for an id";
-        if (!plain(v))
-                return "has control characters or is not UTF-8";
-        *ret = v;
-        return NULL;
-}
-
-static const char *set_currency(struct df_bytes v, struct df_bytes *ret)
-{
-        if (!df_currency_known(v) || df_bytes_eq(v, df_bytes_str("XXX")))
-                return "is not an ISO 4217 code";
-        *ret = v;
-        return NULL;
-}
-
 static const char *set(const struct ad_import_map *m, const struct field *f, struct df_bytes v,
                        struct ad_event *ev)
 {
@@ -465,9 +414,9 @@ static const char *set(const struct ad_import_map *m, const struct field *f, str
         ev->flags |= f->flag;
         switch (f->target) {
         case TO_EVENT_ID:
-                return set_id(v, AD_EVENT_ID_MAX, member);
+                return ad_import_id(v, AD_EVENT_ID_MAX, member);
         case TO_ID:
-                return set_id(v, AD_ID_MAX, member);
+                return ad_import_id(v, AD_ID_MAX, member);
         case TO_TYPE:
                 return set_type(m, v, member);
         case TO_TIME:
@@ -476,11 +425,11 @@ static const char *set(const struct ad_import_map *m, const struct field *f, str
                                : "is no time (RFC 3339, YYYY-MM-DD H:MM:SS, seconds or "
                                  "milliseconds), or does not exist in the time zone";
         case TO_MICROS:
-                return set_micros(v, member);
+                return ad_import_micros(v, member);
         case TO_UNITS:
-                return set_units(v, 1, member);
+                return ad_import_units(v, 1, member);
         case TO_CURRENCY:
-                return set_currency(v, member);
+                return ad_import_currency(v, member);
         case TO_ATTRIBUTE:
         case TO_NONE:
                 break;
@@ -577,7 +526,7 @@ static int set_price(struct ad_import_map *m, const struct df_bytes *cells, size
         v = cells[m->price.place];
         if (v.len == 0)
                 return 0;
-        why = set_units(v, m->price.divide_by, &ev->cost_nanos);
+        why = ad_import_units(v, m->price.divide_by, &ev->cost_nanos);
         if (why)
                 return bad(err, m->price.column, v, why);
         ev->flags |= AD_EV_HAS_COST;
@@ -608,39 +557,4 @@ int ad_import_map_row(struct ad_import_map *m, const struct df_bytes *cells, siz
         if (df_bytes_eq(ret->value_currency, ret->currency))
                 ret->value_currency = (struct df_bytes){0};
         return 0;
-}
-
-/* ---- ids ---- */
-
-struct named {
-        struct df_bytes name, value;
-};
-
-static int by_name(const void *a, const void *b)
-{
-        return df_bytes_cmp(((const struct named *)a)->name, ((const struct named *)b)->name);
-}
-
-struct df_hash128 ad_import_row_hash(const struct df_bytes *columns, const struct df_bytes *cells,
-                                     size_t count)
-{
-        struct named list[AD_IMPORT_COLUMNS_MAX];
-        struct df_hash128 h;
-        struct df_buf b = {0};
-        size_t n = 0;
-
-        df_check(count <= AD_IMPORT_COLUMNS_MAX);
-        for (size_t i = 0; i < count; i++)
-                if (cells[i].len)
-                        list[n++] = (struct named){columns[i], cells[i]};
-        if (n)
-                qsort(list, n, sizeof(*list), by_name);
-        for (size_t i = 0; i < n; i++) {
-                df_put_lstr(&b, list[i].name);
-                df_put_lstr(&b, list[i].value);
-        }
-        df_check(!b.failed);
-        h = df_hash128(df_buf_bytes(&b));
-        df_buf_release(&b);
-        return h;
 }

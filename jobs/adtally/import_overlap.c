@@ -1,5 +1,5 @@
-/* import_overlap.c - where rows may not be added by an import (R6): the tenant's live data, and what
- * other datasets declared.
+/* import_overlap.c - where rows may not be added by an import (R6): the tenant's live data, and
+ * what other datasets declared.
  *
  * Live data is the time from its first to its last minute with rows, also when hours between are
  * empty: rows for such hours go through --as-backfill. The view knows it for ever (GET /quality,
@@ -218,9 +218,10 @@ static int read_log(const struct ad_import_place *p, struct live *l, struct df_e
 
                 rc = df_log_bounds(p->log, AD_TOPIC_ROLLUPS, i, &first, &end, err);
                 if (rc == 0 && first > 0)
-                        return df_fail(err, DF_EAGAIN,
-                                       "no server answers, and the log alone no longer says where "
-                                       "the live data begins: start `adtally up`, or give its --url");
+                        return df_fail(
+                                err, DF_EAGAIN,
+                                "no server answers, and the log alone no longer says where "
+                                "the live data begins: start `adtally up`, or give its --url");
                 if (rc == 0)
                         rc = each_record(p->log, AD_TOPIC_ROLLUPS, i, 0, on_rollup, l, err);
         }

@@ -18,7 +18,7 @@ struct ad_import_reader {
         size_t text_cap;
         struct df_bytes columns[AD_IMPORT_COLUMNS_MAX]; /* data is owned */
         size_t column_count;
-        struct df_buf row; /* the cells' bytes, one after the other */
+        struct df_buf row;                  /* the cells' bytes, one after the other */
         size_t ends[AD_IMPORT_COLUMNS_MAX]; /* of each in row */
         struct df_bytes cells[AD_IMPORT_COLUMNS_MAX];
 };
@@ -126,7 +126,8 @@ static int csv_cell(struct ad_import_reader *r, bool *ret_end, struct df_error *
                 if (c == ',' || ends_line(r, c))
                         break;
                 if (c == '"')
-                        return csv_bad(r, err, "a quote inside a cell that does not begin with one");
+                        return csv_bad(r, err,
+                                       "a quote inside a cell that does not begin with one");
                 df_put_u8(&r->row, (uint8_t)c);
         }
         *ret_end = c != ',';

@@ -26,7 +26,7 @@ struct pass {
         char id[33];
         struct ad_event ev; /* of the row at hand */
         const struct ad_import_range *hit;
-        struct df_error why; /* of a bad row */
+        struct df_error why;      /* of a bad row */
         struct df_hash128 digest; /* of the fresh rows so far */
 };
 
@@ -47,6 +47,7 @@ static int pass_begin(struct pass *p, struct df_error *err)
         (void)snprintf(dir, sizeof(dir), "%.*s/imports", 4000, p->place->data);
         df_arena_init(&p->arena, 0);
         p->digest = (struct df_hash128){0};
+        p->bound = 0;
         rc = ad_import_reader_open(p->o->file, &p->reader, err);
         if (rc == 0)
                 rc = ad_import_map_create(&p->o->map, &p->map, err);
@@ -63,7 +64,7 @@ static int bind(struct pass *p, struct df_error *err)
         const struct df_bytes *columns;
         size_t count = ad_import_reader_columns(p->reader, &columns);
 
-        if (p->bound == count && count > 0)
+        if (p->bound > 0 && p->bound == count)
                 return 0;
         p->bound = count;
         return ad_import_map_bind(p->map, columns, count, csv, err);
@@ -270,12 +271,13 @@ static int refuse(const struct ad_import_options *o, const struct ad_import_summ
                                " rows are bad; nothing was written (--skip-bad leaves them out)",
                                s->bad, s->rows);
         if (s->overlap && !o->as_backfill)
-                return df_fail(err, DF_EEXIST,
-                               "import_overlaps: %" PRIu64 " of %" PRIu64
-                               " rows are new, but lie where other data is already counted; nothing "
-                               "was written. If they are not in that data, --as-backfill sends them "
-                               "like live events (--accepted-age applies)",
-                               s->overlap, s->rows);
+                return df_fail(
+                        err, DF_EEXIST,
+                        "import_overlaps: %" PRIu64 " of %" PRIu64
+                        " rows are new, but lie where other data is already counted; nothing "
+                        "was written. If they are not in that data, --as-backfill sends them "
+                        "like live events (--accepted-age applies)",
+                        s->overlap, s->rows);
         return 0;
 }
 
@@ -334,8 +336,9 @@ static int backfill_pass(struct pass *p, struct ad_import_summary *s, struct df_
         df_progress_end(&progress, rows);
         if (rc == 0 && s->refused)
                 rc = df_fail(err, DF_EPARSE,
-                             "the server took %" PRIu64 " of the overlapping rows and refused %"
-                             PRIu64 "; the rest of the file was not written",
+                             "the server took %" PRIu64
+                             " of the overlapping rows and refused %" PRIu64
+                             "; the rest of the file was not written",
                              s->backfilled, s->refused);
         ad_backfill_close(b);
         pass_end(p);

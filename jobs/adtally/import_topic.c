@@ -188,8 +188,8 @@ static void judge(const struct scan *scans, uint32_t partitions, struct ad_impor
 struct harvest {
         struct ad_ids *ids;
         struct df_arena *arena;
-        uint64_t skip;    /* this generation is not complete, or void; 0 = none */
-        uint64_t current; /* generation of the records that come */
+        uint64_t skip;       /* this generation is not complete, or void; 0 = none */
+        uint64_t current;    /* generation of the records that come */
         struct note *ranges; /* where the ranges go; NULL = nowhere */
 };
 
@@ -300,8 +300,8 @@ int ad_import_known_backfilled(const struct ad_import_place *p, const struct ad_
                         rc = df_fail_errno(err, DF_EIO, "open %s", path);
         }
         /* A torn entry at the end, of a crash, is written over. */
-        if (rc == 0 && (pwrite(fd, b.data, b.len, st.st_size / 24 * 24) != (ssize_t)b.len ||
-                        fsync(fd) < 0))
+        if (rc == 0 &&
+            (pwrite(fd, b.data, b.len, st.st_size / 24 * 24) != (ssize_t)b.len || fsync(fd) < 0))
                 rc = df_fail_errno(err, DF_EIO, "write %s", path);
         if (fd >= 0)
                 close(fd);
@@ -378,8 +378,8 @@ static int catch_up(const struct ad_import_place *p, struct ad_ids *ids,
                         return df_fail(err, DF_ESCHEMA,
                                        "topic %s has %u partitions, expected %u (K14)",
                                        state->topic, s.info.partitions, p->partitions);
-                if (!s.found || (n->topic_generation != 0 &&
-                                 n->topic_generation != s.info.generation)) {
+                if (!s.found ||
+                    (n->topic_generation != 0 && n->topic_generation != s.info.generation)) {
                         *ret_foreign = true; /* the ids are of a log that is gone */
                         break;
                 }

@@ -3,13 +3,14 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "df/filelog.h"
 #include "jobs/adtally/command.h"
 
 static const char log_usage[] =
         "adtally log: the embedded log\n"
-        "Usage: adtally log list                       topics, partitions, offsets, bytes\n"
+        "Usage: adtally log list                       topics, partitions, offsets\n"
         "       adtally log verify [TOPIC [PARTITION]] check every frame against its checksum\n";
 static const char consumers_usage[] =
         "adtally consumers: readers that hold back deletion\n"
@@ -49,7 +50,8 @@ struct verification {
         const char *topic; /* NULL = all */
         int64_t partition; /* -1 = all */
         bool quiet;
-        int rc; /* of the first damaged partition; the rest is verified too */
+        uint32_t done; /* partitions */
+        int rc;        /* of the first damaged partition; the rest is verified too */
         struct df_error *err;
 };
 
@@ -76,6 +78,7 @@ static int verify_topic(void *arg, const struct df_topic_info *info)
 
                 if (v->partition >= 0 && v->partition != p)
                         continue;
+                v->done++;
                 (void)snprintf(what, sizeof(what), "%s/%u", info->name, p);
                 df_progress_start(&progress, what, "bytes", 0, v->quiet);
                 rc = df_filelog_verify(v->log, info->name, p, show, &progress, &records, &err);
@@ -112,6 +115,10 @@ static int run_log(const struct ad_command_line *l, struct df_log *log, struct d
                         return rc;
         }
         rc = df_log_topic_list(log, "", verify_topic, &v, err);
+        if (rc == 0 && v.done == 0 && v.topic)
+                return df_fail(err, DF_ENOENT, "there is no topic %s%s%s; see `adtally log list`",
+                               v.topic, l->arg_count > 2 ? " with a partition " : "",
+                               l->arg_count > 2 ? l->args[2] : "");
         return rc < 0 ? rc : v.rc;
 }
 
@@ -130,10 +137,16 @@ static int run_consumers(const struct ad_command_line *l, struct df_log *log, st
 static int with_log(const char *command, struct ad_command_line *l,
                     int (*run)(const struct ad_command_line *, struct df_log *, struct df_error *))
 {
+        const char *data = df_config_text(l->config, "data");
         struct df_log *log = NULL;
         struct df_error err = {0};
-        int rc = ad_open_log(l->config, &log, &err);
+        int rc = 0;
 
+        /* Opening would make the directory, and a misspelt one would look like an empty log. */
+        if (!df_config_text(l->config, "log") && access(data, F_OK) < 0)
+                rc = df_fail(&err, DF_ENOENT, "there is no data directory %s", data);
+        if (rc == 0)
+                rc = ad_open_log(l->config, &log, &err);
         if (rc == 0)
                 rc = run(l, log, &err);
         df_log_close(log);

@@ -30,10 +30,11 @@ static void print_usage(FILE *f)
                    "Usage: adtally COMMAND [OPTIONS]\n\nCommands:\n");
         for (size_t i = 0; i < COMMAND_COUNT; i++)
                 fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
-        fprintf(f, "\n`adtally COMMAND --help` tells more; `adtally --version` prints the version.\n"
-                   "Exit codes: 0 yes or done, 1 no (a check failed), 64 wrong command line, "
-                   "65 wrong input\nor damaged data, 69 a server is not there, 70 a bug, "
-                   "74 input or output failed, 75 try again,\n78 wrong configuration.\n");
+        fprintf(f,
+                "\n`adtally COMMAND --help` tells more; `adtally --version` prints the version.\n"
+                "Exit codes: 0 yes or done, 1 no (a check failed), 64 wrong command line, "
+                "65 wrong input\nor damaged data, 69 a server is not there, 70 a bug, "
+                "74 input or output failed, 75 try again,\n78 wrong configuration.\n");
 }
 
 static const struct ad_command *find(const char *name)

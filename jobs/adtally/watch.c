@@ -124,7 +124,8 @@ static int look(struct df_http_client *http, struct ad_json_parser *parser, bool
 
         (void)ad_time_text(to - MINUTES_SHOWN * MINUTE_MS, from_text);
         (void)ad_time_text(to, to_text);
-        (void)snprintf(path, sizeof(path), "/v1/metrics?window=minute&from=%s&to=%s&format=csv",
+        (void)snprintf(path, sizeof(path),
+                       "/v1/metrics?window=minute&from=%s&to=%s&group_by=none&format=csv",
                        from_text, to_text);
         rc = df_http_fetch(http, path, NULL, df_bytes(NULL, 0), &status, &rows, err);
         if (rc == 0 && status != 200)

@@ -52,6 +52,16 @@ static int open_view(struct ad_follow *f, enum ad_view_origin first, struct df_e
         if (rc < 0)
                 return rc;
         df_trace(DF_INFO, "follow", "view=%s%s%s", origins[f->origin], *why ? ": " : "", why);
+        /* Nobody may see a view that knows of no lag and no refused partition. */
+        adi_look_outside(f, view);
+        rc = ad_view_outside(view, &f->outside, df_wall_ms(), err);
+        if (rc < 0) {
+                ad_view_close(view);
+                return rc;
+        }
+        f->behind = true;
+        f->opened_ns = df_monotonic_ns();
+        memcpy(f->ends, f->outside.rollups_end, sizeof(f->ends));
         pthread_rwlock_wrlock(&f->lock);
         f->view = view;
         pthread_rwlock_unlock(&f->lock);
@@ -183,6 +193,23 @@ static int commit_if_due(struct ad_follow *f, struct df_error *err)
         return rc;
 }
 
+/* Everything that was there when the view was opened can be asked for now. */
+static void look_caught_up(struct ad_follow *f)
+{
+        int64_t took_us = (df_monotonic_ns() - f->opened_ns) / 1000;
+
+        if (f->fresh)
+                return;
+        for (uint32_t p = 0; p < f->partitions; p++)
+                if (!f->parts[p].reader || f->parts[p].position < f->ends[p])
+                        return;
+        f->behind = false;
+        f->outside_ms = 0; /* the lag is shown at once */
+        atomic_store(&f->counts.caught_up_us, took_us);
+        df_trace(DF_INFO, "follow", "caught up after %lld ms, commits=%llu",
+                 (long long)(took_us / 1000), (unsigned long long)commits_of(f));
+}
+
 /* One round; *ret_more: there is more to read at once. */
 static int step(struct ad_follow *f, bool *ret_more, struct df_error *err)
 {
@@ -194,9 +221,11 @@ static int step(struct ad_follow *f, bool *ret_more, struct df_error *err)
                 rc = adi_read(f, p, ret_more, err);
         if (rc == 0)
                 rc = commit_if_due(f, err);
+        if (rc == 0 && f->behind)
+                look_caught_up(f);
         if (rc == 0 && df_monotonic_ms() - f->outside_ms >= OUTSIDE_MS) {
                 f->outside_ms = df_monotonic_ms();
-                adi_look_outside(f);
+                adi_look_outside(f, f->view);
                 rc = ad_view_outside(f->view, &f->outside, df_wall_ms(), err);
         }
         if (rc == 0 && df_monotonic_ms() - f->lease_ms >= LEASE_MS)

@@ -2,7 +2,7 @@
  *
  * It reads every partition through a collector (K5), applies complete collections, and commits them
  * with the positions to read on from: some tenths of a second after a seal is durable its rows can
- * be asked for. It folds, expires and takes snapshots; the log may forget only what a snapshot
+ * be asked for. It expires and takes snapshots; the log may forget only what a snapshot
  * holds (the consumer "view", L2). A view that fails is opened again, damaged ones from the
  * snapshot; a partition of the log that cannot be read is tried again while the others go on.
  *

@@ -79,7 +79,7 @@ uint64_t adi_dir_bytes(const char *dir)
         return sum;
 }
 
-void adi_look_outside(struct ad_follow *f)
+void adi_look_outside(struct ad_follow *f, const struct ad_view *view)
 {
         struct ad_outside *o = &f->outside;
         struct df_error err = {0};
@@ -95,7 +95,8 @@ void adi_look_outside(struct ad_follow *f)
                                     &err); /* the old end stays: reading reports what is wrong */
                 (void)df_log_bounds(f->options.log, AD_TOPIC_ROLLUPS, p, &first, &o->rollups_end[p],
                                     &err); /* likewise */
-                o->rollups_read[p] = f->parts[p].position;
+                o->rollups_read[p] =
+                        f->parts[p].reader ? f->parts[p].position : ad_view_position(view, p);
         }
         o->damaged_collections =
                 atomic_load(&f->counts.damaged) + atomic_load(&f->counts.damaged_records);

@@ -9,7 +9,7 @@
 
 #define ADI_READ_RECORDS 256
 #define ADI_COLLECT_BYTES_MAX (256u << 20) /* unsealed payload: K6 bounds each source to 64 MiB */
-#define ADI_PENDING_ROWS_MAX 10000
+#define ADI_PENDING_ROWS_MAX 50000         /* some 10 MB; a commit of a tenth of a second */
 
 struct adi_part { /* a partition of `rollups` */
         struct df_log_reader *reader;
@@ -23,7 +23,8 @@ struct adi_part { /* a partition of `rollups` */
 struct adi_counts { /* since start */
         atomic_uint_least64_t collections, repeated, damaged, damaged_records, records, bytes;
         atomic_uint_least64_t reopened, snapshots, failed_snapshots, disk_bytes;
-        atomic_int_least64_t snapshot_ms; /* wall time of the last one; 0 = none yet */
+        atomic_int_least64_t snapshot_ms;  /* wall time of the last one; 0 = none yet */
+        atomic_int_least64_t caught_up_us; /* how long the last one took from the view's opening */
 };
 
 struct ad_follow {
@@ -43,8 +44,11 @@ struct ad_follow {
         enum ad_view_origin origin;
         int64_t reopen_ms, committed_ms, outside_ms, snapshot_ms, disk_ms, lease_ms;
         uint32_t failures;
-        bool fresh;    /* collections were applied since the commit */
-        bool accepted; /* AD_VIEW_ACCEPT_LOSS was followed */
+        bool fresh;  /* collections were applied since the commit */
+        bool behind; /* of what `rollups` held when the view was opened */
+        int64_t opened_ns;
+        uint64_t ends[DF_PARTITIONS_MAX]; /* of `rollups` then */
+        bool accepted;                    /* AD_VIEW_ACCEPT_LOSS was followed */
         uint64_t snapshot_bytes,
                 snapshot_commits; /* read since, and made before the last snapshot */
         uint64_t released[DF_PARTITIONS_MAX];
@@ -55,7 +59,7 @@ struct ad_follow {
 };
 
 /* follow_read.c: read what is there, up to a bound. A failure is one of the view; what is wrong
- * with a partition of the log is logged and tried again later. *ret_more: it stopped at the bound.
+ * with a partition of the log is logged and tried again later. *ret_more: ask again.
  */
 int adi_read(struct ad_follow *f, uint32_t partition, bool *ret_more, struct df_error *err);
 void adi_read_close(struct ad_follow *f);
@@ -63,7 +67,7 @@ void adi_read_close(struct ad_follow *f);
 int adi_commit(struct ad_follow *f, struct df_error *err);
 
 /* follow_outside.c */
-void adi_look_outside(struct ad_follow *f);
+void adi_look_outside(struct ad_follow *f, const struct ad_view *view);
 /* Partitions of `events` that the status file of the realtime job calls refused. Pure. */
 void adi_parse_refused(struct df_bytes text, struct ad_outside *ret);
 uint64_t adi_dir_bytes(const char *dir);

@@ -156,7 +156,7 @@ int adi_read(struct ad_follow *f, uint32_t p, bool *ret_more, struct df_error *e
         }
         part->failures = 0;
         atomic_store(&part->failed, false);
-        *ret_more |= n == ADI_READ_RECORDS;
+        *ret_more |= n > 0; /* a poll gives what lies together, not all there is */
         for (size_t i = 0; rc == 0 && i < n; i++)
                 rc = take(f, p, &f->records[i], err);
         return rc;

@@ -83,6 +83,9 @@ void ad_follow_render(struct ad_follow *f, struct df_buf *b)
         df_metric(b, "adtally_view_failed_snapshots_total", "",
                   (double)atomic_load(&c->failed_snapshots));
         df_metric(b, "adtally_view_disk_bytes", "", (double)atomic_load(&c->disk_bytes));
+        if (atomic_load(&c->caught_up_us))
+                df_metric(b, "adtally_view_catch_up_seconds", "",
+                          (double)atomic_load(&c->caught_up_us) / 1e6);
         if (snapshot_ms)
                 df_metric(b, "adtally_view_snapshot_age_seconds", "",
                           (double)(df_wall_ms() - snapshot_ms) / 1000);

@@ -38,6 +38,8 @@ void ad_key_cell(struct df_buf *b, const struct ad_grouping *g, const struct ad_
                 if (i != lead)
                         df_put_lstr(b, k->dims[i]);
         df_put_lstr(b, k->currency);
+        if (k->level == AD_LEVEL_MINUTE)
+                df_put_varint(b, k->group);
 }
 
 bool ad_key_cell_decode(struct df_bytes key, size_t skip, const struct ad_grouping *g,
@@ -54,8 +56,8 @@ bool ad_key_cell_decode(struct df_bytes key, size_t skip, const struct ad_groupi
         for (uint32_t i = 0; i < g->dim_count; i++)
                 ret->dims[i] = i == lead ? first : df_get_lstr(&r);
         ret->currency = df_get_lstr(&r);
-        if (key.len > 1 && key.data[1] == AD_LEVEL_MINUTE)
-                (void)df_get_varint(&r); /* the group of sources */
+        ret->group =
+                key.len > 1 && key.data[1] == AD_LEVEL_MINUTE ? (uint32_t)df_get_varint(&r) : 0;
         return !r.bad && df_reader_left(&r) == 0;
 }
 

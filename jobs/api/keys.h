@@ -54,16 +54,12 @@ struct ad_cell_key { /* borrowed */
         struct df_bytes tenant_id;
         struct df_bytes dims[AD_DIM_COUNT]; /* in the grouping's order */
         struct df_bytes currency;
+        uint32_t group; /* of sources: source / AD_PARTS; 0 above the minute */
 };
 
 void ad_key_bucket(struct df_buf *b, uint8_t kind, uint32_t level, struct df_bytes tenant,
                    uint32_t grouping, uint32_t bucket);
-/* Of a minute: without the group of sources, which ad_key_group adds. */
 void ad_key_cell(struct df_buf *b, const struct ad_grouping *g, const struct ad_cell_key *k);
-static inline void ad_key_group(struct df_buf *b, uint32_t source)
-{
-        df_put_varint(b, source / AD_PARTS);
-}
 /* All cells of a lead value: of windows from `window` on in its bucket. */
 void ad_key_lead(struct df_buf *b, uint32_t level, struct df_bytes tenant, uint32_t grouping,
                  uint32_t window, struct df_bytes lead);

@@ -6,7 +6,7 @@
 #include "df/hash.h"
 
 #define SLOTS_MIN 64
-#define SORT_MIN 8        /* fewer are compared whole */
+#define SORT_MIN 8         /* fewer are compared whole */
 #define SORT_DEPTH_MAX 512 /* bytes: bounds the recursion, whatever the keys */
 
 void ad_map_init(struct ad_map *m, struct df_arena *arena, size_t value_bytes)

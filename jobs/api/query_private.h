@@ -34,6 +34,15 @@ struct adi_scan {
 };
 int adi_scan(struct adi_scan *s, struct ad_fault *fault);
 
+/* query_rows.c: appended. */
+void adi_row_json(struct df_buf *b, const struct ad_result *r, const struct ad_result_row *row,
+                  struct df_bytes start);
+void adi_total_json(struct df_buf *b, struct df_bytes currency, const struct ad_cell *sum);
+/* num / den with six significant digits, rounded half to even; "null" when den is 0. Returns the
+ * length; no 0 at the end. */
+#define ADI_RATIO_MAX 32
+size_t adi_ratio_text(uint64_t num, uint64_t den, uint8_t ret[ADI_RATIO_MAX]);
+
 int adi_over_budget(struct ad_fault *f); /* -1 */
 
 /* query_hint.c */

@@ -1,5 +1,6 @@
 /* query_write.c - a page of an answer as JSON (the contract of docs/API.md) or CSV (RFC 4180). */
-#include "jobs/api/query.h"
+#include "jobs/api/query_private.h"
+#include "jobs/common/json.h"
 
 static const char *const windows[] = {"minute", "hour", "day", "month", "total"};
 
@@ -14,66 +15,47 @@ static void put_time(struct ad_json *j, const char *key, const struct ad_zone *z
                 ad_json_bytes(j, df_bytes(text, (size_t)ad_zone_text(z, ms, text)));
 }
 
-static void put_measures(struct ad_json *j, const struct ad_cell *c)
+static void put_list(struct ad_json *j, const char *key, struct df_buf *text)
 {
-        ad_json_put_int(j, "impressions", c->impressions);
-        ad_json_put_int(j, "clicks", c->clicks);
-        ad_json_put_int(j, "conversions", c->conversions);
-        ad_json_put_int(j, "spend_micros", df_nanos_to_micros(c->spend));
-        ad_json_put_int(j, "payout_micros", df_nanos_to_micros(c->payout));
-        ad_json_put_int(j, "conversion_value_micros", df_nanos_to_micros(c->value));
-        ad_json_key(j, "ctr");
-        ad_json_ratio(j, c->clicks, c->impressions);
-        ad_json_key(j, "cvr");
-        ad_json_ratio(j, c->conversions, c->clicks);
-        if (!c->invalid[0] && !c->invalid[1] && !c->invalid[2])
-                return;
-        ad_json_put_int(j, "invalid_impressions", c->invalid[0]);
-        ad_json_put_int(j, "invalid_clicks", c->invalid[1]);
-        ad_json_put_int(j, "invalid_conversions", c->invalid[2]);
+        df_put_u8(text, ']');
+        ad_json_key(j, key);
+        if (text->failed)
+                ad_json_null(j);
+        else
+                ad_json_raw(j, df_buf_bytes(text));
+        df_buf_clear(text);
 }
 
-static void put_row(struct ad_json *j, const struct ad_result *r, const struct ad_result_row *row,
-                    struct df_bytes start)
-{
-        ad_json_open(j);
-        ad_json_put_bytes(j, "window_start", start);
-        for (uint32_t d = 0; d < r->group_count; d++)
-                ad_json_put_bytes(j, ad_dim_names[r->group_by[d]], row->dims[d]);
-        ad_json_put_bytes(j, "currency", row->currency);
-        put_measures(j, &row->cell);
-        ad_json_put_text(j, "state", r->final[row->window] ? "settled" : "open");
-        ad_json_put_bool(j, "final", r->final[row->window]);
-        if (r->partial[row->window])
-                ad_json_put_bool(j, "partial", true);
-        ad_json_close(j);
-}
-
-static void put_rows(struct ad_json *j, const struct ad_result *r, size_t first, size_t end)
+static int put_rows(struct ad_json *j, const struct ad_result *r, size_t first, size_t end)
 {
         uint32_t window = UINT32_MAX;
-        char text[AD_ZONE_TEXT_MAX];
+        char start[AD_ZONE_TEXT_MAX];
+        struct df_buf text = {0};
+        bool failed;
         size_t n = 0;
 
-        ad_json_key(j, "rows");
-        ad_json_open_array(j);
+        df_put_u8(&text, '[');
         for (size_t i = first; i < end; i++) {
                 if (r->rows[i].window != window) {
                         window = r->rows[i].window;
-                        n = (size_t)ad_zone_text(r->zone, r->bounds[window], text);
+                        n = (size_t)ad_zone_text(r->zone, r->bounds[window], start);
                 }
-                put_row(j, r, &r->rows[i], df_bytes(text, n));
+                if (i > first)
+                        df_put_u8(&text, ',');
+                adi_row_json(&text, r, &r->rows[i], df_bytes(start, n));
         }
-        ad_json_close_array(j);
-        ad_json_key(j, "totals");
-        ad_json_open_array(j);
+        failed = text.failed;
+        put_list(j, "rows", &text);
+        df_put_u8(&text, '[');
         for (size_t i = 0; i < r->total_count; i++) {
-                ad_json_open(j);
-                ad_json_put_bytes(j, "currency", r->totals[i].currency);
-                put_measures(j, &r->totals[i].cell);
-                ad_json_close(j);
+                if (i > 0)
+                        df_put_u8(&text, ',');
+                adi_total_json(&text, r->totals[i].currency, &r->totals[i].cell);
         }
-        ad_json_close_array(j);
+        failed |= text.failed;
+        put_list(j, "totals", &text);
+        df_buf_release(&text);
+        return failed ? DF_ENOMEM : 0;
 }
 
 /* What was asked, so that a number on its own still says what it is of. */
@@ -108,6 +90,7 @@ int ad_result_json(const struct ad_result *r, size_t first, size_t limit, const 
                    struct df_buf *b, struct df_error *err)
 {
         struct ad_json *j = ad_json_begin(b);
+        int rc;
 
         ad_json_open(j);
         ad_json_put_text(j, "view", "realtime");
@@ -130,7 +113,8 @@ int ad_result_json(const struct ad_result *r, size_t first, size_t limit, const 
         else
                 ad_json_put_null(j, "as_of");
         put_scope(j, r);
-        put_rows(j, r, first, end_of(r, first, limit));
+        rc = put_rows(j, r, first, end_of(r, first, limit));
+        b->failed |= rc < 0;
         ad_json_put_text(j, "next_cursor", next);
         ad_json_key(j, "hint");
         if (r->hint_code) {
@@ -177,9 +161,11 @@ static void csv_money(struct df_buf *b, df_nanos v)
 
 static void csv_ratio(struct df_buf *b, uint64_t num, uint64_t den)
 {
+        uint8_t text[ADI_RATIO_MAX];
+
         df_put_u8(b, ',');
         if (den)
-                df_buf_printf(b, "%.6g", (double)num / (double)den);
+                df_buf_append(b, text, adi_ratio_text(num, den, text));
 }
 
 static void csv_row(struct df_buf *b, const struct ad_result *r, const struct ad_result_row *row)

@@ -32,10 +32,8 @@ struct ad_source {
         char tenant[AD_ID_MAX + 1], dataset[AD_DATASET_MAX + 1];
         int64_t import_from_ms, import_to_ms, import_receive_ms;
         int64_t applied_ms;     /* wall time of the last collection */
-        uint64_t folded_minute; /* partials of windows before it are folded (W4) */
         /* Not stored. */
-        int64_t fold_through_ms; /* final_through as of the last commit */
-        uint64_t rows_commit;    /* number of the commit that its last rows belong to */
+        uint64_t rows_commit; /* number of the commit that its last rows belong to */
 };
 
 struct ad_span { /* minutes with rows of a tenant from a source */

@@ -11,7 +11,7 @@
 #include "jobs/api/view_private.h"
 
 #define MINUTE_MS 60000LL
-#define CACHE_BYTES (64u << 20)
+#define CACHE_BYTES (64u << 20) /* of blocks, and as much again of cells */
 
 /* ---- directories ---- */
 
@@ -55,9 +55,8 @@ static int sync_parent(const char *path, struct df_error *err)
 static int open_store(struct ad_view *v, bool *ret_fits, bool *ret_new, char why[256],
                       struct df_error *err)
 {
-        struct df_rocksdb_options o = {
-                .write_buffer_bytes = 32u << 20,
-                .block_cache_bytes = v->options.cache_bytes ? v->options.cache_bytes : CACHE_BYTES};
+        struct df_rocksdb_options o = {.write_buffer_bytes = 32u << 20,
+                                       .block_cache_bytes = v->options.cache_bytes};
         struct df_bytes value;
         bool found;
         int rc = df_kv_open(v->options.dir, &o, &v->kv, err);
@@ -182,12 +181,17 @@ int ad_view_open(const struct ad_view_options *o, enum ad_view_origin first, str
         if (!v)
                 return df_fail(err, DF_ENOMEM, "view");
         v->options = *o;
+        if (v->options.cache_bytes == 0)
+                v->options.cache_bytes = CACHE_BYTES;
         pthread_mutex_init(&v->lock, NULL);
         df_arena_init(&v->memory, 0);
         ad_map_init(&v->spans, &v->memory, sizeof(struct adi_span));
         ad_map_init(&v->starts, &v->memory, sizeof(struct adi_start));
+        adi_marks_init(v);
         adi_step_init(v);
-        rc = open_any(v, first, ret_origin, ret_why, err);
+        rc = adi_cache_open(&v->cache, v->options.cache_bytes, err);
+        if (rc == 0)
+                rc = open_any(v, first, ret_origin, ret_why, err);
         if (rc == 0)
                 rc = adi_publish(v, 0, err);
         if (rc < 0) {
@@ -205,7 +209,11 @@ void ad_view_close(struct ad_view *v)
         close_store(v);
         ad_status_release(v->status);
         df_arena_release(&v->step.arena);
+        df_arena_release(&v->mark_memory);
         df_arena_release(&v->memory);
+        adi_cache_close(&v->cache);
+        df_buf_release(&v->mark_key);
+        df_buf_release(&v->void_at);
         df_buf_release(&v->key);
         df_buf_release(&v->value);
         df_buf_release(&v->expire_at);
@@ -247,7 +255,7 @@ static int on_row(void *arg, const struct ad_row *row, struct df_error *err)
                 return 0;
         }
         r->count++;
-        /* Final for this source: it cannot have changed, and its partial may be folded. */
+        /* Final for this source: it cannot have changed, and its part may have expired. */
         if ((int64_t)(row->minute + 1) * MINUTE_MS <= r->source->final_through_ms)
                 return 0;
         r->source->rows_commit = r->v->commits;
@@ -361,7 +369,7 @@ int ad_view_add(struct ad_view *v, const struct df_collection *c, int64_t now_ms
 
 size_t ad_view_pending(const struct ad_view *v)
 {
-        return v->step.partials.count;
+        return v->step.rows.count;
 }
 
 static int commit(struct ad_view *v, const uint64_t *positions, uint32_t count, int64_t now_ms,
@@ -370,7 +378,7 @@ static int commit(struct ad_view *v, const uint64_t *positions, uint32_t count, 
         int rc = now_ms >= v->expire_ms ? adi_expire(v, now_ms, err) : 0;
 
         if (rc == 0)
-                rc = adi_upkeep(v, now_ms, err);
+                rc = adi_upkeep(v, err);
         if (rc == 0)
                 rc = adi_step_flush(v, now_ms, err);
         if (rc < 0)
@@ -401,8 +409,6 @@ int ad_view_commit(struct ad_view *v, const uint64_t *positions, uint32_t count,
         adi_step_clear(v);
         if (rc == 0) {
                 v->commits++;
-                for (size_t i = 0; i < v->source_count; i++)
-                        v->sources[i].fold_through_ms = v->sources[i].final_through_ms;
                 rc = adi_publish(v, now_ms, err);
         }
         if (rc < 0)

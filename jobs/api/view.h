@@ -2,14 +2,16 @@
  *
  * One thread writes: ad_view_add for each complete collection, ad_view_commit now and then. Any
  * thread reads: ad_view_status, then ad_view_kv with a snapshot.
- * Exactly once (K5, W3): rows are absolute values of (cell, source). The view keeps the last one
- * (the partial) and adds the difference to the minute, quarter-hour, day and account-day cell, all
- * in one write with the applied k of the source and the read position of the topic. Repeats change
- * nothing; a crash repeats or loses a whole write. Partials are folded (deleted) once their
- * window is final for their source, which then cannot change it any more (W4); rows that come
- * again later (K10) are ignored. Upkeep (folding, voiding aborted imports, expiry) is done by
- * commit in bounded steps. Errors: any failure of add or commit leaves the view unusable: close
- * it and open it again.
+ * Exactly once (K5, W3): rows are absolute values of (cell, source). A minute cell keeps the last
+ * one of each source (its part) until it expires; a row replaces it, and the difference goes to the
+ * quarter-hour, day and account-day cell, all in one write with the applied k of the source and the
+ * read position of the topic. Repeats change nothing; a crash repeats or loses a whole write. Rows of
+ * a window that is final for their source are ignored: the source cannot change it any more (W4),
+ * and they only come again (K10). Minutes that are not final for a source do not expire. Upkeep
+ * (voiding aborted imports, expiry) is done by commit in bounded steps.
+ * Cost: a row is one write in memory and one into the store; what is read for it is mostly not there
+ * yet, which the marks of its bucket say (view_marks.c), or in memory (view_cache.c).
+ * Errors: any failure of add or commit leaves the view unusable: close it and open it again.
  */
 #ifndef AD_VIEW_H
 #define AD_VIEW_H
@@ -29,7 +31,7 @@ struct ad_view_options {
         uint32_t partitions;
         int64_t keep_minutes_ms, keep_quarters_ms,
                 keep_days_ms; /* after the last write; 0 = ever */
-        uint64_t cache_bytes;
+        uint64_t cache_bytes; /* of blocks, and as much of cells; 0 = 64 MiB */
         /* The topic still holds all that was ever written: a view can be begun anew. Otherwise one
          * that cannot be used is refused by name instead of thrown away (K14). */
         bool rebuildable;
@@ -56,7 +58,7 @@ const struct ad_source *ad_view_source(const struct ad_view *v, size_t index, si
 
 int ad_view_add(struct ad_view *v, const struct df_collection *c, int64_t now_ms,
                 struct df_error *err);
-/* Rows added since the last commit: commit before it grows beyond some 10,000. */
+/* Rows added since the last commit: commit before it grows beyond some 50,000 (10 MB). */
 size_t ad_view_pending(const struct ad_view *v);
 /* positions[p] for each partition of rollups: where to read on from if everything stopped now. */
 int ad_view_commit(struct ad_view *v, const uint64_t *positions, uint32_t count, int64_t now_ms,

@@ -22,9 +22,9 @@ void adi_marks_forget(struct ad_view *v)
 
 void adi_marks_trim(struct ad_view *v)
 {
+        v->touched = NULL;
         if (v->marks.count > MARKS_MAX)
                 adi_marks_forget(v);
-        v->mark = NULL;
 }
 
 static int no_memory(struct df_error *err)
@@ -32,11 +32,11 @@ static int no_memory(struct df_error *err)
         return df_fail(err, DF_ENOMEM, "buckets of the view");
 }
 
-static uint32_t *bits_of(struct ad_view *v, struct adi_mark *m, uint32_t group)
+static struct adi_pair *pair_of(struct ad_view *v, struct adi_mark *m, uint32_t group)
 {
         for (uint32_t i = 0; i < m->pair_count; i++)
                 if (m->pairs[i].group == group)
-                        return &m->pairs[i].bits;
+                        return &m->pairs[i];
         if (m->pair_count == m->pair_cap) {
                 uint32_t cap = m->pair_cap ? 2 * m->pair_cap : PAIRS_MIN;
                 struct adi_pair *pairs = df_arena_alloc(&v->mark_memory, cap * sizeof(*pairs));
@@ -49,10 +49,10 @@ static uint32_t *bits_of(struct ad_view *v, struct adi_mark *m, uint32_t group)
                 m->pair_cap = cap;
         }
         m->pairs[m->pair_count] = (struct adi_pair){.group = group};
-        return &m->pairs[m->pair_count++].bits;
+        return &m->pairs[m->pair_count++];
 }
 
-void adi_mark_encode(struct df_buf *b, const struct adi_mark *m)
+static void encode(struct df_buf *b, const struct adi_mark *m)
 {
         df_put_u64be(b, (uint64_t)m->last_ms);
         df_put_u8(b, m->state);
@@ -72,19 +72,17 @@ static int load(struct ad_view *v, struct df_bytes key, struct adi_mark *m, stru
         if (rc < 0)
                 return rc;
         *m = (struct adi_mark){.loaded = true, .since = v->cache.head};
-        if (!found) {
-                m->last_ms = INT64_MIN;
+        if (!found)
                 return 0;
-        }
         r = df_reader(value);
         m->last_ms = (int64_t)df_get_u64be(&r);
         m->state = df_get_u8(&r);
         while (!r.bad && df_reader_left(&r) > 0) {
-                uint32_t *bits = bits_of(v, m, (uint32_t)df_get_varint(&r));
+                struct adi_pair *pair = pair_of(v, m, (uint32_t)df_get_varint(&r));
 
-                if (!bits)
+                if (!pair)
                         return no_memory(err);
-                *bits |= df_get_u32be(&r);
+                pair->bits |= df_get_u32be(&r);
         }
         return r.bad ? df_fail(err, DF_ECORRUPT, "the view holds a damaged bucket") : 0;
 }
@@ -115,27 +113,74 @@ int adi_mark_find(struct ad_view *v, struct df_bytes cell_key, size_t bucket_end
         return rc;
 }
 
-int adi_mark_use(struct ad_view *v, struct adi_mark *m, uint32_t group, uint32_t window,
-                 bool *ret_used, struct df_error *err)
+static uint32_t bit_of(uint32_t window)
 {
-        uint32_t *bits = bits_of(v, m, group), bit = 1u << (window & ((1u << AD_BUCKET_BITS) - 1));
+        return 1u << (window & ((1u << AD_BUCKET_BITS) - 1));
+}
 
-        if (!bits)
+bool adi_mark_used(const struct adi_mark *m, uint32_t group, uint32_t window)
+{
+        for (uint32_t i = 0; i < m->pair_count; i++)
+                if (m->pairs[i].group == group)
+                        return m->pairs[i].bits & bit_of(window);
+        return false;
+}
+
+int adi_mark_use(struct ad_view *v, struct adi_mark *m, uint32_t group, uint32_t window,
+                 struct df_error *err)
+{
+        struct adi_pair *pair = pair_of(v, m, group);
+
+        if (!pair)
                 return no_memory(err);
-        *ret_used = *bits & bit;
-        m->changed |= !*ret_used;
-        *bits |= bit;
+        pair->fresh |= bit_of(window);
+        if (!m->touched) {
+                m->touched = true;
+                m->next = v->touched;
+                v->touched = m;
+        }
         return 0;
 }
 
-/* All that were used in this write, with its time. */
-int adi_marks_touch(struct ad_view *v, struct adi_mark *m, int64_t now_ms)
+static bool take_fresh(struct adi_mark *m)
 {
-        struct df_bytes key = df_buf_bytes(&v->mark_key);
+        bool changed = false;
 
-        if (m->state != 1 && !m->changed && now_ms >= m->last_ms &&
-            now_ms - m->last_ms < MARK_EVERY_MS)
-                return 0;
-        (void)key;
-        return 0;
+        for (uint32_t i = 0; i < m->pair_count; i++) {
+                changed |= (m->pairs[i].fresh & ~m->pairs[i].bits) != 0;
+                m->pairs[i].bits |= m->pairs[i].fresh;
+                m->pairs[i].fresh = 0;
+        }
+        return changed;
+}
+
+void adi_marks_put(struct ad_view *v, int64_t now_ms)
+{
+        for (struct adi_mark *m = v->touched; m; m = m->next) {
+                const uint8_t *at = (const uint8_t *)m - offsetof(struct ad_map_entry, value);
+                const struct ad_map_entry *e = (const struct ad_map_entry *)(const void *)at;
+
+                m->touched = false;
+                if (!take_fresh(m) && m->state != 1 && now_ms >= m->last_ms &&
+                    now_ms - m->last_ms < MARK_EVERY_MS)
+                        continue;
+                m->last_ms = now_ms;
+                m->state = m->state ? 2 : 0;
+                df_buf_clear(&v->value);
+                encode(&v->value, m);
+                df_store_put(v->store, e->key, df_buf_bytes(&v->value));
+        }
+        v->touched = NULL;
+}
+
+void adi_mark_expired(struct ad_view *v, struct df_bytes key, int64_t last_ms)
+{
+        struct adi_mark expired = {.last_ms = last_ms, .state = 1}, *m;
+
+        df_buf_clear(&v->value);
+        encode(&v->value, &expired);
+        df_store_put(v->store, key, df_buf_bytes(&v->value));
+        m = ad_map_find(&v->marks, key);
+        if (m)
+                m->loaded = false; /* and what the cache has of it does not count any more */
 }

@@ -58,7 +58,6 @@ void adi_source_encode(const struct ad_source *s, struct df_buf *b)
         df_put_u64be(b, (uint64_t)s->import_to_ms);
         df_put_u64be(b, (uint64_t)s->import_receive_ms);
         df_put_u64be(b, (uint64_t)s->applied_ms);
-        df_put_u64be(b, s->folded_minute);
 }
 
 bool adi_source_decode(struct df_bytes bytes, struct ad_source *s)
@@ -104,8 +103,6 @@ bool adi_source_decode(struct df_bytes bytes, struct ad_source *s)
         s->import_to_ms = (int64_t)df_get_u64be(&r);
         s->import_receive_ms = (int64_t)df_get_u64be(&r);
         s->applied_ms = (int64_t)df_get_u64be(&r);
-        s->folded_minute = df_get_u64be(&r);
-        s->fold_through_ms = s->final_through_ms;
         s->rows_commit = UINT64_MAX;
         return !r.bad && df_reader_left(&r) == 0;
 }
@@ -190,7 +187,6 @@ struct ad_source *adi_source_get(struct ad_view *v, const struct df_source *name
                 .max_append_ms = DF_TIME_MIN,
                 .max_receive_ms = DF_TIME_MIN,
                 .final_through_ms = DF_TIME_MIN,
-                .fold_through_ms = DF_TIME_MIN,
                 .rows_commit = UINT64_MAX,
         };
         v->source_dirty[v->source_count++] = true;
@@ -205,18 +201,22 @@ int adi_span_touch(struct ad_view *v, uint32_t source, struct df_bytes tenant, u
 
         if (tenant.len > AD_ID_MAX)
                 return df_fail(err, DF_EPARSE, "a tenant of %zu bytes", tenant.len);
-        df_buf_clear(&v->key);
-        df_put_u8(&v->key, 't');
-        df_put_u32be(&v->key, source);
-        df_buf_append(&v->key, tenant.data, tenant.len);
-        s = v->key.failed ? NULL : ad_map_put(&v->spans, df_buf_bytes(&v->key), &fresh);
-        if (!s)
-                return df_fail(err, DF_ENOMEM, "tenants of the view");
-        if (fresh) {
-                s->span = (struct ad_span){source, minute, minute, ""};
-                if (tenant.len)
-                        memcpy(s->span.tenant, tenant.data, tenant.len);
-                s->dirty = true;
+        s = v->span; /* the one before, mostly */
+        if (!s || s->span.source != source || !df_bytes_eq(df_bytes_str(s->span.tenant), tenant)) {
+                df_buf_clear(&v->key);
+                df_put_u8(&v->key, 't');
+                df_put_u32be(&v->key, source);
+                df_buf_append(&v->key, tenant.data, tenant.len);
+                s = v->key.failed ? NULL : ad_map_put(&v->spans, df_buf_bytes(&v->key), &fresh);
+                if (!s)
+                        return df_fail(err, DF_ENOMEM, "tenants of the view");
+                if (fresh) {
+                        s->span = (struct ad_span){source, minute, minute, ""};
+                        if (tenant.len)
+                                memcpy(s->span.tenant, tenant.data, tenant.len);
+                        s->dirty = true;
+                }
+                v->span = s;
         }
         if (minute < s->span.first_minute) {
                 s->span.first_minute = minute;
@@ -443,6 +443,8 @@ void adi_state_forget(struct ad_view *v)
         ad_map_clear(&v->spans);
         ad_map_clear(&v->starts);
         df_arena_reset(&v->memory);
+        adi_marks_forget(v);
+        v->span = NULL;
         v->source_count = 0;
         v->start_count = v->forgotten_count = 0;
         v->forgotten = (struct ad_edge){0};

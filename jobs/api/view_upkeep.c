@@ -1,117 +1,118 @@
-/* view_upkeep.c - folding (W4), voiding of aborted imports (R6), expiry (W1): bounded a commit. */
+/* view_upkeep.c - voiding of aborted imports (R6), expiry (W1): bounded a commit. */
 #include "jobs/api/view_private.h"
 
 #define MINUTE_MS 60000LL
 
+/* ---- aborted imports ---- */
+
 struct walk {
         struct ad_view *v;
-        struct ad_source *source;
-        size_t keys, limit;
-        uint64_t minute; /* of the last key */
+        uint32_t source;
+        const struct ad_grouping *g;
+        size_t skip; /* key bytes before the bucket */
+        size_t keys;
+        bool more;
 };
 
-static int fold_one(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+static int void_one(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
 {
         struct walk *w = arg;
-        struct df_reader r = df_reader(key);
+        struct ad_cell parts[AD_PARTS];
+        struct ad_cell_key k;
 
-        (void)df_get_bytes(&r, 5);
-        w->minute = df_get_u32be(&r);
-        if (w->keys++ == w->limit)
+        if (w->keys == ADI_UPKEEP_KEYS) {
+                df_buf_clear(&w->v->void_at);
+                df_buf_append(&w->v->void_at, key.data, key.len);
+                w->more = true;
                 return 1;
-        df_store_del(w->v->store, key);
-        return 0;
+        }
+        w->keys++;
+        if (!ad_key_cell_decode(key, w->skip, w->g, &k) || !ad_parts_decode(value, parts))
+                return df_fail(err, DF_ECORRUPT, "the view holds a damaged cell");
+        if (k.group != w->source / AD_PARTS || ad_cell_is_zero(&parts[w->source % AD_PARTS]))
+                return 0;
+        return adi_step_void(w->v, w->source, key, err);
 }
 
-/* Ends are exclusive, and source ids are below UINT32_MAX. */
-static int walk_partials(struct walk *w, uint64_t from_minute, uint64_t to_minute,
-                         int (*fn)(void *, struct df_bytes, struct df_bytes, struct df_error *),
-                         struct df_error *err)
+/* Minute cells of one tenant and grouping, over the minutes in which the source has rows. */
+static int void_range(struct walk *w, const struct ad_span *span, uint32_t grouping,
+                      struct df_error *err)
 {
+        struct ad_view *v = w->v;
+        struct df_bytes tenant = df_bytes_str(span->tenant);
         struct df_buf from = {0}, to = {0};
         int rc;
 
-        ad_key_partial_from(&from, w->source->id, from_minute);
-        if (to_minute > UINT32_MAX) {
-                df_put_u8(&to, 'p');
-                df_put_u32be(&to, w->source->id + 1);
-        } else {
-                ad_key_partial_from(&to, w->source->id, to_minute);
+        ad_key_bucket(&from, 'c', AD_LEVEL_MINUTE, tenant, grouping, ad_bucket(span->first_minute));
+        w->g = &v->options.groupings->list[grouping];
+        w->skip = from.len - 4;
+        ad_key_bucket(&to, 'c', AD_LEVEL_MINUTE, tenant, grouping,
+                      ad_bucket(span->last_minute) + 1);
+        if (v->void_at.len) {
+                df_buf_clear(&from);
+                df_buf_append(&from, v->void_at.data, v->void_at.len);
+                df_buf_clear(&v->void_at);
         }
         rc = from.failed || to.failed ? df_fail(err, DF_ENOMEM, "upkeep of the view") : 0;
         if (rc == 0)
-                rc = df_kv_range(w->v->kv, NULL, df_buf_bytes(&from), df_buf_bytes(&to), fn, w,
+                rc = df_kv_range(v->kv, NULL, df_buf_bytes(&from), df_buf_bytes(&to), void_one, w,
                                  err);
+        if (rc == 0 && v->void_at.failed)
+                rc = df_fail(err, DF_ENOMEM, "upkeep of the view");
         df_buf_release(&from);
         df_buf_release(&to);
         return rc;
 }
 
-/* Windows that were final for the source at the last commit cannot change: their partials go. */
-static int fold(struct ad_view *v, struct ad_source *s, size_t *left, struct df_error *err)
+/* Goes on where it stopped; after a restart from the beginning, where nothing is left to do. */
+static int void_source(struct walk *w, struct df_error *err)
 {
-        struct walk w = {.v = v, .source = s, .limit = *left};
-        uint64_t end;
+        struct ad_view *v = w->v;
+        size_t at = 0;
+        int rc = 0;
+
+        for (struct ad_map_entry *e = v->spans.first; rc == 0 && e; e = e->next) {
+                const struct ad_span *span = &((const struct adi_span *)e->value)->span;
+
+                if (span->source != w->source)
+                        continue;
+                for (uint32_t g = 0; rc == 0 && g < v->options.groupings->count; g++) {
+                        if (at++ < v->void_range)
+                                continue;
+                        rc = void_range(w, span, g, err);
+                        if (rc == 0 && w->more)
+                                return 0;
+                        v->void_range = at;
+                }
+        }
+        return rc;
+}
+
+int adi_upkeep(struct ad_view *v, struct df_error *err)
+{
+        struct walk w = {.v = v};
+        struct ad_source *s = NULL;
         int rc;
 
-        if (s->fold_through_ms < MINUTE_MS || s->voiding)
+        v->busy = false;
+        for (size_t i = 0; !s && i < v->source_count; i++)
+                s = v->sources[i].voiding ? &v->sources[i] : NULL;
+        if (!s)
                 return 0;
-        end = (uint64_t)(s->fold_through_ms / MINUTE_MS);
-        if (end > (uint64_t)UINT32_MAX + 1)
-                end = (uint64_t)UINT32_MAX + 1;
-        if (end <= s->folded_minute)
+        v->busy = true;                   /* perhaps another one waits */
+        if (s->rows_commit == v->commits) /* rows of this very step are not in the store yet */
                 return 0;
-        rc = walk_partials(&w, s->folded_minute, end, fold_one, err);
-        if (rc < 0)
+        w.source = s->id;
+        rc = void_source(&w, err);
+        if (rc < 0 || w.more)
                 return rc;
+        s->voiding = false;
         v->source_dirty[s->id] = true;
-        if (w.keys > w.limit) {
-                s->folded_minute = w.minute;
-                *left = 0;
-        } else {
-                s->folded_minute = end;
-                *left -= w.keys;
-        }
+        v->void_range = 0;
         return 0;
 }
 
-static int void_one(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
-{
-        struct walk *w = arg;
-        struct ad_cell zero = {0}, cell, d;
-        struct ad_row row = {0};
-
-        if (w->keys++ == w->limit)
-                return 1;
-        if (!ad_cell_decode(value, &cell) ||
-            !ad_key_partial_decode(key, w->v->options.groupings, &row))
-                return df_fail(err, DF_ECORRUPT, "the view holds a damaged partial");
-        if (!ad_cell_diff(&d, &zero, &cell))
-                return df_fail(err, DF_ELIMIT, "a difference exceeds 128 bits");
-        df_store_del(w->v->store, key);
-        return adi_step_shift(w->v, &row, &d, err);
-}
-
-static int void_rows(struct ad_view *v, struct ad_source *s, size_t *left, struct df_error *err)
-{
-        struct walk w = {.v = v, .source = s, .limit = *left};
-        int rc;
-
-        if (!s->voiding)
-                return 0;
-        if (s->rows_commit == v->commits) { /* rows of this very step are not in the store yet */
-                v->busy = true;
-                return 0;
-        }
-        rc = walk_partials(&w, 0, (uint64_t)UINT32_MAX + 1, void_one, err);
-        if (rc < 0)
-                return rc;
-        v->source_dirty[s->id] = true;
-        *left -= w.keys > *left ? *left : w.keys;
-        if (w.keys <= w.limit)
-                s->voiding = false;
-        return 0;
-}
+/* ---- expiry ---- */
 
 struct look {
         struct ad_view *v;
@@ -125,6 +126,30 @@ static int64_t keep_ms(const struct ad_view *v, uint32_t level)
         if (level == AD_LEVEL_MINUTE)
                 return v->options.keep_minutes_ms;
         return level == AD_LEVEL_QUARTER ? v->options.keep_quarters_ms : v->options.keep_days_ms;
+}
+
+/* A part that its source may still replace must be there when it does. */
+static bool may_change(const struct ad_view *v, struct df_bytes marker)
+{
+        struct df_reader r = df_reader(marker);
+        struct df_bytes tenant;
+        uint64_t from, to;
+
+        (void)df_get_bytes(&r, 2);
+        tenant = df_get_lstr(&r);
+        (void)df_get_u8(&r);
+        from = (uint64_t)df_get_u32be(&r) << AD_BUCKET_BITS;
+        to = from + (1u << AD_BUCKET_BITS);
+        for (const struct ad_map_entry *e = v->spans.first; e; e = e->next) {
+                const struct ad_span *span = &((const struct adi_span *)e->value)->span;
+                const struct ad_source *s = &v->sources[span->source];
+
+                if (span->first_minute < to && span->last_minute >= from &&
+                    (s->voiding || s->final_through_ms < (int64_t)to * MINUTE_MS) &&
+                    df_bytes_eq(df_bytes_str(span->tenant), tenant))
+                        return true;
+        }
+        return false;
 }
 
 /* Delete the cells and marks of one bucket, whose marker's key is given. */
@@ -166,13 +191,11 @@ static int look_at(void *arg, struct df_bytes key, struct df_bytes value, struct
         if (r.bad || key.len < 8 || key.data[1] >= AD_LEVEL_COUNT)
                 return df_fail(err, DF_ECORRUPT, "the view holds a damaged bucket");
         keep = keep_ms(v, key.data[1]);
-        if (keep == 0 || state == 1 || l->now_ms - last < keep)
+        if (keep == 0 || state == 1 || l->now_ms - last < keep ||
+            (key.data[1] == AD_LEVEL_MINUTE && may_change(v, key)))
                 return 0;
         drop_bucket(v, key);
-        df_buf_clear(&v->value);
-        df_put_u64be(&v->value, (uint64_t)last);
-        df_put_u8(&v->value, 1);
-        df_store_put(v->store, key, df_buf_bytes(&v->value));
+        adi_mark_expired(v, key, last);
         atomic_store(&v->expired[key.data[1]], true);
         return 0;
 }
@@ -199,19 +222,4 @@ int adi_expire(struct ad_view *v, int64_t now_ms, struct df_error *err)
                 v->expire_ms = now_ms + ADI_UPKEEP_EVERY_MS;
         }
         return 0;
-}
-
-int adi_upkeep(struct ad_view *v, int64_t now_ms, struct df_error *err)
-{
-        size_t left = ADI_UPKEEP_KEYS;
-        int rc = 0;
-
-        v->busy = false;
-        for (size_t i = 0; rc == 0 && left > 0 && i < v->source_count; i++) {
-                rc = void_rows(v, &v->sources[i], &left, err);
-                if (rc == 0 && left > 0)
-                        rc = fold(v, &v->sources[i], &left, err);
-        }
-        v->busy |= left == 0;
-        return rc;
 }

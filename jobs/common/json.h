@@ -29,6 +29,7 @@ void ad_json_text(struct ad_json *j, const char *s); /* NULL writes null */
 void ad_json_int(struct ad_json *j, __int128 v);
 void ad_json_bool(struct ad_json *j, bool v);
 void ad_json_null(struct ad_json *j);
+void ad_json_raw(struct ad_json *j, struct df_bytes json); /* a value that is JSON already */
 /* six significant digits; null when it is not a finite number */
 void ad_json_double(struct ad_json *j, double v);
 /* num / den; null when den is 0 */

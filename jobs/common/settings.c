@@ -7,6 +7,7 @@
 
 #include "df/filelog.h"
 #include "df/run.h"
+#include "df/trace.h"
 
 #define MINUTE_MS 60000LL
 #define HOUR_MS 3600000LL
@@ -199,5 +200,6 @@ bool ad_main_settings(int argc, char **argv, const char *usage, struct df_config
                 *ret_exit = DF_EXIT_CONFIG;
                 return false;
         }
+        df_trace_level(df_config_text(*ret, "log-level"));
         return true;
 }

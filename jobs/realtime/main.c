@@ -40,6 +40,7 @@ static void serve(struct ad_tasks *tasks)
 
                 (void)poll(&p, 1, TICK_MS); /* an early wake-up is harmless */
                 ad_tasks_follow_recovery(tasks);
+                ad_tasks_guard_disk(tasks);
                 if (ad_tasks_discover(tasks, &err) < 0)
                         df_trace(DF_ERROR, "tasks", "code=%s: %s", df_err_code(err.code), err.text);
                 if (df_monotonic_ms() - retained_ms < RETAIN_EVERY_MS)

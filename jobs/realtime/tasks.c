@@ -5,12 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "df/filelog.h"
 #include "df/rocksdb.h"
 #include "df/trace.h"
 #include "jobs/common/prices.h"
+
+#define DISK_CRITICAL_BYTES (32u << 20) /* below it a checkpoint may fail for lack of space */
 
 static const char *const output_topics[AD_OUT_COUNT] = {
         [AD_OUT_LATE] = AD_TOPIC_LATE,
@@ -37,6 +40,7 @@ struct ad_tasks {
         struct ad_prices *prices;
         struct ad_params live, bounded; /* of `events`, of imports */
         struct topic *topics;
+        bool reserve_freed;
         int64_t recovered_ns; /* modification time of the file by which recover asks */
 };
 
@@ -97,8 +101,8 @@ int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_wor
 static void fill_task(const struct ad_tasks *t, const struct df_topic_info *info, uint32_t p,
                       struct df_worker_task *ret)
 {
-        bool import = strncmp(info->name, AD_TOPIC_IMPORT_PREFIX,
-                              strlen(AD_TOPIC_IMPORT_PREFIX)) == 0;
+        bool import =
+                strncmp(info->name, AD_TOPIC_IMPORT_PREFIX, strlen(AD_TOPIC_IMPORT_PREFIX)) == 0;
         struct df_task_config *c = &ret->config;
 
         memset(ret, 0, sizeof(*ret));
@@ -202,6 +206,28 @@ void ad_tasks_follow_recovery(struct ad_tasks *t)
         df_workers_retry(t->workers);
 }
 
+void ad_tasks_guard_disk(struct ad_tasks *t)
+{
+        struct statvfs v;
+        uint64_t free_bytes, freed = 0;
+
+        if (statvfs(df_config_text(t->config, "data"), &v) < 0)
+                return;
+        free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
+        if (!t->reserve_freed && free_bytes < DISK_CRITICAL_BYTES) {
+                if (df_filelog_reserve_free(t->log, &freed, NULL) < 0 || freed == 0)
+                        return;
+                t->reserve_freed = true;
+                df_trace(DF_WARN, "disk",
+                         "%llu bytes free: the reserve of %llu bytes was freed; "
+                         "`adtally status` lists bytes by holder",
+                         (unsigned long long)free_bytes, (unsigned long long)freed);
+        } else if (t->reserve_freed && df_filelog_reserve_restore(t->log, NULL) == 0) {
+                t->reserve_freed = false;
+                df_trace(DF_INFO, "disk", "the reserve is there again");
+        }
+}
+
 int ad_tasks_retain(struct ad_tasks *t, struct df_error *err)
 {
         int64_t from = df_wall_ms() - df_config_ms(t->config, "keep-log");
@@ -213,8 +239,8 @@ int ad_tasks_retain(struct ad_tasks *t, struct df_error *err)
                 if (rc < 0)
                         return rc;
                 if (deleted)
-                        df_trace(DF_INFO, "retain", "topic=%s deleted_bytes=%llu",
-                                 output_topics[i], (unsigned long long)deleted);
+                        df_trace(DF_INFO, "retain", "topic=%s deleted_bytes=%llu", output_topics[i],
+                                 (unsigned long long)deleted);
         }
         return 0;
 }

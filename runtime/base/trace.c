@@ -1,6 +1,7 @@
 #include "df/trace.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +11,26 @@
 #define LINE_MAX_BYTES 2048
 
 static enum df_trace_level least = DF_INFO;
+static bool stated; /* by df_trace_level */
 static char process[32] = "adtally";
 static const char *const names[] = {"debug", "info", "warn", "error"};
+
+void df_trace_level(const char *name)
+{
+        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+                if (strcmp(name, names[i]) == 0) {
+                        least = (enum df_trace_level)i;
+                        stated = true;
+                }
+}
 
 void df_trace_init(const char *name)
 {
         const char *level = getenv("ADTALLY_LOG_LEVEL");
 
         (void)snprintf(process, sizeof(process), "%s", name);
-        for (size_t i = 0; level && i < sizeof(names) / sizeof(names[0]); i++)
-                if (strcmp(level, names[i]) == 0)
-                        least = (enum df_trace_level)i;
+        if (level && !stated)
+                df_trace_level(level);
 }
 
 void df_trace(enum df_trace_level level, const char *area, const char *fmt, ...)

@@ -420,7 +420,8 @@ bool df_task_has_news(const struct df_task *t)
         if (dfi_task_held(t))
                 return false;
         return t->now.events > 0 || t->now.poison_records > 0 || t->emitted_bytes > 0 ||
-               dfi_task_owes_cut(t) || t->clock.watermark_ms >= t->next_news_ms;
+               dfi_task_owes_cut(t) ||
+               (t->next_news_ms != DF_TIME_MAX && t->clock.watermark_ms >= t->next_news_ms);
 }
 
 uint64_t df_task_k(const struct df_task *t)

@@ -10,6 +10,7 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
 #define IDLE_SLEEP_MS 3
+#define PAUSE_MS 500       /* after an error that asks for the same call again */
 #define INTERVAL_FACTOR 10 /* K12: interval = 10 x the median commit time */
 
 static int compare_ms(const void *a, const void *b)
@@ -71,6 +72,15 @@ static void fail_slot(struct dfi_worker *w, struct dfi_slot *s, const struct df_
         s->view.refused = s->state == DFI_REFUSED ? err->code : 0;
         (void)snprintf(s->refusal, sizeof(s->refusal), "%s", err->text);
         pthread_mutex_unlock(&w->pool->lock);
+}
+
+/* The session is as it was, or says at the next call that it is not (df/task.h): wait and call again. */
+static void pause_slot(struct dfi_slot *s, int64_t now, const struct df_error *err)
+{
+        s->retry_ms = now + PAUSE_MS;
+        if (s->failures++ % 60 == 0)
+                df_trace(DF_WARN, "worker", "task=%s waits code=%s: %s", s->name,
+                         df_err_code(err->code), err->text);
 }
 
 static void publish_view(struct dfi_worker *w, struct dfi_slot *s)
@@ -172,7 +182,7 @@ static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
 
         if (s->state == DFI_CLOSED && now >= s->retry_ms)
                 open_slot(w, s);
-        if (s->state != DFI_OPEN)
+        if (s->state != DFI_OPEN || now < s->retry_ms)
                 return false;
         rc = df_session_poll(s->session, o->poll_records, &processed, &err);
         if (rc == 0) {
@@ -182,7 +192,9 @@ static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
                         processed++;
                 }
         }
-        if (rc < 0 && (rc != DF_EAGAIN)) {
+        if (rc < 0 && df_err_action(rc) == DF_RETRY) {
+                pause_slot(s, now, &err);
+        } else if (rc < 0) {
                 fail_slot(w, s, &err);
                 publish_view(w, s);
         }

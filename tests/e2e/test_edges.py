@@ -275,6 +275,10 @@ def test_a_flipped_byte_in_the_log_stops_its_partition_only(start):
     assert f"segment 00000000000000000000.seg at byte {m.group(1)}" in done.stdout
     assert len(re.findall(r"events/[023]: \d+ records intact", done.stdout)) == 3
     assert run("log", "verify", "events", "2", "--data", a.data, "--quiet").returncode == 0
+    for args in [["evnts"], ["events", "4"], ["events", "--data", a.data.parent / "nothing"]]:
+        done = run("log", "verify", "--data", a.data, *args, check=False)
+        assert done.returncode == 65 and "there is no" in done.stderr, done.stderr
+    assert not (a.data.parent / "nothing").exists()
 
     # The others go on, and the answers name what is missing.
     for i in range(50):
@@ -366,6 +370,17 @@ def test_status_as_json(start):
     assert run("status", "--data", a.data.parent / "nothing", check=False).returncode == 69
 
 
+def test_watch_shows_the_last_minutes(start):
+    a = start()
+    events = [click(i, campaign_id=f"c{i % 5}", type="impression" if i % 4 else "click", cost_micros=250_000, currency="EUR") for i in range(80)]
+    assert a.post(events)[0] == 202
+    a.wait_counted()
+    text = run("watch", "--url", a.url, "--times", 1).stdout
+    sums = [sum(float(m.group(g)) for m in re.finditer(r"^  \d{4}-\S+ +EUR +(\d+) +(\d+) +(\d+) +([\d.]+)  open", text, re.M)) for g in range(1, 5)]
+    assert sums == [60, 20, 0, 20.0], text  # whatever minutes they fell into
+    assert " counted 80 " in text
+
+
 def test_settings_and_their_origins(place):
     """Defaults, file, environment, flags: the later wins, and config says which it was."""
     config = place / "adtally.ini"
@@ -393,6 +408,13 @@ def test_settings_and_their_origins(place):
         assert done.returncode == 64 and says in done.stderr, (args, done.stderr)
     done = run("upp", check=False)
     assert done.returncode == 64 and 'did you mean "up"?' in done.stderr
+
+
+def test_log_level_holds_for_every_job(start):
+    a = start("--log-level", "error")
+    assert a.post(click(1))[0] == 202
+    assert a.stop() == 0
+    assert not re.search(r"Z (info|warn) ", a.log.read_text())
 
 
 def test_refusals_at_start_are_named(place):

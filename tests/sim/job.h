@@ -1,5 +1,5 @@
-/* job.h - tasks over the simulated ports, as one process: the log, a writer a topic, and one session
- * a task. It does what df/task.h asks after an error: DF_RETRY the same call later, or (as after
+/* job.h - tasks over the simulated ports, as one process: the log, a writer a topic, a session a
+ * task. It does what df/task.h asks after an error: DF_RETRY the same call later, or (as after
  * DF_RESTART) close the task and take over again; refuse on DF_STOP (here: fail); after a crash the
  * whole process begins again.
  */

@@ -467,11 +467,12 @@ static void pass_time(struct world *w)
                 w->now_ms += between(w, 1, 4) * WORLD_HOUR_MS;
 }
 
-/* The machine's clock was wrong for a while; then an operator's repair. Less than an hour: hours
- * that had ended by the wrong clock are not asked for again. */
+/* The machine's clock was wrong for a while; then an operator's repair. Within the hour, because
+ * dedupe leaves ids of hours that ended by the wrong clock forgotten, and D1 knows no such rule. */
 static void clock_accident(struct world *w)
 {
-        const int64_t jump_ms = between(w, 1, 50) * WORLD_MINUTE_MS;
+        const int64_t left_ms = WORLD_HOUR_MS - w->now_ms % WORLD_HOUR_MS;
+        const int64_t jump_ms = between(w, 1, left_ms) - 1;
         size_t at;
 
         w->now_ms += jump_ms;

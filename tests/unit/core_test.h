@@ -450,7 +450,7 @@ static inline void recount(struct recount *n, const struct df_record *records, s
 }
 
 /* ---- the reader ---- */
-#define SOURCES_MAX 8
+#define DIGESTS 512
 struct reading {             /* of all outputs of one source partition */
         uint64_t told[KEYS]; /* newest count of each key */
         uint64_t minutes[MINUTES];
@@ -459,11 +459,16 @@ struct reading {             /* of all outputs of one source partition */
         struct df_seal last; /* of rows */
         struct df_source last_source;
         uint64_t last_k, chain_breaks;
-        int64_t final_through_ms;
+        struct df_hash128 digests[DIGESTS]; /* of each k */
 };
 static inline void read_collection(struct reading *v, uint32_t output,
                                    const struct df_collection *c)
 {
+        /* K6: one checkpoint, one digest, whichever output tells of it */
+        assert_true(c->origin.k < DIGESTS);
+        if (v->digests[c->origin.k].lo == 0)
+                v->digests[c->origin.k] = c->seal.digest;
+        assert_true(df_hash128_eq(v->digests[c->origin.k], c->seal.digest));
         if (output == OUT_ROWS) {
                 struct df_reader note = df_reader(c->seal.note);
                 bool same = v->last_k > 0 && df_source_eq(&v->last_source, &c->origin.source);

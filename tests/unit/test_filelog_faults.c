@@ -40,7 +40,7 @@ static struct df_filelog_options one_segment(void)
         return o;
 }
 
-/* A start on these bytes: cuts, then holds the first `count` records of m and appends after them. */
+/* A start on these bytes: cuts, holds the first `count` records of m, and appends after them. */
 static void check_start(struct df_log *log, struct model *m, size_t count, uint64_t cut_bytes)
 {
         struct df_filelog_recovery found;
@@ -523,8 +523,8 @@ static ssize_t slow_write(int fd, const void *data, size_t len, off_t pos)
         return pwrite(fd, data, 1, pos);
 }
 
-/* ENOSPC in the middle of a commit, at every byte of it and in any partition: nothing is stored, the
- * same call works later. */
+/* ENOSPC in the middle of a commit, at every byte of it and in any partition: nothing is stored,
+ * and the same call works later. */
 static void test_L2_full_disk_at_every_byte(void **state)
 {
         struct df_append items[2] = {{.partition = 1, .value = df_bytes_str("to one")},

@@ -1,5 +1,5 @@
-/* The file log as its readers see it: in other processes and from any offset (L1: what a reader sees
- * is durable), against retention and leases (L2), and over starts of the writer. */
+/* The file log as its readers see it: in other processes and from any offset (L1: what a reader
+ * sees is durable), against retention and leases (L2), and over starts of the writer. */
 #include "filelog_test.h"
 
 #include <signal.h>
@@ -150,8 +150,8 @@ static void test_L1_readers_in_other_processes_follow(void **state)
         df_log_close(log);
 }
 
-/* L2: retention runs all the time and never passes a registered consumer in another process, slow as
- * it may be; what it has let go is deleted. */
+/* L2: retention runs all the time and never passes a registered consumer in another process, slow
+ * as it may be; what it has let go is deleted. */
 static void test_L2_retention_beside_a_slow_consumer(void **state)
 {
         enum { RECORDS = 2500 };

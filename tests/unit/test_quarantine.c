@@ -447,7 +447,7 @@ static const struct df_operator_ops judge = {
         .close = sink_close,
 };
 
-/* Quarantined and conflicting events, and no others; all of them go on; nothing is counted again. */
+/* Quarantined and conflicting events and no others; all go on; nothing is counted again. */
 static void test_e2_which_outcomes(void **state)
 {
         static const struct df_operator_ops *const chain[] = {&ad_op_decode, &judge,

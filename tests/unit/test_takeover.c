@@ -322,6 +322,29 @@ static void test_manifest_and_state_disagree(void **state)
         rig_close(&r);
 }
 
+/* A seal without its rows is no checkpoint, whatever it says. */
+static void test_a_seal_alone_is_nothing(void **state)
+{
+        struct df_origin o;
+        struct df_seal s = {.parent_k = 8, .rows = 3, .config = 77};
+        struct df_append item = {.partition = 0};
+        struct df_buf b = {0};
+        struct rig r;
+
+        (void)state;
+        rig_open(&r, 1);
+        rig_checkpoint(&r, 0, 5);
+        o = (struct df_origin){.source = r.configs[0].source, .k = 9, .epoch = 1, .n = 3};
+        df_output_encode_seal(&b, &o, &s);
+        item.value = df_buf_bytes(&b);
+        ok(df_log_append(r.writers[OUT_ROWS], &item, 1, err));
+        df_buf_release(&b);
+        rig_close_session(&r, 0);
+        ok(rig_try_open(&r, 0, err));
+        assert_int_equal(df_task_k(rig_task(&r, 0)), 1);
+        rig_close(&r);
+}
+
 /* K4: at most one output is one checkpoint ahead. */
 static void test_outputs_that_do_not_follow(void **state)
 {
@@ -601,6 +624,7 @@ int main(void)
                 cmocka_unit_test(test_gone_back_at_every_step),
                 cmocka_unit_test(test_foreign_state),
                 cmocka_unit_test(test_manifest_and_state_disagree),
+                cmocka_unit_test(test_a_seal_alone_is_nothing),
                 cmocka_unit_test(test_outputs_that_do_not_follow),
                 cmocka_unit_test(test_damaged_checkpoint),
                 cmocka_unit_test(test_two_owners),

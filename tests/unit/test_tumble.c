@@ -277,7 +277,7 @@ static void test_when_rows_leave(void **state)
         rig_release(&r);
 }
 
-/* An event counts once, in the cell of its currency; a value in another currency goes there alone. */
+/* An event counts once, in the cell of its currency; a value in another one goes there alone. */
 static void test_currencies_are_never_added(void **state)
 {
         struct ad_event ev = simple(BASE_MS);

@@ -348,11 +348,12 @@ static struct adi_tumble *inside(struct rig *r)
         return (struct adi_tumble *)r->task->ops[3];
 }
 
-/* Names come and go: after a burst, what no cell needs is forgotten, and its number used again, while
- * rows stay equal to the recount. */
+/* Names come and go: after a burst, what no cell needs is forgotten, and its number used again,
+ * while rows stay equal to the recount. */
 static void test_names_are_forgotten(void **state)
 {
         enum { BURST = 3000, AFTER = 9000, A_MINUTE = 300 };
+        const struct adi_names *names;
         struct recount o;
         struct rig r;
 
@@ -376,7 +377,9 @@ static void test_names_are_forgotten(void **state)
                         drain(&r, &o);
                 if (i == BURST - 1)
                         rig_restore(&r);
-                assert_true(inside(&r)->names.used < 2 * BURST);
+                names = &inside(&r)->names;
+                assert_true(names->used < 2 * BURST);
+                assert_int_equal(names->used + names->free.count, names->count);
         }
         assert_true(inside(&r)->names.used < 8 * A_MINUTE);
         drain(&r, &o);
