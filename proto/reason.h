@@ -1,7 +1,7 @@
 /* reason.h - every way an event can end, and every way a request can be refused: one table.
  *
- * The codes are the same in HTTP answers, metrics, quarantine, seals and docs/REASONS.md. Values are
- * stored in seals and archives: never reuse one.
+ * The codes are the same in HTTP answers, metrics, quarantine, seals and docs/REASONS.md. Values
+ * are stored in seals and archives: never reuse one.
  */
 #ifndef AD_REASON_H
 #define AD_REASON_H
@@ -23,7 +23,8 @@ enum ad_outcome_class {
         X(CONFLICT, 3, CONFLICT, "conflict", 0, 0, "the event_id was seen with other content")     \
         X(LATE, 4, LATE, "late", 0, 0, "its window was settled; reconcile bills it")               \
         X(POISON, 5, QUARANTINED, "poison", 0, 0, "the record cannot be decoded")                  \
-        X(WRONG_PARTITION, 6, QUARANTINED, "wrong_partition", 0, 0, "written to a foreign partition") \
+        X(WRONG_PARTITION, 6, QUARANTINED, "wrong_partition", 0, 0,                                \
+          "written to a foreign partition")                                                        \
         X(CLOCK, 7, QUARANTINED, "clock", 0, 0, "receive_time is ahead of the log's clock")        \
         X(STALE_RECEIVE, 8, QUARANTINED, "stale_receive", 0, 0, "receive_time is far behind")      \
         X(FUTURE_EVENT, 9, QUARANTINED, "future_event", 0, 0, "event_time is after receive_time")  \
@@ -35,32 +36,41 @@ enum ad_outcome_class {
         X(BAD_PROTOBUF, 33, REJECTED, "bad_protobuf", 400, 0, "the body is not an EventBatch")     \
         X(EMPTY_BODY, 34, REJECTED, "empty_body", 400, 0, "the body is empty")                     \
         X(EMPTY_BATCH, 35, REJECTED, "empty_batch", 400, 0, "the batch holds no event")            \
-        X(BATCH_TOO_LARGE, 36, REJECTED, "batch_too_large", 413, 0, "more events than a batch may hold") \
+        X(BATCH_TOO_LARGE, 36, REJECTED, "batch_too_large", 413, 0,                                \
+          "more events than a batch may hold")                                                     \
         X(NOT_AN_EVENT, 37, REJECTED, "not_an_event", 422, 0, "an element is not a JSON object")   \
         X(MISSING_FIELD, 38, REJECTED, "missing_field", 422, 0, "a required field is absent")      \
         X(WRONG_TYPE, 39, REJECTED, "wrong_type", 422, 0, "a field has the wrong type")            \
         X(UNKNOWN_FIELD, 40, REJECTED, "unknown_field", 422, 0, "the field is not known")          \
-        X(DUPLICATE_KEY, 41, REJECTED, "duplicate_key", 422, 0, "a key stands twice in the object") \
+        X(DUPLICATE_KEY, 41, REJECTED, "duplicate_key", 422, 0,                                    \
+          "a key stands twice in the object")                                                      \
         X(TOO_LONG, 42, REJECTED, "too_long", 422, 0, "a string is longer than its limit")         \
         X(BAD_UTF8, 43, REJECTED, "bad_utf8", 400, 0, "a string is not valid UTF-8")               \
         X(BAD_CHARACTER, 44, REJECTED, "bad_character", 422, 0, "an id holds a control character") \
         X(OUT_OF_RANGE, 45, REJECTED, "out_of_range", 422, 0, "a number is outside its range")     \
         X(NEGATIVE, 46, REJECTED, "negative", 422, 0, "money may not be negative")                 \
-        X(UNKNOWN_TYPE, 47, REJECTED, "unknown_type", 422, 0, "not impression, click or conversion") \
+        X(UNKNOWN_TYPE, 47, REJECTED, "unknown_type", 422, 0,                                      \
+          "not impression, click or conversion")                                                   \
         X(UNKNOWN_CURRENCY, 48, REJECTED, "unknown_currency", 422, 0, "not an ISO 4217 code")      \
         X(MISSING_CURRENCY, 49, REJECTED, "missing_currency", 422, 0, "money without a currency")  \
         X(BAD_TIME, 50, REJECTED, "bad_time", 422, 0, "not RFC 3339 and not milliseconds")         \
-        X(EVENT_TIME_FUTURE, 51, REJECTED, "event_time_future", 422, 0, "event_time is too far ahead") \
-        X(EVENT_TIME_OLD, 52, REJECTED, "event_time_old", 422, 0, "event_time is older than accepted") \
-        X(MONEY_NOT_ALLOWED, 53, REJECTED, "money_not_allowed", 403, 0, "a public key may not state money") \
-        X(UNSUPPORTED_MEDIA, 54, REJECTED, "unsupported_media_type", 415, 0, "content type or encoding") \
+        X(EVENT_TIME_FUTURE, 51, REJECTED, "event_time_future", 422, 0,                            \
+          "event_time is too far ahead")                                                           \
+        X(EVENT_TIME_OLD, 52, REJECTED, "event_time_old", 422, 0,                                  \
+          "event_time is older than accepted")                                                     \
+        X(MONEY_NOT_ALLOWED, 53, REJECTED, "money_not_allowed", 403, 0,                            \
+          "a public key may not state money")                                                      \
+        X(UNSUPPORTED_MEDIA, 54, REJECTED, "unsupported_media_type", 415, 0,                       \
+          "content type or encoding")                                                              \
         X(UNAUTHORIZED, 55, REJECTED, "unauthorized", 401, 0, "no valid key")                      \
         X(FORBIDDEN, 56, REJECTED, "forbidden", 403, 0, "this key may not do this")                \
         X(OVER_QUOTA, 57, REJECTED, "over_quota", 429, 1, "too many events for this key")          \
-        X(UNAVAILABLE, 58, REJECTED, "unavailable", 503, 1, "not stored, or not known; send it again") \
+        X(UNAVAILABLE, 58, REJECTED, "unavailable", 503, 1,                                        \
+          "not stored, or not known; send it again")                                               \
         X(DISK_FULL, 59, REJECTED, "disk_full", 503, 1, "the log's disk is full")                  \
         X(CLOCK_JUMP, 60, REJECTED, "clock_jump", 503, 1, "the machine's clock jumped")            \
-        X(TOO_MANY_ATTRIBUTES, 61, REJECTED, "too_many_attributes", 422, 0, "more attributes than allowed") \
+        X(TOO_MANY_ATTRIBUTES, 61, REJECTED, "too_many_attributes", 422, 0,                        \
+          "more attributes than allowed")                                                          \
         X(BODY_TOO_LARGE, 62, REJECTED, "body_too_large", 413, 0, "the body exceeds its limit")    \
         X(OVERLOADED, 63, REJECTED, "overloaded", 503, 1, "too many bytes in flight")              \
         X(PROBABLY_LATE, 96, WARNING, "probably_late", 0, 0, "its window is probably settled")     \

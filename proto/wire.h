@@ -1,12 +1,13 @@
 /* wire.h - Adtally's messages in memory, and their bytes (event.proto, log.proto).
  *
- * The codec is our own: canonical bytes (digests compare them), no allocation but the caller's arena
- * or buffer, and no library under core and operators. tests/unit/test_wire.c holds it against the
- * code that protoc generates from the same .proto files.
+ * The codec is our own: canonical bytes (digests compare them), no allocation but the caller's
+ * arena or buffer, and no library under core and operators. tests/unit/test_wire.c holds it
+ * against the code that protoc generates from the same .proto files.
  *
- * Ownership: decoded structs borrow from the bytes they were decoded from; arrays live in the arena.
- * Errors: DF_EPARSE for damaged bytes or a value beyond its limit (proto/limits.h); DF_ENOMEM. Fields
- *         that this version does not know are skipped. After a failure *ret means nothing.
+ * Ownership: decoded structs borrow from the bytes they were decoded from; arrays live in the
+ *         arena.
+ * Errors: DF_EPARSE for damaged bytes or a value beyond its limit (proto/limits.h); DF_ENOMEM.
+ *         Fields that this version does not know are skipped. After a failure *ret means nothing.
  * Thread: pure functions.
  */
 #ifndef AD_WIRE_H
@@ -116,7 +117,8 @@ struct ad_batch {
 /* ---- events ---- */
 /* Append the canonical Event message (without tag or length). */
 void ad_wire_event(struct df_buf *b, const struct ad_event *ev);
-/* Decode one Event message; raw is set. Strings are not checked for UTF-8 or content; lengths are. */
+/* Decode one Event message; raw is set. Strings are not checked for UTF-8 or content; lengths are.
+ */
 int ad_wire_event_decode(struct df_bytes bytes, struct ad_event *ret, struct df_error *err);
 /* Append one encoded event as an entry of EventBatch.events. Build a record by appending entries,
  * then the header with ad_wire_batch_header (events first: field 1). */

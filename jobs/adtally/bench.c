@@ -1,4 +1,5 @@
-/* bench.c - `adtally bench`: which benchmarks there are, their children, and how results are printed. */
+/* bench.c - `adtally bench`: which benchmarks there are, their children, and how results are
+ * printed. */
 #include "jobs/adtally/bench.h"
 
 #include <errno.h>

@@ -35,9 +35,10 @@ int ad_bench_metrics(struct ad_bench *b, struct df_error *err);
 int ad_bench_freshness(struct ad_bench *b, struct df_error *err);
 
 /* ---- seeded input (bench_data.c) ----
- * Clicks and impressions with Zipf campaigns, ten ads a campaign, twenty countries, 5 % duplicates of
- * the last ten thousand ids; receive times pass at 100,000 events a second. Records of `per_record`
- * events, each of the partition it belongs to, are handed to emit as they fill. */
+ * Clicks and impressions with Zipf campaigns, ten ads a
+ * campaign, twenty countries, 5 % duplicates of the last ten thousand ids; receive times pass at
+ * 100,000 events a second. Records of `per_record` events, each of the partition it belongs to,
+ * are handed to emit as they fill. */
 struct ad_bench_input {
         uint64_t events, seed;
         uint32_t per_record, partitions;

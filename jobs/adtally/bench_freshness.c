@@ -1,5 +1,5 @@
-/* bench_freshness.c - everything at once: `adtally up`, events at --rate a second for --seconds, and how
- * long each took from receipt to a number that can be asked for, as GET /quality says. */
+/* bench_freshness.c - everything at once: `adtally up`, events at --rate a second for --seconds,
+ * and how long each took from receipt to a number that can be asked for, as GET /quality says. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
-/* bench_ingest.c - POST /events over loopback until the log has acknowledged: --batch events a request,
- * on --connections keep-alive connections. CPU and memory are the ingest process's alone; the client
- * needs a core of its own. */
+/* bench_ingest.c - POST /events over loopback until the log has acknowledged: --batch events a
+ * request, on --connections keep-alive connections. CPU and memory are the ingest process's alone;
+ * the client needs a core of its own. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-/* bench_log.c - the embedded log by itself: group commits of packed records, and reading them back with
- * the checksum of each. What any job over this log has at most. */
+/* bench_log.c - the embedded log by itself: group commits of packed records, and reading them back
+ * with the checksum of each. What any job over this log has at most. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
-/* bench_metrics.c - GET /metrics over a view of --events rows: seals and rows are written to `rollups` as
- * the realtime job writes them, the api job builds its view from them, and questions come over
- * loopback: one campaign's last hour by minute, in turn. */
+/* bench_metrics.c - GET /metrics over a view of --events rows: seals and rows are written to
+ * `rollups` as the realtime job writes them, the api job builds its view from them, and questions
+ * come over loopback: one campaign's last hour by minute, in turn. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

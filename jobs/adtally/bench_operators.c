@@ -1,5 +1,5 @@
-/* bench_operators.c - the chain of operators alone: one task, records from memory, checkpoints of its
- * state into RocksDB, nothing read from or written to a log. One core. */
+/* bench_operators.c - the chain of operators alone: one task, records from memory, checkpoints of
+ * its state into RocksDB, nothing read from or written to a log. One core. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
-/* bench_realtime.c - the realtime job over a backlog in the log: decode, dedupe, windows, exactly-once
- * checkpoints, rows to `rollups`. How far it is is read from its seals, not from itself. Afterwards the
- * job is killed with SIGKILL and started again: the time until every partition goes on is the restart
- * time with this much state. */
+/* bench_realtime.c - the realtime job over a backlog in the log: decode, dedupe, windows,
+ * exactly-once checkpoints, rows to `rollups`. How far it is is read from its seals, not from
+ * itself. Afterwards the job is killed with SIGKILL and started again: the time until every
+ * partition goes on is the restart time with this much state. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>

@@ -64,7 +64,6 @@ static void differ(struct checker *c, const char *fmt, ...)
 
 struct ledger {
         int64_t accepted, counted, duplicate, conflict, late, rejected, quarantined, pending;
-        int64_t ingest_starts;
         bool balanced;
 };
 
@@ -85,8 +84,6 @@ static void read_ledger(const struct ad_json_node *n, struct ledger *l)
         for (uint32_t i = 1; i < n[0].next; i = n[i].next) {
                 if (df_bytes_eq(n[i].key, df_bytes_str("balanced")))
                         l->balanced = n[i].kind == AD_JSON_BOOL && n[i].i;
-                if (df_bytes_eq(n[i].key, df_bytes_str("ingest_starts")))
-                        l->ingest_starts = n[i].i;
                 if (!df_bytes_eq(n[i].key, df_bytes_str("ledger")))
                         continue;
                 for (uint32_t m = i + 1; m < n[i].next; m = n[m].next)

@@ -52,8 +52,8 @@ int ad_command_fail(const char *command, const struct df_error *err);
 int ad_command_usage(const char *command, const char *fmt, ...)
         __attribute__((format(printf, 2, 3)));
 
-/* Path of a job's program: installed, PREFIX/libexec/adtally/adtally-JOB beside PREFIX/bin; in a build
- * directory, jobs/JOB/adtally-JOB beside jobs/adtally. ret holds PATH_MAX bytes. */
+/* Path of a job's program: installed, PREFIX/libexec/adtally/adtally-JOB beside PREFIX/bin; in a
+ * build directory, jobs/JOB/adtally-JOB beside jobs/adtally. ret holds PATH_MAX bytes. */
 int ad_command_find_job(const char *job, char *ret, struct df_error *err);
 /* Like rm -r; stays on one file system, follows no link. */
 int ad_command_remove_tree(const char *path, struct df_error *err);

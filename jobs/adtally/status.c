@@ -175,8 +175,8 @@ static void print_disk(const struct report *r)
 
 static void print_text(const struct report *r)
 {
-        static const char *const ingest[] = {"adtally_ingest_events_total",
-                                             "adtally_ingest_ready", NULL};
+        static const char *const ingest[] = {"adtally_ingest_events_total", "adtally_ingest_ready",
+                                             NULL};
         static const char *const view[] = {"adtally_freshness_seconds", "adtally_ledger_imbalance",
                                            "adtally_view_lag_records", NULL};
 

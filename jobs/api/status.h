@@ -31,7 +31,7 @@ struct ad_source {
         bool voiding;   /* not yet all of them */
         char tenant[AD_ID_MAX + 1], dataset[AD_DATASET_MAX + 1];
         int64_t import_from_ms, import_to_ms, import_receive_ms;
-        int64_t applied_ms;     /* wall time of the last collection */
+        int64_t applied_ms; /* wall time of the last collection */
         /* Not stored. */
         uint64_t rows_commit; /* number of the commit that its last rows belong to */
 };

@@ -1,7 +1,7 @@
 /* json.h - JSON output: a thin writer over yajl_gen (the only user of yajl) into a df_buf.
  *
- * Call in document order: ad_json_open, { ad_json_key, a value }*, ad_json_close. A wrong order is a
- * bug and checked. Nothing can fail but memory, which is asked for once, by ad_json_end.
+ * Call in document order: ad_json_open, { ad_json_key, a value }*, ad_json_close. A wrong order is
+ * a bug and checked. Nothing can fail but memory, which is asked for once, by ad_json_end.
  * Strings that are not valid UTF-8 are written with U+FFFD in place of each bad byte, so the output
  * is always valid JSON. Integers of any size are written as JSON numbers, never as strings.
  * Thread: a writer belongs to one thread. Ownership: the buffer is the caller's and outlives it.

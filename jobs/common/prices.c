@@ -34,8 +34,12 @@ static int parse_line(struct df_bytes f[FIELDS], struct ad_price *ret, struct df
         df_nanos price;
         size_t m = 0;
 
-        *ret = (struct ad_price){.tenant_id = f[0], .advertiser_id = f[1], .campaign_id = f[2],
-                                 .ad_id = f[3], .currency = f[6], .valid_from_ms = INT64_MIN};
+        *ret = (struct ad_price){.tenant_id = f[0],
+                                 .advertiser_id = f[1],
+                                 .campaign_id = f[2],
+                                 .ad_id = f[3],
+                                 .currency = f[6],
+                                 .valid_from_ms = INT64_MIN};
         for (int i = 0; i < 4; i++)
                 if (f[i].len > AD_ID_MAX)
                         return df_fail(err, DF_EINVAL, "an id is longer than %d bytes", AD_ID_MAX);

@@ -6,8 +6,8 @@
  * Empty ids match all; model is cpm, cpc or cpa; price is in currency units, at most 9 decimals;
  * valid_from is RFC 3339 UTC or empty (always). A new table is a new version: `adtally prices load
  * FILE` checks it and writes the next number. Ingest stamps each record with the newest version it
- * sees; a task loads exactly the version that a record names, or is refused (price_version_missing).
- * Thread: any.
+ * sees; a task loads exactly the version that a record names, or is refused
+ * (price_version_missing). Thread: any.
  */
 #ifndef AD_PRICES_H
 #define AD_PRICES_H

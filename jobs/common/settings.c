@@ -64,7 +64,8 @@ const struct df_setting ad_settings[] = {
 
         {"quiet", DF_BOOL, "false", .help = "no progress"},
         {"json", DF_BOOL, "false", .help = "machine-readable output"},
-        {"log-level", DF_CHOICE, "info", .choices = "debug|info|warn|error", .help = "of log lines"},
+        {"log-level", DF_CHOICE, "info", .choices = "debug|info|warn|error",
+         .help = "of log lines"},
         /* Between `adtally up` and its children. */
         {"supervised", DF_BOOL, "false", .help = "end with the parent process"},
         {"listen-fd", DF_INTEGER, "-1", -1, 1 << 20, .help = "an inherited listening socket"},
@@ -151,8 +152,8 @@ void ad_fill_rules(const struct df_config *c, struct df_clock_rules *ret)
 
 uint64_t ad_config_digest(const struct df_config *c)
 {
-        static const char *const shaping[] = {"grace", "out-of-orderness", "accepted-age",
-                                              "dedupe-horizon", "cell-cap", "pricing"};
+        static const char *const shaping[] = {"grace",          "out-of-orderness", "accepted-age",
+                                              "dedupe-horizon", "cell-cap",         "pricing"};
         struct df_buf b = {0};
         uint64_t digest;
 
@@ -185,7 +186,8 @@ bool ad_main_settings(int argc, char **argv, const char *usage, struct df_config
                 return false;
         }
         if (help) {
-                printf("%s\nSettings (also ADTALLY_NAME in the environment, or name = value in the file "
+                printf("%s\nSettings (also ADTALLY_NAME in the environment, or name = value in the "
+                       "file "
                        "of --config FILE):\n",
                        usage);
                 df_config_help(ad_settings, ad_setting_count, stdout);

@@ -2,8 +2,8 @@
  *
  * All jobs read the same table (INI file, ADTALLY_*, flags), so `adtally up` hands its effective
  * settings to its children as flags, and a setting means the same everywhere. What shapes a number
- * (grace, horizon, cap, groupings, pricing) goes into ad_config_digest: a task refuses to go on over
- * the state of another digest (K14).
+ * (grace, horizon, cap, groupings, pricing) goes into ad_config_digest: a task refuses to go on
+ * over the state of another digest (K14).
  */
 #ifndef AD_SETTINGS_H
 #define AD_SETTINGS_H
@@ -21,8 +21,8 @@ extern const size_t ad_setting_count;
 #define AD_TOPIC_QUARANTINE "quarantine"
 #define AD_TOPIC_IMPORT_PREFIX "import."
 
-/* Between `adtally recover` and the realtime job: beside a state directory, "rebuild it from the log";
- * under DATA, touched when refused partitions should be taken over again. */
+/* Between `adtally recover` and the realtime job: beside a state directory, "rebuild it from the
+ * log"; under DATA, touched when refused partitions should be taken over again. */
 #define AD_REBUILD_MARK ".rebuild"
 #define AD_RECOVERED_FILE "run/recovered"
 

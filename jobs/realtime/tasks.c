@@ -44,8 +44,8 @@ struct ad_tasks {
         int64_t recovered_ns; /* modification time of the file by which recover asks */
 };
 
-/* `adtally recover --from log` leaves the mark beside the directory it moved away. It holds until the
- * rebuilt state has its first checkpoint: another loss after that is refused again. */
+/* `adtally recover --from log` leaves the mark beside the directory it moved away. It holds until
+ * the rebuilt state has its first checkpoint: another loss after that is refused again. */
 static int open_state(void *arg, struct df_session_ports *ports, struct df_error *err)
 {
         const struct state_dir *d = arg;

@@ -16,8 +16,8 @@ int ad_tasks_discover(struct ad_tasks *t, struct df_error *err);
 /* Take refused partitions over again when `adtally recover` has asked for it since the last call.
  * Call about every second. */
 void ad_tasks_follow_recovery(struct ad_tasks *t);
-/* L2: when hardly anything is free, give the reserve file's space to checkpoints and deletion; make it
- * again when there is room. Call about every second. */
+/* L2: when hardly anything is free, give the reserve file's space to checkpoints and deletion;
+ * make it again when there is room. Call about every second. */
 void ad_tasks_guard_disk(struct ad_tasks *t);
 /* Delete what retention allows of the topics that this job writes. */
 int ad_tasks_retain(struct ad_tasks *t, struct df_error *err);

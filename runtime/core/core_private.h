@@ -12,7 +12,8 @@
 #define DFI_CHUNK (1u << 20) /* outbox bytes of one store key */
 
 /* What a checkpoint is, apart from the operators' state. Its canonical bytes are stored under
- * DFI_KEY_META; their digest names the checkpoint in the chain of seals (K6), unless one was adopted.
+ * DFI_KEY_META; their digest names the checkpoint in the chain of seals (K6), unless one was
+ * adopted.
  */
 struct dfi_meta {
         uint64_t k, parent_k;

@@ -350,8 +350,8 @@ int df_task_publish(struct df_task *t, const struct df_collection_info *c, uint6
 
 /* ---- K10 ---- */
 
-/* Operators forget what a cut lets them forget, as far as the last seal vouches for it: they see the
- * watermark at which exactly those windows are settled. */
+/* Operators forget what a cut lets them forget, as far as the last seal vouches for it: they see
+ * the watermark at which exactly those windows are settled. */
 int dfi_task_forget(struct df_task *t, int64_t through_ms, struct df_error *err)
 {
         int64_t watermark_ms = t->clock.watermark_ms, limit_ms = through_ms;

@@ -90,10 +90,10 @@ static int check_consumers(const struct dfi_part *part, uint64_t next, struct df
                         rc = df_fail(err, DF_ECORRUPT,
                                      "topic %s partition %u: consumer %s has read up to offset "
                                      "%" PRIu64 ", but the log ends before offset %" PRIu64
-                                     ": segments are missing. Way out: restore them from a copy, "
-                                     "or adtally recover --topic %s --partition %u --from log",
+                                     ": segments are missing. Way out: restore them from a copy; "
+                                     "nothing skips records (docs/RUNBOOK.md)",
                                      part->topic->info.name, part->index, r->name, r->position,
-                                     next, part->topic->info.name, part->index);
+                                     next);
         }
         dfi_consumers_release(&regs);
         return rc;

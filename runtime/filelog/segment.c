@@ -271,9 +271,9 @@ int dfi_corrupt(const struct dfi_part *part, struct dfi_seg *s, const struct dfi
         return df_fail(err, DF_ECORRUPT,
                        "topic %s partition %u: %s in segment %020" PRIu64 ".seg at byte %" PRIu64
                        ", first lost offset %" PRIu64 "; %s. Way out: restore the file from a "
-                       "copy, or adtally recover --topic %s --partition %u --from log",
-                       part->topic->info.name, part->index, why, s->base, at->pos, at->offset, next,
-                       part->topic->info.name, part->index);
+                       "copy; nothing skips records (docs/RUNBOOK.md)",
+                       part->topic->info.name, part->index, why, s->base, at->pos, at->offset,
+                       next);
 }
 
 int dfi_corrupt_missing(const struct dfi_part *part, uint64_t base, struct df_error *err)
@@ -293,8 +293,6 @@ int dfi_corrupt_missing(const struct dfi_part *part, uint64_t base, struct df_er
         return df_fail(err, DF_ECORRUPT,
                        "topic %s partition %u: segment %020" PRIu64 ".seg is missing (or the one "
                        "before it was cut), byte 0, first lost offset %" PRIu64 "; %s. Way out: "
-                       "restore the file from a copy, or adtally recover --topic %s --partition "
-                       "%u --from log",
-                       part->topic->info.name, part->index, base, base, next,
-                       part->topic->info.name, part->index);
+                       "restore the file from a copy; nothing skips records (docs/RUNBOOK.md)",
+                       part->topic->info.name, part->index, base, base, next);
 }

@@ -41,7 +41,7 @@
         X(NOT_FOUND, "not_found", 404, "not_found", false)                                         \
         X(METHOD, "method", 405, "method_not_allowed", false)                                      \
         X(LENGTH_REQUIRED, "length_required", 411, "length_required", false)                       \
-        X(BODY_TOO_LARGE, "body_too_large", 413, "body_too_large", false)                               \
+        X(BODY_TOO_LARGE, "body_too_large", 413, "body_too_large", false)                          \
         X(HEAD_TIMEOUT, "head_timeout", 408, "timeout", true)                                      \
         X(BODY_TIMEOUT, "body_timeout", 408, "timeout", true)                                      \
         X(WRITE_TIMEOUT, "write_timeout", 408, "timeout", true)                                    \

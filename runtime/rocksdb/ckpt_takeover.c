@@ -90,7 +90,7 @@ static int open_live(struct dfi_ckpt *c, const struct dfi_manifest *m, struct df
         int r = dfi_ck_name_make(0, c->epoch.epoch, name, err);
         if (r == 0)
                 r = dfi_state_path(c->live, err, "%s/live-%" PRIu64 "-%s", c->dir, c->epoch.epoch,
-                             strrchr(name, '-') + 1);
+                                   strrchr(name, '-') + 1);
         if (r == 0 && mkdir(c->live, 0750) < 0)
                 r = df_fail_errno(err, DF_EIO, "cannot create %s", c->live);
         if (r == 0)

@@ -102,7 +102,8 @@ int df_read_file(const char *path, size_t max_bytes, struct df_buf *ret, struct 
                 else
                         ret->len += (size_t)n;
                 if (ret->len > max_bytes)
-                        rc = df_fail(err, DF_ELIMIT, "%s is larger than %zu bytes", path, max_bytes);
+                        rc = df_fail(err, DF_ELIMIT, "%s is larger than %zu bytes", path,
+                                     max_bytes);
         }
         close(fd);
         return rc;

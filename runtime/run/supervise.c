@@ -94,8 +94,8 @@ static void stop_child(struct df_child *c, int64_t drain_ms)
         c->pid = 0;
 }
 
-int df_supervise(struct df_child *children, size_t count, int64_t drain_ms,
-                 void (*tick)(void *arg), void *arg)
+int df_supervise(struct df_child *children, size_t count, int64_t drain_ms, void (*tick)(void *arg),
+                 void *arg)
 {
         int code = 0;
 

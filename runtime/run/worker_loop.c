@@ -74,7 +74,8 @@ static void fail_slot(struct dfi_worker *w, struct dfi_slot *s, const struct df_
         pthread_mutex_unlock(&w->pool->lock);
 }
 
-/* The session is as it was, or says at the next call that it is not (df/task.h): wait and call again. */
+/* The session is as it was, or says at the next call that it is not (df/task.h): wait and call
+ * again. */
 static void pause_slot(struct dfi_slot *s, int64_t now, const struct df_error *err)
 {
         s->retry_ms = now + PAUSE_MS;

@@ -1,5 +1,5 @@
-/* commit_test.h - a process with sessions over the simulated ports, for test_commit.c and
- * test_takeover.c: process 0 runs the tasks, process 1 writes the log. */
+/* commit_test.h - a process with sessions over the simulated ports, for test_commit.c,
+ * test_takeover.c and test_rebuild.c: process 0 runs the tasks, process 1 writes the log. */
 #ifndef ADTALLY_TESTS_COMMIT_TEST_H
 #define ADTALLY_TESTS_COMMIT_TEST_H
 
@@ -166,6 +166,25 @@ static inline void rig_finish(struct rig *r)
                 }
                 ok(df_session_commit(r->sessions[p], err));
         }
+}
+
+/* Feed one record and make one checkpoint of it. */
+static inline void rig_checkpoint(struct rig *r, uint32_t p, size_t events)
+{
+        size_t n;
+
+        rig_feed(r, p, events);
+        ok(rig_try_open(r, p, err));
+        do
+                ok(df_session_poll(r->sessions[p], 9, &n, err));
+        while (n > 0);
+        ok(df_session_commit(r->sessions[p], err));
+}
+
+static inline void rig_lose(struct rig *r, uint32_t p, bool keep_epoch)
+{
+        rig_close_session(r, p);
+        df_sim_ckpt_lose(r->sim, rig_dir(p), keep_epoch);
 }
 
 /* ---- reading ---- */

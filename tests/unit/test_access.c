@@ -420,7 +420,7 @@ static void test_made_keys_work(void **state)
         a = open_keys((const char *)file.data);
         for (size_t i = 0; i < 3; i++) {
                 struct ad_identity id;
-                char headers[200];
+                char headers[320];
 
                 (void)snprintf(headers, sizeof(headers),
                                "authorization: Bearer %s\norigin: https://a.example", tokens[i]);

@@ -1,5 +1,5 @@
-/* test_checkpoint.c - the stored bytes of a checkpoint's meta are those of proto/checkpoint.proto, by
- * protoc's code (K1, K6, K14): an archive tool of another language reads them. */
+/* test_checkpoint.c - the stored bytes of a checkpoint's meta are those of proto/checkpoint.proto,
+ * by protoc's code (K1, K6, K14): an archive tool of another language reads them. */
 #include "unit.h"
 
 #include <string.h>

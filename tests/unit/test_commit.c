@@ -1,5 +1,5 @@
-/* test_commit.c - the session's protocol: K1, K4, K5, K7 with a crash or a failure anywhere; release
- * (L2); errors that may be tried again. Takeovers that refuse or rebuild are in test_takeover.c. */
+/* test_commit.c - the session's protocol: K1, K4, K5, K7 with a crash or a failure anywhere;
+ * release (L2); errors that may be tried again. Takeovers that refuse or rebuild are in test_takeover.c. */
 #include "unit.h"
 
 #include "tests/unit/commit_test.h"
@@ -38,8 +38,8 @@ static void test_steps_by_name(void **state)
         rig_close(&r);
 }
 
-/* K4: after publish the log lacks what CURRENT names: the next owner writes it, whole, under its own
- * epoch, and nothing else. */
+/* K4: after publish the log lacks what CURRENT names: the next owner writes it, whole, under its
+ * own epoch, and nothing else. */
 static void test_the_next_owner_publishes(void **state)
 {
         static const char *const before[] = {"append:exchange", "append:rows"};
@@ -304,8 +304,8 @@ static void test_release(void **state)
         rig_close(&r);
 }
 
-/* R6: a poll that holds the end of a generation and more: the cut comes between, and what was polled
- * outlives it (release would end its memory). */
+/* R6: a poll that holds the end of a generation and more: the cut comes between, and what was
+ * polled outlives it (release would end its memory). */
 static void test_a_generation_ends_within_a_poll(void **state)
 {
         struct rig r;

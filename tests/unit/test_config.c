@@ -29,7 +29,7 @@ static int setup(void **state)
         const char *tmp = getenv("TMPDIR");
 
         /* The test runner's own variables are not settings of this table. */
-        (void)unsetenv("ADTALLY_SOURCE_ROOT");
+        (void)unsetenv("SOURCE_ROOT");
         (void)unsetenv("ADTALLY_LOG_LEVEL");
         (void)snprintf(dir, sizeof(dir), "%s/config-XXXXXX", tmp ? tmp : "/tmp");
         if (!mkdtemp(dir))

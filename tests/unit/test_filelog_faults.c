@@ -360,7 +360,7 @@ static void test_L1_missing_segments_are_named(void **state)
         for (uint64_t at = 0; at < list.items[2].base; at += n)
                 ok(df_log_poll(r, records, 50, &n, &err));
         fails(df_log_poll(r, records, 50, &n, &err), DF_ECORRUPT, lost);
-        fails(df_log_poll(r, records, 50, &n, &err), DF_ECORRUPT, "adtally recover --topic t");
+        fails(df_log_poll(r, records, 50, &n, &err), DF_ECORRUPT, "restore the file from a copy");
         df_log_reader_close(r);
         write_file(middle_path, middle.data, middle.len);
         check_model(log, "t", &m, 1);

@@ -1,5 +1,6 @@
-/* test_seal.c - origins and seals as bytes (K6), and the collector (K5): a collection counts with its
- * seal, whole, and once, whatever stands between its records and wherever the reader begins again. */
+/* test_seal.c - origins and seals as bytes (K6), and the collector (K5): a collection counts with
+ * its seal, whole, and once, whatever stands between its records and wherever the reader begins
+ * again. */
 #include "unit.h"
 
 #include <stdio.h>

@@ -138,7 +138,8 @@ static size_t make_key(size_t i, uint8_t key[40])
         return len;
 }
 
-/* A hit is what was put last; most of what was put lately is a hit; nothing older than asked for. */
+/* A hit is what was put last; most of what was put lately is a hit; nothing older than asked for.
+ */
 static void test_cache(void **state)
 {
         struct twin *twins = calloc(KEYS, sizeof(*twins));
@@ -201,7 +202,7 @@ static int by_bytes(const void *a, const void *b)
 static void test_map_sorted(void **state)
 {
         uint64_t random = 5;
-        struct df_bytes all[2000];
+        struct df_bytes all[4000];
         struct df_arena arena;
         struct ad_map m;
         struct ad_map_entry **sorted;
@@ -222,7 +223,7 @@ static void test_map_sorted(void **state)
                 assert_non_null(v);
                 if (fresh) {
                         *v = n;
-                        assert_true(n < 2000);
+                        assert_true(n < 4000);
                         all[n++] = m.last->key;
                 }
                 assert_ptr_equal(ad_map_find(&m, df_bytes(key, len)), v);

@@ -42,7 +42,8 @@ int df_config_load(const struct df_setting *table, size_t count, int argc, char 
 void df_config_release(struct df_config *c);
 
 /* Getters check that the name exists with this type: a typing mistake is a bug. */
-const char *df_config_text(const struct df_config *c, const char *name); /* also DF_CHOICE; or NULL */
+const char *df_config_text(const struct df_config *c,
+                           const char *name); /* also DF_CHOICE; or NULL */
 int64_t df_config_integer(const struct df_config *c, const char *name);
 int64_t df_config_ms(const struct df_config *c, const char *name);
 uint64_t df_config_bytes(const struct df_config *c, const char *name);
@@ -53,7 +54,7 @@ bool df_config_is_default(const struct df_config *c, const char *name);
 /* The value as text, of any type; NULL = unset. `--name=text` gives another process the same. */
 const char *df_config_value(const struct df_config *c, const char *name);
 
-void df_config_print(const struct df_config *c, FILE *f);           /* effective values, origins */
+void df_config_print(const struct df_config *c, FILE *f); /* effective values, origins */
 void df_config_help(const struct df_setting *table, size_t count, FILE *f); /* a line a setting */
 
 /* Parsers, also for values from elsewhere. */

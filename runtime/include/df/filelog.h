@@ -1,6 +1,6 @@
 /* filelog.h - open the embedded log (rules L1, L2): one data directory, one machine.
  *
- *   DIR/topics/<topic>/TOPIC                    partitions, generation (text, written once, fsynced)
+ *   DIR/topics/<topic>/TOPIC                    partitions, generation; written once
  *   DIR/topics/<topic>/LOCK                     flock of the one writer
  *   DIR/topics/<topic>/<partition>/<offset>.seg segments, 20 digits, base offset first
  *   DIR/topics/<topic>/<partition>/END          durable end, shared memory between processes
@@ -17,11 +17,11 @@
 #include "df/log.h"
 
 struct df_filelog_options {
-        uint64_t segment_bytes;      /* roll after this many; 0 = 64 MiB */
-        uint64_t reserve_bytes;      /* size of RESERVE; 0 = 64 MiB; writers create it */
-        uint64_t min_free_bytes;     /* append answers DF_ENOSPC below this free space; 0 = 128 MiB */
-        int zstd_level;              /* 0 = 1 */
-        int64_t lease_ms;            /* a consumer not renewed for so long lapses; 0 = 7 days */
+        uint64_t segment_bytes;  /* roll after this many; 0 = 64 MiB */
+        uint64_t reserve_bytes;  /* size of RESERVE; 0 = 64 MiB; writers create it */
+        uint64_t min_free_bytes; /* append answers DF_ENOSPC below this free space; 0 = 128 MiB */
+        int zstd_level;          /* 0 = 1 */
+        int64_t lease_ms;        /* a consumer not renewed for so long lapses; 0 = 7 days */
         int64_t (*clock_ms)(void *); /* append time; NULL = the wall clock. For tests. */
         void *clock_arg;
 };

@@ -30,7 +30,10 @@
 
 /* What flows: an array of items of one kind. The first operator receives DF_KIND_RECORDS. Items may
  * be changed in place (e.g. marked with an outcome) and passed on. */
-enum { DF_KIND_RECORDS = 1 /* struct df_record */, DF_KIND_USER = 16 /* kinds of an application */ };
+enum {
+        DF_KIND_RECORDS = 1 /* struct df_record */,
+        DF_KIND_USER = 16 /* kinds of an application */
+};
 struct df_batch {
         uint32_t kind;
         void *items;
@@ -40,14 +43,14 @@ struct df_batch {
 struct df_out; /* where an operator sends things; see the functions below */
 
 struct df_ctx {
-        struct df_store *store;  /* shared by the chain: keys begin with the byte ns */
-        uint8_t ns;              /* this operator's key prefix, 16 + position in the chain */
-        struct df_arena *arena;  /* reset after each step */
-        struct df_clock *clock;  /* moved by one operator alone (guard) */
+        struct df_store *store; /* shared by the chain: keys begin with the byte ns */
+        uint8_t ns;             /* this operator's key prefix, 16 + position in the chain */
+        struct df_arena *arena; /* reset after each step */
+        struct df_clock *clock; /* moved by one operator alone (guard) */
         const struct df_clock_rules *rules;
         uint32_t partition;
         uint32_t partitions;
-        const void *params;      /* the application's configuration, the same for the chain */
+        const void *params; /* the application's configuration, the same for the chain */
         /* Set by the operator that keeps windows: the smallest watermark at which a cut would have
          * rows to send or a window to announce as final (K12); DF_TIME_MAX = none. */
         int64_t *next_news_ms;

@@ -36,7 +36,7 @@ bool df_process_stopping(void);
 int df_process_stop_fd(void); /* readable once it should stop: for poll and event loops */
 void df_process_stop(void);   /* ask from inside */
 
-int64_t df_wall_ms(void);      /* Unix time */
+int64_t df_wall_ms(void); /* Unix time */
 int64_t df_monotonic_ms(void);
 int64_t df_monotonic_ns(void);
 int64_t df_boottime_ms(void); /* as monotonic, but a suspended machine's time counts */
@@ -66,8 +66,9 @@ struct df_worker_task {
         const char *name;             /* "events/3": in logs and metrics; copied */
         struct df_task_config config; /* what it points to outlives the pool */
         struct df_session_ports ports;
-        /* Called by the worker before df_session_open, after a failure too: opens a fresh ports->ckpt
-         * (K7: what a failed owner held is closed) and sets ports->recover_from_log (K10). */
+        /* Called by the worker before df_session_open, after a failure too: opens a fresh
+         * ports->ckpt (K7: what a failed owner held is closed) and sets ports->recover_from_log
+         * (K10). */
         int (*open_state)(void *arg, struct df_session_ports *ports, struct df_error *err);
         void *open_arg;
 };
@@ -84,9 +85,9 @@ struct df_workers_options {
 struct df_worker_view {
         const char *name;
         struct df_source source;
-        bool running;            /* taken over and processing */
-        int refused;             /* enum df_err when refused (K11), else 0 */
-        const char *refusal;     /* its text, or "" */
+        bool running;        /* taken over and processing */
+        int refused;         /* enum df_err when refused (K11), else 0 */
+        const char *refusal; /* its text, or "" */
         uint64_t k, position, lag_records, epoch;
         int64_t watermark_ms, committed_ms; /* wall time of the last commit; 0 = none */
         int64_t commit_median_ms;
@@ -102,8 +103,8 @@ int df_workers_add(struct df_workers *w, const struct df_worker_task *task, stru
 void df_workers_retry(struct df_workers *w);
 /* Drain: every task commits what it has processed, then the threads end. */
 void df_workers_stop(struct df_workers *w);
-void df_workers_each(struct df_workers *w,
-                     void (*fn)(void *arg, const struct df_worker_view *view), void *arg);
+void df_workers_each(struct df_workers *w, void (*fn)(void *arg, const struct df_worker_view *view),
+                     void *arg);
 /* Prometheus lines: lag, watermark, checkpoint age, refused, restarts. */
 void df_workers_render(struct df_workers *w, struct df_buf *b);
 void df_workers_destroy(struct df_workers *w);

@@ -66,10 +66,10 @@ int df_output_decode(struct df_bytes record, struct df_output *ret, struct df_er
  * After a restart the reader starts again at df_collector_floor (offset of the first record of the
  * oldest collection not yet complete): keep it beside the applied k. */
 enum df_collect {
-        DF_COLLECT_MORE,      /* kept, or dropped as a repeat */
-        DF_COLLECT_COMPLETE,  /* a new complete collection */
-        DF_COLLECT_REPEATED,  /* complete, but this k of this source was applied before */
-        DF_COLLECT_DAMAGED,   /* count or digest do not match its seal: alarm; it was dropped */
+        DF_COLLECT_MORE,     /* kept, or dropped as a repeat */
+        DF_COLLECT_COMPLETE, /* a new complete collection */
+        DF_COLLECT_REPEATED, /* complete, but this k of this source was applied before */
+        DF_COLLECT_DAMAGED,  /* count or digest do not match its seal: alarm; it was dropped */
 };
 struct df_collection {
         struct df_origin origin;

@@ -12,7 +12,7 @@
 int df_sha256(struct df_bytes b, uint8_t ret[DF_SHA256_SIZE], struct df_error *err);
 int df_sha256_file(const char *path, uint8_t ret[DF_SHA256_SIZE], uint64_t *ret_size,
                    struct df_error *err);
-void df_hex(const uint8_t *data, size_t len, char *ret); /* ret holds 2 * len + 1 */
+void df_hex(const uint8_t *data, size_t len, char *ret);    /* ret holds 2 * len + 1 */
 bool df_equal_secret(struct df_bytes a, struct df_bytes b); /* constant time for equal lengths */
 int df_random(void *ret, size_t len, struct df_error *err);
 

@@ -5,8 +5,8 @@
  *
  * Crash:   the process ends between, before or in the middle of port calls. From then on every call
  *          through its handles returns DF_ECRASH; its locks are free at once; its handles must
- * still be closed. df_sim_restart begins its next life. What survives is what the headers of the
- *          ports promise, and nothing more:
+ *          still be closed. df_sim_restart begins its next life. What survives is what the headers
+ *          of the ports promise, and nothing more:
  *            append   midway: of each partition any prefix of its records, whole records
  *            commit   the live store never outlives its process
  *            persist  midway: an unpublished candidate, which the next takeover removes
@@ -15,12 +15,12 @@
  *            takeover midway: the epoch was counted
  * Errors:  DF_EIO and DF_ENOSPC of the fault plan strike in the same places. After DF_EIO a writer
  *          is broken until it is opened again (L1); DF_ENOSPC from append stored nothing. A store
- * is unusable after either; so is a state directory whose publish failed, until drop_live and
- *          takeover (df/rocksdb.h).
+ *          is unusable after either; so is a state directory whose publish failed, until drop_live
+ *          and takeover (df/rocksdb.h).
  * Memory:  what a call hands out is overwritten with 0xdb and freed when the header of the port
- * says that it ends: using it longer is seen, at the latest under AddressSanitizer. Time:    append
- * time is what df_sim_set_now_ms says, never less than the partition's last one. Thread:  one. No
- * clock, no files, no library but libc. Out of memory ends the program (df_check).
+ *          says that it ends: using it longer is seen, at the latest under AddressSanitizer.
+ * Time:    append time is what df_sim_set_now_ms says, never less than the partition's last one.
+ * Thread:  one. No clock, no files, no library but libc. Out of memory ends the program (df_check).
  */
 #ifndef DF_SIM_H
 #define DF_SIM_H

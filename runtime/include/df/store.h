@@ -38,8 +38,9 @@ struct df_store_ops {
         void (*del)(struct df_store *s, struct df_bytes key);
         /* Delete [from, to) and give its disk space back soon (expiry of whole buckets). */
         void (*del_range)(struct df_store *s, struct df_bytes from, struct df_bytes to);
-        int (*commit)(struct df_store *s, struct df_error *err); /* K1: the whole batch or nothing */
-        void (*rollback)(struct df_store *s);                    /* drop the open batch */
+        int (*commit)(struct df_store *s,
+                      struct df_error *err);  /* K1: the whole batch or nothing */
+        void (*rollback)(struct df_store *s); /* drop the open batch */
 };
 
 struct df_store {

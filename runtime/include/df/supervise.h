@@ -27,7 +27,7 @@ struct df_child {
 /* Start all children in order, keep them running until df_process_stopping(), then SIGTERM them one
  * after the other in reverse order of the list, each given drain_ms before SIGKILL. tick is called
  * about every 100 ms (NULL = none). Returns the exit code for the process. */
-int df_supervise(struct df_child *children, size_t count, int64_t drain_ms,
-                 void (*tick)(void *arg), void *arg);
+int df_supervise(struct df_child *children, size_t count, int64_t drain_ms, void (*tick)(void *arg),
+                 void *arg);
 
 #endif

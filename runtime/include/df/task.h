@@ -1,8 +1,8 @@
 /* task.h - one partition's chain of operators, and the checkpoint protocol around it.
  *
- * df_task is the pure half: records in, state and outbox out. df_session drives it through the ports
- * (state directory, log) in the order of rules K1, K4, K7, K8. Both are deterministic: the same
- * records and calls give the same state, outbox and seals, byte for byte; they know no clock.
+ * df_task is the pure half: records in, state and outbox out. df_session drives it through the
+ * ports (state directory, log) in the order of rules K1, K4, K7, K8. Both are deterministic: the
+ * same records and calls give the same state, outbox and seals, byte for byte; they know no clock.
  *
  * Order of calls:  df_session_open (takeover), { poll | commit }*, close.
  * Thread:          one at a time a session; sessions share nothing but the log.
@@ -40,8 +40,8 @@ struct df_task_config {
         struct df_output_config outputs[DF_OUTPUTS_MAX];
         size_t output_count; /* published in this order: the topic that readers trust comes last */
         struct df_clock_rules rules;
-        int64_t grace_ms;    /* W4, W5 */
-        uint64_t config;     /* digest of all that shapes a number; a change is refused (K14) */
+        int64_t grace_ms; /* W4, W5 */
+        uint64_t config;  /* digest of all that shapes a number; a change is refused (K14) */
         const char *binary_version;
         /* Pure. Optional: NULL = all data. *ret_generation is set for DF_CONTROL_BEGIN. */
         enum df_control (*control)(struct df_bytes value, uint64_t *ret_generation);
@@ -57,8 +57,8 @@ struct df_collection_info { /* one output collection of a checkpoint, listed in 
         struct df_hash128 digest;
 };
 
-/* store: empty (fresh) or that of a checkpoint: then everything is restored from it. DF_ESCHEMA when
- * its meta does not fit the configuration, naming what differs (K14). */
+/* store: empty (fresh) or that of a checkpoint: then everything is restored from it. DF_ESCHEMA
+ * when its meta does not fit the configuration, naming what differs (K14). */
 int df_task_create(const struct df_task_config *config, struct df_store *store,
                    struct df_task **ret, struct df_error *err);
 /* Process records in offset order, starting at df_task_position. *ret_used <= count: after the last
@@ -66,8 +66,8 @@ int df_task_create(const struct df_task_config *config, struct df_store *store,
 int df_task_process(struct df_task *t, const struct df_record *records, size_t count,
                     size_t *ret_used, struct df_error *err);
 uint64_t df_task_position(const struct df_task *t); /* offset of the next record */
-bool df_task_wants_cut(const struct df_task *t);    /* outbox large, generation ended, rows remain */
-bool df_task_dirty(const struct df_task *t);        /* anything processed since the last cut */
+bool df_task_wants_cut(const struct df_task *t); /* outbox large, generation ended, rows remain */
+bool df_task_dirty(const struct df_task *t);     /* anything processed since the last cut */
 /* True when the next cut would make a window with rows final, i.e. has rows to send or final
  * windows to announce (K12: a partition with heartbeats only commits rarely). */
 bool df_task_has_news(const struct df_task *t);
