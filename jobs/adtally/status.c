@@ -97,6 +97,9 @@ static void judge(struct report *r)
                 if (strcmp(s->name, "adtally_ingest_ledger_imbalance") == 0 && s->value != 0)
                         problem(r, "edge ledger imbalance of %.0f events: see GET /quality",
                                 s->value);
+                if (strcmp(s->name, "adtally_view_partition_failed") == 0 && s->value != 0)
+                        problem(r, "the view cannot read rollups/%s: see the log lines of api",
+                                partition);
                 if (strcmp(s->name, "adtally_ingest_ready") == 0 && s->value == 0)
                         problem(r, "ingest refuses events: the clock jumped or the disk is full");
         }

@@ -125,6 +125,8 @@ static void check_samples(const struct ad_samples *s, struct df_buf *why)
                         df_buf_printf(why, "ledger imbalance: %s: %.0f\n", m->labels, m->value);
                 else if (strcmp(m->name, "adtally_ingest_ledger_imbalance") == 0 && m->value != 0)
                         df_buf_printf(why, "edge ledger imbalance: %.0f\n", m->value);
+                else if (strcmp(m->name, "adtally_view_partition_failed") == 0 && m->value != 0)
+                        df_buf_printf(why, "the view cannot read a partition: %s\n", m->labels);
                 else if (strcmp(m->name, "adtally_ingest_ready") == 0 && m->value == 0)
                         df_buf_printf(why, "ingest refuses events (clock or disk)\n");
                 else if (strcmp(m->name, "adtally_view_ready") == 0 && m->value == 0)

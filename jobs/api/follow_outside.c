@@ -79,6 +79,25 @@ uint64_t adi_dir_bytes(const char *dir)
         return sum;
 }
 
+/* What a partition of `rollups` holds beyond damage is as missing as what was never written. */
+static void add_unreadable(const struct ad_follow *f, struct ad_outside *ret)
+{
+        for (uint32_t p = 0; p < f->partitions; p++) {
+                size_t at = 0;
+
+                if (!atomic_load(&f->parts[p].failed))
+                        continue;
+                while (at < ret->missing_count && ret->missing[at] < p)
+                        at++;
+                if (at < ret->missing_count && ret->missing[at] == p)
+                        continue;
+                memmove(&ret->missing[at + 1], &ret->missing[at],
+                        (ret->missing_count - at) * sizeof(ret->missing[0]));
+                ret->missing[at] = p;
+                ret->missing_count++;
+        }
+}
+
 void adi_look_outside(struct ad_follow *f, const struct ad_view *view)
 {
         struct ad_outside *o = &f->outside;
@@ -89,7 +108,10 @@ void adi_look_outside(struct ad_follow *f, const struct ad_view *view)
         /* Without the file the realtime job never ran here: nothing is known to be refused. */
         if (df_read_file(f->status_path, STATUS_BYTES_MAX, &text, &err) == 0)
                 adi_parse_refused(df_buf_bytes(&text), o);
+        else
+                o->missing_count = 0;
         df_buf_release(&text);
+        add_unreadable(f, o);
         for (uint32_t p = 0; p < f->partitions; p++) {
                 (void)df_log_bounds(f->options.log, AD_TOPIC_EVENTS, p, &first, &o->events_end[p],
                                     &err); /* the old end stays: reading reports what is wrong */

@@ -49,7 +49,7 @@ struct ad_start { /* the newest heartbeat of an ingest start in a source */
 
 /* What is not in the rollups: told by the follower, about every second. */
 struct ad_outside {
-        uint32_t missing[DF_PARTITIONS_MAX]; /* partitions whose task is refused (K11) */
+        uint32_t missing[DF_PARTITIONS_MAX]; /* task refused (K11), or rollups unreadable */
         size_t missing_count;
         uint64_t events_end[DF_PARTITIONS_MAX]; /* durable end of the topic `events` */
         uint64_t rollups_end[DF_PARTITIONS_MAX];

@@ -300,6 +300,39 @@ def test_a_flipped_byte_in_the_log_stops_its_partition_only(start):
     assert a.metrics(window="total", group_by="none")["totals"][0]["clicks"] == 4050
 
 
+def test_a_flipped_byte_in_the_rollups_is_told_by_every_answer(start):
+    """The view lacks what lies behind the damage: the answers, readiness and status say so, until it is mended."""
+    a = start("--segment-size", "4KiB", *QUICK)
+    for i in range(8):
+        assert a.post([click(f"{i}-{n}", campaign_id=f"c{n}") for n in range(200)])[0] == 202
+        a.wait_counted()
+    a.stop()
+    segment = a.data / "log/topics/rollups/1/00000000000000000000.seg"
+    whole = segment.read_bytes()
+    at = len(whole) // 2
+    segment.write_bytes(whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1:])
+    a.data.joinpath("view").rename(a.data / "view.before")  # it has to be read again
+    a.start(wait=0)
+
+    def readiness():
+        try:
+            return a.get("/readyz", admin=True)
+        except OSError:
+            return None
+
+    wait(lambda: readiness() == (503, 'the view cannot read a partition: partition="1"\n'))
+    wait(lambda: a.metrics(window="total")["missing_partitions"] == [1])
+    answer = a.metrics(window="total")
+    assert sum(t["clicks"] for t in answer["totals"]) < 1600 and not any(r["final"] for r in answer["rows"])
+    assert a.quality()["missing_partitions"] == [1]
+    done = run("status", "--data", a.data, check=False)
+    assert done.returncode == 1 and "cannot read rollups/1" in done.stdout
+    segment.write_bytes(whole)
+    wait(lambda: a.get("/readyz", admin=True)[0] == 200)
+    wait(lambda: a.metrics(window="total")["missing_partitions"] == [])
+    wait(lambda: sum(t["clicks"] for t in a.metrics(window="total")["totals"]) == 1600)
+
+
 # ---- stopping ----
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])

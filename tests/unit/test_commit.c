@@ -1,5 +1,5 @@
 /* test_commit.c - the session's protocol: K1, K4, K5, K7 with a crash or a failure anywhere;
- * release (L2); errors that may be tried again. Takeovers that refuse or rebuild are in test_takeover.c. */
+ * release (L2); errors that may be tried again. Takeovers: test_takeover.c, test_rebuild.c. */
 #include "unit.h"
 
 #include "tests/unit/commit_test.h"

@@ -222,7 +222,8 @@ static void test_rebuilt_under_the_same_settings_alone(void **state)
 }
 
 /* K10, D1: what the log no longer holds. The clock is that of the last seal before the first
- * record, or the rebuild begins at the first seal that there is; live windows are whole either way. */
+ * record, or the rebuild begins at the first seal that there is; live
+ * windows are whole either way. */
 static void test_rebuilt_from_a_shorter_log(void **state)
 {
         static const struct df_operator_ops *const chain[] = {&toy_meter, &toy_minutes};

@@ -1,5 +1,5 @@
-/* test_task_generations.c - generations that begin and end (R6, E1), and a task that is rebuilt from
- * the records with its outputs suppressed (K10). */
+/* test_task_generations.c - generations that begin and end (R6, E1), and a task that is rebuilt
+ * from the records with its outputs suppressed (K10). */
 #include "unit.h"
 
 #include "tests/unit/task_test.h"

@@ -394,7 +394,8 @@ static void run_world(uint64_t seed)
         settle(w);
         check_world(w);
         end.import_end.aborted = true;
-        w->aborted[3] = true; /* R6: import --abort voids its rows */
+        w->aborted[3] = true; /* R6: import --abort voids its rows, also those just read */
+        publish(w, 3, &none, false);
         publish(w, 3, &end, true);
         end.import_end.aborted = false;
         publish(w, 4, &end, true);

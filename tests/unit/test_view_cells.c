@@ -14,11 +14,12 @@ struct small {
         struct vt_place place;
         struct ad_view *view;
         struct vt_collection last[3];
+        const char *campaign;
         uint64_t fed;
         int64_t now_ms;
 };
 
-/* One row, of the one cell of this test, from a source; final_minute 0 = not final. */
+/* One row from a source; final_minute 0 = not final. */
 static void add(struct small *s, uint32_t source, uint64_t clicks, uint64_t final_minute)
 {
         struct df_source name =
@@ -32,7 +33,7 @@ static void add(struct small *s, uint32_t source, uint64_t clicks, uint64_t fina
         uint64_t positions[2];
 
         row.dims[0] = df_bytes_str("a");
-        row.dims[1] = df_bytes_str("c");
+        row.dims[1] = df_bytes_str(s->campaign);
         row.cell.clicks = clicks;
         vt_begin(&c, &name, last->k ? last : NULL);
         if (clicks)
@@ -85,32 +86,39 @@ static void test_expiry_waits(void **state)
         s->place.options.keep_minutes_ms = DAY_MS;
         s->view = vt_open(&s->place, AD_VIEW_EMPTY);
         s->now_ms = (int64_t)MINUTE * VT_MINUTE;
+        s->campaign = "d";
+        add(s, 1, 1000, 0);
+        s->campaign = "c";
         add(s, 0, 5, 0);
         add(s, 1, 70, 0);
-        expect_clicks(s, 75, 75);
+        expect_clicks(s, 1075, 1075);
 
         s->now_ms += 2 * DAY_MS;
         add(s, 1, 0, MINUTE + 100); /* final for one of both */
         assert_false(ad_view_any_expired(s->view, AD_LEVEL_MINUTE));
-        expect_clicks(s, 75, 75);
+        expect_clicks(s, 1075, 1075);
         add(s, 0, 6, 0); /* replaces 5 */
-        expect_clicks(s, 76, 76);
+        expect_clicks(s, 1076, 1076);
 
         s->now_ms += 2 * DAY_MS;
         add(s, 0, 0, MINUTE + 100); /* seals it; expiry looks before */
         s->now_ms += 2 * DAY_MS;
         add(s, 0, 0, 0);
         assert_true(ad_view_any_expired(s->view, AD_LEVEL_MINUTE));
-        expect_clicks(s, 0, 76);
+        expect_clicks(s, 0, 1076);
 
         add(s, 2, 100, 0);
-        expect_clicks(s, 100, 176);
+        expect_clicks(s, 100, 1176);
         add(s, 2, 300, 0);
-        expect_clicks(s, 300, 376);
+        expect_clicks(s, 300, 1376);
+        s->campaign = "d"; /* in memory from before, in a window that has cells again */
+        add(s, 2, 5000, 0);
+        expect_clicks(s, 5300, 6376);
+        s->campaign = "c";
         ad_view_close(s->view);
         s->view = vt_open(&s->place, AD_VIEW_KEPT);
         add(s, 2, 200, 0); /* found again without what was in memory */
-        expect_clicks(s, 200, 276);
+        expect_clicks(s, 5200, 6276);
 
         ad_view_close(s->view);
         for (int i = 0; i < 3; i++)

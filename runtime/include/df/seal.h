@@ -62,7 +62,8 @@ int df_output_decode(struct df_bytes record, struct df_output *ret, struct df_er
  * One collector a (topic, partition). Order: df_collector_add for each record in log order. When it
  * says DF_COLLECT_COMPLETE, the collection's payloads (in order) and seal are those of *ret, valid
  * until the next add; apply them and the position in one write. Memory is bounded by max_bytes of
- * unsealed payload; a larger collection is DF_ELIMIT.
+ * unsealed payload; a larger collection is DF_ELIMIT. DF_EPARSE: the record is no output record. In
+ * both cases the collector goes on, and the collection that lacks it will not match its seal.
  * After a restart the reader starts again at df_collector_floor (offset of the first record of the
  * oldest collection not yet complete): keep it beside the applied k. */
 enum df_collect {
