@@ -225,6 +225,7 @@ static int post(struct sender *s, struct df_http_client *http, struct df_bytes b
         int64_t began = df_monotonic_ms(), backoff = BACKOFF_MIN_MS;
 
         for (;;) {
+                uint64_t repeats = df_http_client_repeats(http);
                 int status = 0, rc;
 
                 df_buf_clear(answer);
@@ -232,6 +233,7 @@ static int post(struct sender *s, struct df_http_client *http, struct df_bytes b
                                    answer, err);
                 pthread_mutex_lock(&s->lock);
                 s->result->requests++;
+                s->result->resent += df_http_client_repeats(http) > repeats ? count : 0;
                 pthread_mutex_unlock(&s->lock);
                 if (rc < 0 && rc != DF_EAGAIN)
                         return rc;

@@ -13,6 +13,8 @@ struct df_http_client {
         char *base;
         struct curl_slist *get_headers;
         char *authorization; /* a header line, or NULL */
+        bool connected;      /* the last request was answered */
+        uint64_t repeats;
         char error[CURL_ERROR_SIZE];
 };
 
@@ -119,13 +121,17 @@ static int perform(struct df_http_client *c, const char *url, int *ret_status, s
                    struct df_error *err)
 {
         struct sink sink = {.to = body};
-        long status = 0;
+        long status = 0, connects = 0;
+        bool connected = c->connected;
         CURLcode rc;
 
+        c->connected = false;
         (void)curl_easy_setopt(c->curl, CURLOPT_URL, url);
         (void)curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, &sink);
         c->error[0] = '\0';
         rc = curl_easy_perform(c->curl);
+        (void)curl_easy_getinfo(c->curl, CURLINFO_NUM_CONNECTS, &connects);
+        c->repeats += connected && connects > 0;
         if (sink.too_large)
                 return df_fail(err, DF_ELIMIT, "%s: the answer has more than %u bytes", url,
                                DF_HTTP_FETCH_MAX);
@@ -137,6 +143,7 @@ static int perform(struct df_http_client *c, const char *url, int *ret_status, s
                 return df_fail(err, DF_EAGAIN, "%s: no answer: %s", url,
                                c->error[0] ? c->error : curl_easy_strerror(rc));
         (void)curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, &status);
+        c->connected = true;
         *ret_status = (int)status;
         return 0;
 }
@@ -176,6 +183,11 @@ out:
         df_buf_release(&answer);
         free(url);
         return rc;
+}
+
+uint64_t df_http_client_repeats(const struct df_http_client *c)
+{
+        return c->repeats;
 }
 
 void df_http_client_destroy(struct df_http_client *c)

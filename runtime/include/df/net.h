@@ -139,6 +139,9 @@ int df_http_client_create(const char *base, const char *key, int64_t timeout_ms,
 int df_http_fetch(struct df_http_client *c, const char *path, const char *content_type,
                   struct df_bytes body, int *ret_status, struct df_buf *ret_body,
                   struct df_error *err);
+/* Requests that went to a new connection in place of the one that was open: libcurl sends again by
+ * itself when that one ends without an answer, so the server may have got them twice. */
+uint64_t df_http_client_repeats(const struct df_http_client *c);
 void df_http_client_destroy(struct df_http_client *c);
 
 /* ---- load: requests at full speed from one thread, for benchmarks ---- */
