@@ -275,11 +275,11 @@ void adi_on_metrics(void *arg, struct df_http_request *r)
 static int write_quality(struct call *c, struct ad_view *view, struct df_buf *b,
                          struct df_error *err)
 {
-        uint64_t pending[DF_PARTITIONS_MAX] = {0};
+        struct ad_tail tail;
         struct ad_status *s = ad_view_status(view);
         struct ad_quality q = {
                 .status = s,
-                .pending = pending,
+                .tail = &tail,
                 .tenant_id = df_bytes_str(c->identity.tenant),
                 .any_tenant = c->identity.key_class == AD_KEY_ADMIN,
                 .now_ms = df_wall_ms(),
@@ -287,7 +287,7 @@ static int write_quality(struct call *c, struct ad_view *view, struct df_buf *b,
                 .failures = atomic_load(&c->api->failures),
                 .since_ms = c->api->started_ms,
         };
-        int rc = ad_follow_pending(c->api->options.follow, s, pending, &q.pending_exact, err);
+        int rc = ad_follow_tail(c->api->options.follow, s, &tail, err);
 
         if (rc == 0)
                 rc = ad_quality_json(&q, b, err);

@@ -42,12 +42,10 @@ struct ad_view *ad_follow_take(struct ad_follow *f);
 void ad_follow_give(struct ad_follow *f);
 /* A reader met damaged data: the view is opened anew from its snapshot. */
 void ad_follow_suspect(struct ad_follow *f);
-/* Events of `events` that no seal covers yet, by partition of the current generation: counted in
- * the log where the rest is short, else estimated from the records' average (*ret_exact false).
- * Blocks. */
-int ad_follow_pending(struct ad_follow *f, const struct ad_status *s,
-                      uint64_t ret_events[DF_PARTITIONS_MAX], bool *ret_exact,
-                      struct df_error *err);
+/* What no seal covers yet, by partition of the current generation of `events`: counted in the log
+ * where the rest is short, else estimated from the records' average. Blocks. */
+int ad_follow_tail(struct ad_follow *f, const struct ad_status *s, struct ad_tail *ret,
+                   struct df_error *err);
 /* Prometheus lines. */
 void ad_follow_render(struct ad_follow *f, struct df_buf *b);
 

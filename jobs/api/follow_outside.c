@@ -130,12 +130,34 @@ void adi_look_outside(struct ad_follow *f, const struct ad_view *view)
 
 /* ---- the tail ---- */
 
-struct tail {
+struct tail {               /* of one partition */
         uint64_t from, end; /* records */
         double average;     /* events of a record, as far as is known */
         uint64_t events;
-        bool exact;
+        struct ad_tail *all;
 };
+
+static void note_heartbeat(struct ad_tail *all, const struct ad_batch *b)
+{
+        const struct ad_heartbeat *h = &b->heartbeat;
+        struct ad_edge edge = {.start_id = b->start_id,
+                               .heartbeat_ms = h->receive_ms,
+                               .received = h->received,
+                               .accepted = h->accepted,
+                               .rejected = h->rejected,
+                               .unanswered = h->unanswered,
+                               .closing = h->closing};
+        size_t i = 0;
+
+        while (i < all->edge_count && all->edges[i].start_id != b->start_id)
+                i++;
+        if (i == AD_TAIL_EDGES_MAX)
+                return;
+        if (i == all->edge_count)
+                all->edges[all->edge_count++] = edge;
+        else if (edge.heartbeat_ms >= all->edges[i].heartbeat_ms)
+                all->edges[i] = edge;
+}
 
 static int count_tail(struct df_log *log, uint32_t partition, struct tail *t, struct df_error *err)
 {
@@ -155,26 +177,29 @@ static int count_tail(struct df_log *log, uint32_t partition, struct tail *t, st
                         struct df_error poison;
 
                         /* A record that cannot be read has no events (E2). */
-                        if (ad_wire_batch_peek(records[i].value, &b, &poison) == 0)
+                        if (ad_wire_batch_peek(records[i].value, &b, &poison) == 0) {
                                 t->events += b.count;
+                                if (b.has_heartbeat)
+                                        note_heartbeat(t->all, &b);
+                        }
                         bytes += records[i].value.len;
                         at = records[i].offset + 1;
                 }
         }
         df_log_reader_close(r);
         if (at < t->end) {
-                t->exact = false;
+                t->all->exact = false;
                 t->events += (uint64_t)((double)(t->end - at) * t->average);
         }
         return rc == DF_EOFFSET ? 0 : rc;
 }
 
-int ad_follow_pending(struct ad_follow *f, const struct ad_status *s,
-                      uint64_t ret_events[DF_PARTITIONS_MAX], bool *ret_exact, struct df_error *err)
+int ad_follow_tail(struct ad_follow *f, const struct ad_status *s, struct ad_tail *ret,
+                   struct df_error *err)
 {
-        *ret_exact = true;
+        *ret = (struct ad_tail){.exact = true};
         for (uint32_t p = 0; p < s->partitions; p++) {
-                struct tail t = {.exact = true};
+                struct tail t = {.all = ret};
                 uint64_t first;
                 int rc = df_log_bounds(f->options.log, AD_TOPIC_EVENTS, p, &first, &t.end, err);
 
@@ -190,8 +215,7 @@ int ad_follow_pending(struct ad_follow *f, const struct ad_status *s,
                         rc = count_tail(f->options.log, p, &t, err);
                 if (rc < 0)
                         return rc;
-                ret_events[p] = t.events;
-                *ret_exact &= t.exact;
+                ret->events[p] = t.events;
         }
         return 0;
 }

@@ -59,7 +59,7 @@ static void put_ledger(struct ad_json *j, const struct ad_quality *q, const stru
         put_durable(j, l);
         ad_json_put_int(j, "accepted_at_edge", l->accepted_at_edge);
         ad_json_put_int(j, "imported", l->imported);
-        ad_json_put_bool(j, "pending_exact", q->pending_exact);
+        ad_json_put_bool(j, "pending_exact", q->tail->exact);
         ad_json_close(j);
         ad_json_put_bool(j, "balanced", balanced);
 }
@@ -241,7 +241,7 @@ static void put_source(struct ad_json *j, const struct ad_quality *q, size_t i)
         uint64_t imbalance = ad_source_imbalance(q->status, i);
         struct ad_ledger l;
 
-        ad_source_ledger(o, current ? q->pending[o->name.partition] : 0, &l);
+        ad_source_ledger(o, current ? q->tail->events[o->name.partition] : 0, &l);
         ad_json_open(j);
         ad_json_put_text(j, "stream", o->name.stream);
         put_hex(j, "generation", o->name.generation);
@@ -321,11 +321,11 @@ int ad_quality_json(const struct ad_quality *q, struct df_buf *b, struct df_erro
         size_t count = 0;
         bool balanced;
         struct ad_json *j;
-        int rc = ad_start_ledgers(q->status, &starts, &count, err), end;
+        int rc = ad_start_ledgers(q->status, q->tail, &starts, &count, err), end;
 
         if (rc < 0)
                 return rc;
-        ad_whole_ledger(q->status, q->pending, starts, count, &l, &balanced);
+        ad_whole_ledger(q->status, q->tail->events, starts, count, &l, &balanced);
         j = ad_json_begin(b);
         ad_json_open(j);
         ad_json_put_text(j, "scope", "pipeline"); /* all tenants: events are counted by source */

@@ -6,7 +6,7 @@
  * pending, where accepted are the events of its records, decoded ones and those no seal covers yet
  * (pending); each is counted from the records and again by its outcome. Between them stand the
  * events that a heartbeat calls accepted in a partition and those the task of the partition has
- * seen: fewer seen would be a loss. Pure: the same status gives the same answer.
+ * seen: fewer seen would be a loss. Pure: the same status and tail give the same answer.
  */
 #ifndef AD_QUALITY_H
 #define AD_QUALITY_H
@@ -26,7 +26,8 @@ uint64_t ad_source_imbalance(const struct ad_status *s, size_t source);
 /* The durable half for one source; pending: events that no seal covers. */
 void ad_source_ledger(const struct ad_source *s, uint64_t pending, struct ad_ledger *ret);
 
-/* One ingest start: the newest heartbeat of any partition, and the sums over partitions. */
+/* One ingest start: the newest heartbeat of any partition, sealed or in the log's tail, and the sums
+ * over partitions. */
 struct ad_start_ledger {
         uint64_t start_id;
         struct ad_edge edge;
@@ -36,8 +37,8 @@ struct ad_start_ledger {
 };
 bool ad_start_balanced(const struct ad_start_ledger *l);
 /* All of them, the newest first; *ret is the caller's to free. */
-int ad_start_ledgers(const struct ad_status *s, struct ad_start_ledger **ret, size_t *ret_count,
-                     struct df_error *err);
+int ad_start_ledgers(const struct ad_status *s, const struct ad_tail *tail,
+                     struct ad_start_ledger **ret, size_t *ret_count, struct df_error *err);
 
 /* Everything: *ret_balanced says whether both halves add up everywhere. pending: by partition of
  * the current generation of `events`. */
@@ -51,8 +52,7 @@ int64_t ad_oldest_open(const struct ad_status *s, size_t source);
 
 struct ad_quality {
         const struct ad_status *status;
-        const uint64_t *pending; /* DF_PARTITIONS_MAX */
-        bool pending_exact;
+        const struct ad_tail *tail;
         struct df_bytes tenant_id; /* imports of others are left out, unless any_tenant */
         bool any_tenant;
         int64_t now_ms;

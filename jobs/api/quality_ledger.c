@@ -80,17 +80,30 @@ static int newest_first(const void *a, const void *b)
         return (x->start_id > y->start_id) - (x->start_id < y->start_id);
 }
 
-int ad_start_ledgers(const struct ad_status *s, struct ad_start_ledger **ret, size_t *ret_count,
-                     struct df_error *err)
+/* Its counts are newer; what the partitions have stored and seen is known from seals alone. */
+static void add_tail(struct ad_start_ledger *all, size_t *count, const struct ad_edge *e)
 {
-        struct ad_start *sorted = calloc(s->start_count + 1, sizeof(*sorted));
-        struct ad_start_ledger *all = calloc(s->start_count + 1, sizeof(*all));
-        size_t n = 0;
+        size_t i = 0;
+
+        while (i < *count && all[i].start_id != e->start_id)
+                i++;
+        if (i == *count)
+                all[(*count)++] = (struct ad_start_ledger){.start_id = e->start_id, .edge = *e};
+        else if (e->heartbeat_ms >= all[i].edge.heartbeat_ms)
+                all[i].edge = *e;
+}
+
+int ad_start_ledgers(const struct ad_status *s, const struct ad_tail *tail,
+                     struct ad_start_ledger **ret, size_t *ret_count, struct df_error *err)
+{
+        size_t n = 0, most = s->start_count + tail->edge_count + 1;
+        struct ad_start *sorted = calloc(most, sizeof(*sorted));
+        struct ad_start_ledger *all = calloc(most, sizeof(*all));
 
         if (!sorted || !all) {
                 free(sorted);
                 free(all);
-                return df_fail(err, DF_ENOMEM, "%zu ingest starts", s->start_count);
+                return df_fail(err, DF_ENOMEM, "%zu ingest starts", most);
         }
         if (s->start_count)
                 memcpy(sorted, s->starts, s->start_count * sizeof(*sorted));
@@ -104,6 +117,8 @@ int ad_start_ledgers(const struct ad_status *s, struct ad_start_ledger **ret, si
                 add_edge(&all[n - 1], e);
         }
         free(sorted);
+        for (size_t i = 0; i < tail->edge_count; i++)
+                add_tail(all, &n, &tail->edges[i]);
         qsort(all, n, sizeof(*all), newest_first);
         *ret = all;
         *ret_count = n;

@@ -58,6 +58,16 @@ struct ad_outside {
         int64_t realtime_seen_ms; /* when the realtime job last wrote its status; 0 = never */
 };
 
+#define AD_TAIL_EDGES_MAX 64
+struct ad_tail { /* of the topic `events`: what no seal covers yet */
+        uint64_t events[DF_PARTITIONS_MAX];
+        bool exact; /* counted; else some are estimated */
+        /* Newest heartbeats there, of the ingest starts met first. A partition without events is
+         * sealed rarely (K12): these are seconds old where a seal's may be half a minute. */
+        struct ad_edge edges[AD_TAIL_EDGES_MAX];
+        size_t edge_count;
+};
+
 #define AD_FRESHNESS_BUCKETS 64
 struct ad_freshness { /* of the last few minutes */
         uint64_t events;

@@ -7,8 +7,8 @@
  * quarter-hour, day and account-day cell, all in one write with the applied k of the source and the
  * read position of the topic. Repeats change nothing; a crash repeats or loses a whole write. Rows
  * of a window that is final for their source are ignored: the source cannot change it any more
- * (W4), and they only come again (K10). Minutes that are not final for a source do not expire. Upkeep
- * (voiding aborted imports, expiry) is done by commit in bounded steps.
+ * (W4), and they only come again (K10). Minutes that are not final for a source do not expire.
+ * Upkeep (voiding aborted imports, expiry) is done by commit in bounded steps.
  * Cost: a row is one write in memory and one into the store; what is read for it is mostly not
  * there yet, which the marks of its bucket say (view_marks.c), or in memory (view_cache.c).
  * Errors: any failure of add or commit leaves the view unusable: close it and open it again.

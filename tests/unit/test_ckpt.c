@@ -228,7 +228,9 @@ static void test_error_at_each_call_k7(void **state)
                                 k++;
                                 continue;
                         }
-                        if (numbers[i] == ENOSPC && r != DF_ENOSPC)
+                        /* A failure of RocksDB's own threads comes without its cause. */
+                        if (numbers[i] == ENOSPC && r != DF_ENOSPC &&
+                            !(r == DF_EIO && strstr(err.text, "background errors")))
                                 fail_msg("call %ld: %d %s", n, r, err.text);
                         if (numbers[i] == EIO && r != DF_EIO && r != DF_ECORRUPT)
                                 fail_msg("call %ld: %d %s", n, r, err.text);

@@ -206,19 +206,40 @@ static void append_events(struct rt *t, uint32_t partition, size_t count)
         df_buf_release(&b);
 }
 
-/* Pending events are counted in the log. */
+static void append_heartbeat(struct rt *t, uint32_t partition, uint64_t start_id, int64_t at_ms,
+                             uint64_t received)
+{
+        struct ad_batch h = {.start_id = start_id,
+                             .has_heartbeat = true,
+                             .heartbeat = {.receive_ms = at_ms,
+                                           .received = received,
+                                           .accepted = received - 1,
+                                           .rejected = 1,
+                                           .partition_accepted = received}};
+        struct df_buf b = {0};
+
+        ad_wire_batch_header(&b, &h);
+        rt_append(t->events, partition, &b);
+        df_buf_release(&b);
+}
+
+/* Pending events are counted in the log, and the newest heartbeat of each ingest start is found. */
 static void test_pending(void **state)
 {
-        uint64_t pending[DF_PARTITIONS_MAX] = {0};
+        struct ad_tail *tail = calloc(1, sizeof(*tail));
         struct ad_view *v;
         struct ad_status *s;
-        bool exact;
         struct rt t;
 
+        assert_non_null(tail);
         rt_init(&t, 0);
         append_events(&t, 0, 3);
         append_events(&t, 0, 4);
         append_events(&t, 1, 5);
+        append_heartbeat(&t, 0, 70, 2000, 12);
+        append_heartbeat(&t, 1, 70, 4000, 14);
+        append_heartbeat(&t, 1, 70, 3000, 13);
+        append_heartbeat(&t, 1, 71, 1000, 5);
         t.last[0].to_offset = 1; /* the seal covers the first record */
         rt_publish(&t, 0, "c1", RT_BASE_MINUTE, 3);
         rt_follow(&t);
@@ -226,10 +247,17 @@ static void test_pending(void **state)
         v = ad_follow_take(t.follow);
         assert_non_null(v);
         s = ad_view_status(v);
-        ok(ad_follow_pending(t.follow, s, pending, &exact, err));
-        assert_true(exact);
-        assert_int_equal(pending[0], 4);
-        assert_int_equal(pending[1], 5);
+        ok(ad_follow_tail(t.follow, s, tail, err));
+        assert_true(tail->exact);
+        assert_int_equal(tail->events[0], 4);
+        assert_int_equal(tail->events[1], 5);
+        assert_int_equal(tail->edge_count, 2);
+        assert_int_equal(tail->edges[0].start_id, 70);
+        assert_int_equal(tail->edges[0].received, 14);
+        assert_int_equal(tail->edges[0].accepted, 13);
+        assert_int_equal(tail->edges[0].partition_accepted, 0); /* the tasks have not seen it */
+        assert_int_equal(tail->edges[1].received, 5);
+        free(tail);
         ad_status_release(s);
         ad_follow_give(t.follow);
         rt_release(&t);

@@ -15,7 +15,7 @@
 static struct ad_source sources[4];
 static struct ad_start starts[6];
 static struct ad_span spans[3];
-static uint64_t pending[DF_PARTITIONS_MAX];
+static struct ad_tail tail;
 
 static void fill_starts(void)
 {
@@ -55,7 +55,7 @@ static struct ad_status *status(void)
         memset(&s, 0, sizeof(s));
         memset(sources, 0, sizeof(sources));
         memset(starts, 0, sizeof(starts));
-        memset(pending, 0, sizeof(pending));
+        tail = (struct ad_tail){.exact = true};
         for (uint32_t i = 0; i < 3; i++) {
                 struct ad_source *o = &sources[i];
 
@@ -81,8 +81,7 @@ static struct ad_status *status(void)
         sources[2].outcomes[AD_DUPLICATE] = 1;
         sources[2].is_import = true;
         (void)snprintf(sources[2].tenant, sizeof(sources[2].tenant), "acme");
-        pending[0] = 4;
-        pending[1] = 5;
+        tail = (struct ad_tail){.exact = true, .events = {4, 5}};
         fill_starts();
         s.partitions = 2;
         s.generation = GENERATION;
@@ -102,8 +101,8 @@ static void whole(const struct ad_status *s, struct ad_ledger *ret, bool *ret_ba
         struct ad_start_ledger *list = NULL;
         size_t count;
 
-        ok(ad_start_ledgers(s, &list, &count, err));
-        ad_whole_ledger(s, pending, list, count, ret, ret_balanced);
+        ok(ad_start_ledgers(s, &tail, &list, &count, err));
+        ad_whole_ledger(s, tail.events, list, count, ret, ret_balanced);
         free(list);
 }
 
@@ -176,7 +175,7 @@ static void test_starts(void **state)
         struct ad_start_ledger *list = NULL;
         size_t count;
 
-        ok(ad_start_ledgers(s, &list, &count, err));
+        ok(ad_start_ledgers(s, &tail, &list, &count, err));
         assert_int_equal(count, 2);
         assert_int_equal(list[0].start_id, 2); /* the newest first */
         assert_int_equal(list[1].start_id, 1);
@@ -188,6 +187,41 @@ static void test_starts(void **state)
         free(list);
 }
 
+/* Heartbeats that no seal covers yet are newer: what ingest answered is told within seconds, even
+ * where partitions without events are sealed rarely (K12). What is stored and seen stays. */
+static void test_heartbeats_of_the_tail(void **state)
+{
+        struct ad_status *s = status();
+        struct ad_start_ledger *list = NULL;
+        struct ad_ledger l;
+        bool balanced;
+        size_t count;
+
+        tail.edges[0] = s->starts[0].edge;
+        tail.edges[0].heartbeat_ms = 3000 * MINUTE_MS;
+        tail.edges[0].received = 130;
+        tail.edges[0].rejected = 17;
+        tail.edges[0].accepted = 110;
+        tail.edges[1] =
+                (struct ad_edge){.start_id = 9, .heartbeat_ms = 1, .received = 6, .accepted = 6};
+        tail.edges[2] = s->starts[2].edge; /* older than what is sealed */
+        tail.edges[2].heartbeat_ms -= 1;
+        tail.edges[2].received = 1;
+        tail.edge_count = 3;
+        ok(ad_start_ledgers(s, &tail, &list, &count, err));
+        assert_int_equal(count, 3);
+        assert_int_equal(list[0].edge.received, 130);
+        assert_int_equal(list[0].stored, 110);
+        assert_int_equal(list[0].seen, 110);
+        assert_int_equal(list[2].start_id, 9); /* known from the tail alone */
+        assert_int_equal(list[2].lost, 0);
+        free(list);
+        whole(s, &l, &balanced);
+        assert_true(balanced);
+        assert_int_equal(l.received, 1000 + 130 + 40 + 6);
+        assert_int_equal(l.rejected, 100 + 17);
+}
+
 /* A partition that never sealed anything has everything pending. */
 static void test_unsealed_partition(void **state)
 {
@@ -196,7 +230,7 @@ static void test_unsealed_partition(void **state)
         bool balanced;
 
         s->partitions = 3;
-        pending[2] = 11;
+        tail.events[2] = 11;
         whole(s, &l, &balanced);
         assert_true(balanced);
         assert_int_equal(l.pending, 20);
@@ -242,8 +276,7 @@ static void test_json(void **state)
 {
         struct ad_status *s = status();
         struct ad_quality q = {.status = s,
-                               .pending = pending,
-                               .pending_exact = true,
+                               .tail = &tail,
                                .tenant_id = df_bytes_str("default"),
                                .now_ms = 2000 * MINUTE_MS,
                                .answers = 4000,
@@ -281,13 +314,12 @@ static void test_json_of_nothing(void **state)
 {
         struct ad_status s = {.partitions = 2, .generation = GENERATION};
         struct ad_quality q = {.status = &s,
-                               .pending = pending,
-                               .pending_exact = true,
+                               .tail = &tail,
                                .tenant_id = df_bytes_str("default"),
                                .now_ms = 2000 * MINUTE_MS};
         struct df_buf b = {0};
 
-        memset(pending, 0, sizeof(pending));
+        tail = (struct ad_tail){.exact = true};
         ok(ad_quality_json(&q, &b, err));
         has(&b, "\"duplicate_rate\":null");
         has(&b, "\"watermark\":null");
@@ -301,10 +333,15 @@ static void test_json_of_nothing(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_balanced),    cmocka_unit_test(test_imbalances),
-                cmocka_unit_test(test_starts),      cmocka_unit_test(test_unsealed_partition),
-                cmocka_unit_test(test_oldest_open), cmocka_unit_test(test_late_share),
-                cmocka_unit_test(test_json),        cmocka_unit_test(test_json_of_nothing),
+                cmocka_unit_test(test_balanced),
+                cmocka_unit_test(test_imbalances),
+                cmocka_unit_test(test_starts),
+                cmocka_unit_test(test_heartbeats_of_the_tail),
+                cmocka_unit_test(test_unsealed_partition),
+                cmocka_unit_test(test_oldest_open),
+                cmocka_unit_test(test_late_share),
+                cmocka_unit_test(test_json),
+                cmocka_unit_test(test_json_of_nothing),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
