@@ -26,8 +26,8 @@ uint64_t ad_source_imbalance(const struct ad_status *s, size_t source);
 /* The durable half for one source; pending: events that no seal covers. */
 void ad_source_ledger(const struct ad_source *s, uint64_t pending, struct ad_ledger *ret);
 
-/* One ingest start: the newest heartbeat of any partition, sealed or in the log's tail, and the sums
- * over partitions. */
+/* One ingest start: the newest heartbeat of any partition, sealed or in the log's tail, and the
+ * sums over partitions. */
 struct ad_start_ledger {
         uint64_t start_id;
         struct ad_edge edge;

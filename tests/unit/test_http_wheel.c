@@ -1,5 +1,5 @@
-/* test_http_wheel.c - the ring of deadlines: whatever the steps of time, a turn ends, nothing is lost
- * from the ring, and nothing stays in it beyond its place. */
+/* test_http_wheel.c - the ring of deadlines: whatever the steps of time, a turn ends, nothing is
+ * lost from the ring, and nothing stays in it beyond its place. */
 #include "unit.h"
 
 #include <string.h>
@@ -20,8 +20,8 @@ static void init(struct dfi_loop *l, struct event_base *base)
         l->now_ms = 1000000;
 }
 
-/* A connection whose deadline is far away is placed again and again; when it is alone, the ring begins
- * anew under the turn that walks it. */
+/* A connection whose deadline is far away is placed again and again; when it is alone, the ring
+ * begins anew under the turn that walks it. */
 static void test_a_turn_ends_for_every_step(void **state)
 {
         struct event_base *base = event_base_new();

@@ -197,7 +197,7 @@ static void test_heartbeats_of_the_tail(void **state)
         bool balanced;
         size_t count;
 
-        tail.edges[0] = s->starts[0].edge;
+        tail.edges[0] = s->starts[1].edge;
         tail.edges[0].heartbeat_ms = 3000 * MINUTE_MS;
         tail.edges[0].received = 130;
         tail.edges[0].rejected = 17;
