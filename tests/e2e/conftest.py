@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Taken out of the environment: to the product an ADTALLY_* that it does not know is an error.
 BUILD = Path(os.environ.pop("ADTALLY_BUILD", "build"))
 CRASH_SEEDS = int(os.environ.pop("ADTALLY_CRASH_SEEDS", "20"))
+CRASH_EVENTS = int(os.environ.pop("ADTALLY_CRASH_EVENTS", "10000"))  # of a seed; 20 seeds make 200,000
 if not BUILD.is_absolute():
     BUILD = ROOT / BUILD
 ADTALLY = BUILD / "jobs/adtally/adtally"

@@ -12,16 +12,16 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from conftest import ADTALLY, CRASH_SEEDS, SANITIZED, run
+from conftest import ADTALLY, CRASH_EVENTS, CRASH_SEEDS, SANITIZED, run
 
-EVENTS = 10_000  # of a seed; 20 seeds make 200,000
 SETTINGS = ["--grace", "3m", "--checkpoint-min", "50ms", "--checkpoint-max", "500ms", "--heartbeat", "500ms"]
 SHARES = ["--duplicates", "0.05", "--conflicts", "0.002", "--out-of-order", "0.02", "--late", "0.005", "--broken", "0.001",
           "--currencies", "EUR,USD"]
 
 
-def generate(a, seed, events=EVENTS, rate=2500):
+def generate(a, seed, events=CRASH_EVENTS, rate=None):
     """Traffic in the background; its truth is written at the end."""
+    rate = rate or max(2500, events // 10)
     truth = a.data.parent / f"truth-{seed}.json"
     return truth, subprocess.Popen(
         [str(ADTALLY), "generate", "--to", a.url, "--live", "--events", str(events), "--seed", str(seed), "--rate", str(rate),

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -299,13 +300,118 @@ static void test_many_at_once(void **state)
         df_buf_release(&b);
 }
 
+/* ---- stopping ---- */
+
+/* A question of most of a second: every minute of five days, for each campaign. */
+#define LONG                                                                                       \
+        "GET /metrics?window=minute&fill=zero&limit=10000&from=2026-02-01&to=2026-02-06&tz=UTC "   \
+        "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+#define ANSWER_BYTES (8u << 20)
+
+struct long_asker {
+        pthread_t thread;
+        uint16_t port;
+        char *text; /* the whole answer */
+        size_t len;
+};
+
+static void *ask_long(void *arg)
+{
+        struct long_asker *a = arg;
+        struct sockaddr_in to = {.sin_family = AF_INET,
+                                 .sin_port = htons(a->port),
+                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ssize_t n;
+
+        if (fd < 0 || connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0 ||
+            write(fd, LONG, sizeof(LONG) - 1) != (ssize_t)(sizeof(LONG) - 1))
+                return NULL;
+        while (a->len + 1 < ANSWER_BYTES &&
+               (n = read(fd, a->text + a->len, ANSWER_BYTES - 1 - a->len)) > 0)
+                a->len += (size_t)n;
+        (void)close(fd);
+        return NULL;
+}
+
+/* All that it says there is, up to the last brace. */
+static bool is_whole(const struct long_asker *a)
+{
+        const char *length = strstr(a->text, "Content-Length: ");
+        const char *body = strstr(a->text, "\r\n\r\n");
+
+        return length && body &&
+               (size_t)strtoul(length + 16, NULL, 10) == a->len - (size_t)(body + 4 - a->text) &&
+               a->text[a->len - 1] == '}';
+}
+
+static double waiting(struct ad_api *of)
+{
+        struct df_buf b = {0};
+        const char *at;
+        double n = 0;
+
+        ad_api_render(of, &b);
+        df_put_u8(&b, 0);
+        at = strstr((const char *)b.data, "adtally_api_queries_waiting");
+        if (at)
+                (void)sscanf(at, "adtally_api_queries_waiting %lf", &n);
+        df_buf_release(&b);
+        return n;
+}
+
+/* A server that stops answers every question that it took, also those that still wait for a
+ * thread: with numbers, or with a 503 that may be asked again. Nothing is cut off. */
+static void test_stops_during_long_questions(void **state)
+{
+        struct ad_api_options o = {.listen_fd = -1,
+                                   .address = "127.0.0.1:0",
+                                   .peer_fd = -1,
+                                   .http_threads = 1,
+                                   .follow = t.follow,
+                                   .zones = t.zones,
+                                   .access = access_rules};
+        struct long_asker askers[AD_API_THREADS + 3] = {0};
+        size_t count = sizeof(askers) / sizeof(askers[0]);
+        struct ad_api *own = NULL;
+        int numbers = 0;
+
+        ok(ad_api_create(&o, &own, err));
+        ok(ad_api_listen(own, err));
+        for (size_t i = 0; i < count; i++) {
+                askers[i].port = ad_api_port(own);
+                askers[i].text = calloc(1, ANSWER_BYTES);
+                assert_non_null(askers[i].text);
+                assert_int_equal(pthread_create(&askers[i].thread, NULL, ask_long, &askers[i]), 0);
+        }
+        rt_wait(waiting(own) == 3); /* the threads have one each */
+        ad_api_stop(own, 20000);
+        for (size_t i = 0; i < count; i++) {
+                assert_int_equal(pthread_join(askers[i].thread, NULL), 0);
+                if (!is_whole(&askers[i]))
+                        fail_msg("question %zu of %zu: %zu bytes: %.200s", i, count, askers[i].len,
+                                 askers[i].text);
+                if (strncmp(askers[i].text, "HTTP/1.1 200", 12) == 0)
+                        numbers++;
+                else
+                        assert_non_null(strstr(askers[i].text, "\"retryable\":true"));
+                free(askers[i].text);
+        }
+        assert_true(numbers > 0);
+        ad_api_destroy(own);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_metrics),      cmocka_unit_test(test_refusals),
-                cmocka_unit_test(test_pages),        cmocka_unit_test(test_csv),
-                cmocka_unit_test(test_quality),      cmocka_unit_test(test_page_and_headers),
+                cmocka_unit_test(test_metrics),
+                cmocka_unit_test(test_refusals),
+                cmocka_unit_test(test_pages),
+                cmocka_unit_test(test_csv),
+                cmocka_unit_test(test_quality),
+                cmocka_unit_test(test_page_and_headers),
                 cmocka_unit_test(test_many_at_once),
+                cmocka_unit_test(test_stops_during_long_questions),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

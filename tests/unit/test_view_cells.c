@@ -2,6 +2,9 @@
  * twins: the cache, the sorted map, parts, ratios. */
 #include "view_test.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "jobs/api/query_private.h"
 #include "jobs/api/view_private.h"
 
@@ -123,6 +126,70 @@ static void test_expiry_waits(void **state)
         ad_view_close(s->view);
         for (int i = 0; i < 3; i++)
                 vt_release(&s->last[i]);
+        vt_place_release(&s->place);
+        free(s);
+}
+
+/* ---- a full disk ---- */
+
+static void limit_files(rlim_t bytes)
+{
+        struct rlimit l;
+
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &l), 0);
+        l.rlim_cur = bytes;
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &l), 0);
+}
+
+/* A write that finds no room is lost as a whole: the view says so, takes nothing more, and goes on
+ * from its last commit once it is opened again. */
+static void test_full_disk(void **state)
+{
+        struct small *s = calloc(1, sizeof(*s));
+        struct ad_note none = {0};
+        uint64_t positions[2] = {99, 99};
+        struct vt_collection c;
+        struct df_source name = vt_source("events", VT_EVENTS_GENERATION, 0);
+
+        assert_non_null(s);
+        vt_place_init(&s->place, "UTC", 2);
+        s->view = vt_open(&s->place, AD_VIEW_EMPTY);
+        s->now_ms = (int64_t)MINUTE * VT_MINUTE;
+        s->campaign = "c";
+        add(s, 0, 5, 0);
+        vt_begin(&c, &name, &s->last[0]);
+        for (uint32_t i = 0; i < 2000; i++) {
+                char ad[16];
+                struct ad_row row = {.grouping = 1,
+                                     .minute = MINUTE,
+                                     .tenant_id = df_bytes_str("default"),
+                                     .dim_count = 5,
+                                     .currency = df_bytes_str("EUR"),
+                                     .cell.clicks = 1};
+
+                (void)snprintf(ad, sizeof(ad), "ad%u", i * 7919);
+                row.dims[2] = df_bytes_str(ad);
+                ad_wire_row(&c.payload, &row);
+        }
+        vt_end(&c, &none);
+        ok(vt_add(s->view, &c, s->now_ms, err));
+        (void)signal(SIGXFSZ, SIG_IGN);
+        limit_files(16 << 10);
+        assert_true(ad_view_commit(s->view, positions, 2, s->now_ms, err) < 0);
+        limit_files(RLIM_INFINITY);
+        refuses(DF_ECLOSED, "open it again", vt_add(s->view, &c, s->now_ms, err));
+        refuses(DF_ECLOSED, "open it again", ad_view_commit(s->view, positions, 2, s->now_ms, err));
+        ad_view_close(s->view);
+
+        s->view = vt_open(&s->place, AD_VIEW_KEPT);
+        assert_int_equal(ad_view_position(s->view, 0), 1);
+        expect_clicks(s, 5, 5);
+        ok(vt_add(s->view, &c, s->now_ms, err)); /* read again */
+        ok(ad_view_commit(s->view, positions, 2, s->now_ms, err));
+        expect_clicks(s, 2005, 2005);
+        ad_view_close(s->view);
+        vt_release(&c);
+        vt_release(&s->last[0]);
         vt_place_release(&s->place);
         free(s);
 }
@@ -325,9 +392,9 @@ static void test_ratios(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_expiry_waits), cmocka_unit_test(test_cache),
-                cmocka_unit_test(test_map_sorted),   cmocka_unit_test(test_parts),
-                cmocka_unit_test(test_ratios),
+                cmocka_unit_test(test_expiry_waits), cmocka_unit_test(test_full_disk),
+                cmocka_unit_test(test_cache),        cmocka_unit_test(test_map_sorted),
+                cmocka_unit_test(test_parts),        cmocka_unit_test(test_ratios),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
