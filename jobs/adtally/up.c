@@ -78,6 +78,32 @@ static int lock_data(const struct df_config *c, int *ret_fd, struct df_error *er
         return 0;
 }
 
+static bool jobs_alive(const char *data)
+{
+        struct ad_samples s;
+        bool alive = false;
+
+        if (ad_samples_read(data, &s, NULL) < 0)
+                return false;
+        for (size_t i = 0; i < s.job_count; i++)
+                alive |= ad_job_alive(&s.jobs[i], df_wall_ms());
+        ad_samples_release(&s);
+        return alive;
+}
+
+/* A supervisor that was killed leaves jobs that end by themselves, but drain first; until then they
+ * own the listening socket and the log. */
+static void wait_for_orphans(const char *data)
+{
+        int64_t until = df_monotonic_ms() + DRAIN_MS + 5000;
+
+        if (!jobs_alive(data))
+                return;
+        df_trace(DF_INFO, "up", "the jobs of a supervisor that was killed end first");
+        while (jobs_alive(data) && df_monotonic_ms() < until && !df_process_stopping())
+                (void)usleep(50000);
+}
+
 static char *flag(const char *name, const char *value)
 {
         char *s = NULL;
@@ -181,6 +207,8 @@ static int prepare(struct state *s, const struct df_config *c, struct df_error *
 {
         int rc = lock_data(c, &s->lock_fd, err);
 
+        if (rc == 0)
+                wait_for_orphans(df_config_text(c, "data"));
         if (rc == 0)
                 rc = df_http_listen(df_config_text(c, "listen"), &s->listen_fd, &s->port, err);
         if (rc == 0)

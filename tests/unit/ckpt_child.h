@@ -181,15 +181,14 @@ static int child_work(const char *dir, uint64_t cycles)
 /* Run this program again with arguments; ret_k is the last number it printed. */
 static int run_self(const char *mode, const char *dir, long n, uint64_t cycles, uint64_t *ret_k)
 {
-        char self[4096], at[24], count[24], out[4096] = "";
+        /* Its path means nothing once the program has a mount namespace of its own. */
+        static char self[] = "/proc/self/exe";
+        char at[24], count[24], out[4096] = "";
         posix_spawn_file_actions_t actions;
         size_t len = 0;
         int fds[2], status;
         pid_t pid;
 
-        ssize_t self_len = readlink("/proc/self/exe", self, sizeof(self) - 1);
-        assert_true(self_len > 0);
-        self[self_len] = '\0';
         (void)snprintf(at, sizeof(at), "%ld", n);
         (void)snprintf(count, sizeof(count), "%" PRIu64, cycles);
         char *argv[] = {self, (char *)(uintptr_t)mode, (char *)(uintptr_t)dir, at, count, NULL};

@@ -199,7 +199,7 @@ static int64_t utc(int y, int m, int d, int h, int min)
         return (int64_t)timegm(&t) * 1000;
 }
 
-/* Known from the law books, not from any file. */
+/* Known from the law books, not from any file; days past, which no later law changes. */
 static void test_days_of_known_length(void **state)
 {
         static const struct {
@@ -207,16 +207,16 @@ static void test_days_of_known_length(void **state)
                 int y, m, d;
                 int minutes;
         } days[] = {
-                {"Europe/Berlin", 2026, 3, 29, 23 * 60},
-                {"Europe/Berlin", 2026, 10, 25, 25 * 60},
-                {"Europe/Berlin", 2026, 7, 1, 24 * 60},
-                {"America/New_York", 2026, 3, 8, 23 * 60},
-                {"America/New_York", 2026, 11, 1, 25 * 60},
-                {"Australia/Lord_Howe", 2026, 4, 5, 1470},
-                {"Australia/Lord_Howe", 2026, 10, 4, 1410},
-                {"Asia/Kathmandu", 2026, 3, 29, 24 * 60},
+                {"Europe/Berlin", 2024, 3, 31, 23 * 60},
+                {"Europe/Berlin", 2024, 10, 27, 25 * 60},
+                {"Europe/Berlin", 2024, 7, 1, 24 * 60},
+                {"America/New_York", 2024, 3, 10, 23 * 60},
+                {"America/New_York", 2024, 11, 3, 25 * 60},
+                {"Australia/Lord_Howe", 2024, 4, 7, 1470},
+                {"Australia/Lord_Howe", 2024, 10, 6, 1410},
+                {"Asia/Kathmandu", 2024, 3, 31, 24 * 60},
                 {"America/Sao_Paulo", 2018, 11, 4, 23 * 60},
-                {"America/Havana", 2026, 11, 1, 25 * 60},
+                {"America/Havana", 2024, 11, 3, 25 * 60},
         };
 
         for (size_t i = 0; i < sizeof(days) / sizeof(days[0]); i++) {
