@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from conftest import SANITIZED
+from conftest import SANITIZED, run
 
 QUICK = ["--checkpoint-min", "50ms", "--checkpoint-max", "500ms", "--heartbeat", "500ms"]
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
@@ -140,7 +140,7 @@ def test_the_page_in_a_browser(start):
 @pytest.mark.skipif(CHROMIUM is None or SANITIZED, reason="no chromium here")
 def test_the_page_asks_for_a_key(start, place):
     keys = place / "keys"
-    keys.write_text("")
+    run("key", "create", "--class", "read", "--keys", keys)
     a = start("--keys", str(keys), *QUICK)
     text, complaints = browse(a)
     assert "This server asks for a key." in text and "locked" in text

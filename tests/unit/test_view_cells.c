@@ -150,6 +150,7 @@ static void test_full_disk(void **state)
         uint64_t positions[2] = {99, 99};
         struct vt_collection c;
         struct df_source name = vt_source("events", VT_EVENTS_GENERATION, 0);
+        struct df_error full = {0};
 
         assert_non_null(s);
         vt_place_init(&s->place, "UTC", 2);
@@ -175,7 +176,7 @@ static void test_full_disk(void **state)
         ok(vt_add(s->view, &c, s->now_ms, err));
         (void)signal(SIGXFSZ, SIG_IGN);
         limit_files(16 << 10);
-        assert_true(ad_view_commit(s->view, positions, 2, s->now_ms, err) < 0);
+        assert_true(ad_view_commit(s->view, positions, 2, s->now_ms, &full) < 0);
         limit_files(RLIM_INFINITY);
         refuses(DF_ECLOSED, "open it again", vt_add(s->view, &c, s->now_ms, err));
         refuses(DF_ECLOSED, "open it again", ad_view_commit(s->view, positions, 2, s->now_ms, err));
