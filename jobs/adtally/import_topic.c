@@ -356,6 +356,17 @@ static void begin_note(struct note *n, const struct ad_import_place *p)
                        (const char *)p->dataset.data);
 }
 
+/* A writer that was killed in an append leaves whole frames behind the durable end. A new writer
+ * takes them in; readers must see them before they say where the import goes on. */
+static int settle_tail(const struct ad_import_place *p, const char *topic, struct df_error *err)
+{
+        struct df_log_writer *w = NULL;
+        int rc = df_log_writer_open(p->log, topic, &w, err);
+
+        df_log_writer_close(w);
+        return rc;
+}
+
 static int catch_up(const struct ad_import_place *p, struct ad_ids *ids,
                     struct ad_import_state *state, bool *ret_foreign, struct df_error *err)
 {
@@ -384,7 +395,9 @@ static int catch_up(const struct ad_import_place *p, struct ad_ids *ids,
                         break;
                 }
                 n->topic_generation = s.info.generation;
-                rc = read_topic(p, ids, state, &next, err);
+                rc = settle_tail(p, state->topic, err);
+                if (rc == 0)
+                        rc = read_topic(p, ids, state, &next, err);
         }
         return rc < 0 ? rc : read_backfilled(p, ids, err);
 }
