@@ -119,21 +119,5 @@ static int run(const struct df_config *c, struct df_error *err)
 
 int main(int argc, char **argv)
 {
-        const char **args = calloc((size_t)argc + 1, sizeof(*args));
-        struct df_config *c = NULL;
-        struct df_error err = {0};
-        int count = 0, code = 0, rc;
-
-        if (!args || !ad_main_settings(argc, argv, usage, &c, args, &count, &code)) {
-                free(args);
-                return args ? code : DF_EXIT_SOFTWARE;
-        }
-        rc = df_process_start("api", df_config_bool(c, "supervised"), &err);
-        if (rc == 0)
-                rc = run(c, &err);
-        if (rc < 0)
-                df_trace(DF_ERROR, "main", "code=%s: %s", df_err_code(rc), err.text);
-        df_config_release(c);
-        free(args);
-        return df_exit_code(rc);
+        return ad_job_main("api", usage, run, argc, argv);
 }

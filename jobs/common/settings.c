@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "df/filelog.h"
@@ -204,4 +205,25 @@ bool ad_main_settings(int argc, char **argv, const char *usage, struct df_config
         }
         df_trace_level(df_config_text(*ret, "log-level"));
         return true;
+}
+
+int ad_job_main(const char *job, const char *usage,
+                int (*run)(const struct df_config *c, struct df_error *err), int argc, char **argv)
+{
+        const char **args = calloc((size_t)argc + 1, sizeof(*args));
+        struct df_config *c = NULL;
+        struct df_error err = {0};
+        int count = 0, code = DF_EXIT_SOFTWARE, rc;
+
+        if (args && ad_main_settings(argc, argv, usage, &c, args, &count, &code)) {
+                rc = df_process_start(job, df_config_bool(c, "supervised"), &err);
+                if (rc == 0)
+                        rc = run(c, &err);
+                if (rc < 0)
+                        df_trace(DF_ERROR, "main", "code=%s: %s", df_err_code(rc), err.text);
+                df_config_release(c);
+                code = df_exit_code(rc);
+        }
+        free(args);
+        return code;
 }

@@ -44,4 +44,9 @@ uint64_t ad_config_digest(const struct df_config *c);
 bool ad_main_settings(int argc, char **argv, const char *usage, struct df_config **ret,
                       const char **ret_free, int *ret_free_count, int *ret_exit);
 
+/* main() of a job: settings, signals and log lines (df_process_start), run until it returns, one
+ * log line when that failed. Returns the exit code. */
+int ad_job_main(const char *job, const char *usage,
+                int (*run)(const struct df_config *c, struct df_error *err), int argc, char **argv);
+
 #endif
