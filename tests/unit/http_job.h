@@ -75,6 +75,15 @@ static inline void wait_for(size_t count)
         assert_true(waiting() >= count);
 }
 
+static inline void wait_answered(void)
+{
+        int64_t until = now_ms() + WAIT_MS;
+
+        while (waiting() > 0 && now_ms() < until)
+                sleep_ms(1);
+        assert_int_equal(waiting(), 0);
+}
+
 static void handle_echo(void *arg, struct df_http_request *r)
 {
         job.handled++;
