@@ -231,6 +231,11 @@ static int fill(const struct df_config *c, const char *file, struct ad_zones *zo
                 return df_fail(err, DF_EINVAL, "--tenant: 1 to %d bytes", AD_ID_MAX);
         if (dataset && (dataset[0] == '\0' || strlen(dataset) > AD_DATASET_MAX))
                 return df_fail(err, DF_EINVAL, "--dataset: 1 to %d bytes", AD_DATASET_MAX);
+        if (!ad_log_is_file(c))
+                return df_fail(
+                        err, DF_EINVAL,
+                        "imports go to the file log alone so far: import into a data directory "
+                        "of its own, with --log file:DIR");
         rc = ad_zones_get(zones, df_config_text(c, "time-zone"), &o->map.zone, err);
         if (rc == 0)
                 rc = ad_open_log(c, &o->place.log, err);

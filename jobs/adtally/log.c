@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "df/filelog.h"
+#include "df/kafka.h"
 #include "jobs/adtally/command.h"
 
 static const char log_usage[] =
@@ -109,6 +110,10 @@ static int run_log(const struct ad_command_line *l, struct df_log *log, struct d
 
         if (strcmp(l->args[0], "list") == 0)
                 return df_log_topic_list(log, "", print_topic, log, err);
+        if (df_kafka_is(log))
+                return df_fail(err, DF_EINVAL,
+                               "`adtally log verify` reads the file log's frames; on Kafka every "
+                               "record is checked when it is read");
         if (l->arg_count > 2) {
                 rc = df_parse_integer(l->args[2], &v.partition, err);
                 if (rc < 0)
@@ -126,6 +131,10 @@ static int run_consumers(const struct ad_command_line *l, struct df_log *log, st
 {
         int rc;
 
+        if (df_kafka_is(log))
+                return df_fail(err, DF_EINVAL,
+                               "consumers are registered with the file log alone; on Kafka ask "
+                               "kafka-consumer-groups.sh --describe --all-groups");
         if (strcmp(l->args[0], "list") == 0)
                 return df_filelog_usage(log, print_usage, NULL, err);
         rc = df_filelog_consumer_drop(log, l->args[1], l->args[2], err);

@@ -147,6 +147,9 @@ static int recover_clock(const struct df_config *c, struct df_error *err)
         struct ad_pack *pack = NULL;
         int rc = ad_open_log(c, &log, err);
 
+        if (rc == 0 && !ad_log_is_file(c))
+                rc = df_fail(err, DF_EINVAL,
+                             "on Kafka the brokers stamp the records: set their clocks right");
         if (rc == 0)
                 rc = df_log_writer_open(log, AD_TOPIC_EVENTS, &o.writer, err);
         if (rc == DF_EFENCED)

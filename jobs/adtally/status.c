@@ -6,6 +6,7 @@
 #include <sys/statvfs.h>
 
 #include "df/filelog.h"
+#include "df/kafka.h"
 #include "jobs/adtally/command.h"
 #include "jobs/common/json.h"
 
@@ -169,7 +170,7 @@ static void print_disk(const struct report *r)
         struct statvfs v;
 
         printf("disk by holder\n");
-        if (r->log)
+        if (r->log && !df_kafka_is(r->log))
                 (void)df_filelog_usage(r->log, print_held, NULL, NULL); /* what can be read */
         if (statvfs(r->data, &v) == 0)
                 printf("  free %.1f of %.1f GB\n", (double)v.f_bavail * (double)v.f_frsize / 1e9,

@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 
 #include "df/filelog.h"
+#include "df/kafka.h"
 #include "jobs/adtally/up.h"
 #include "jobs/common/json.h"
 
@@ -59,6 +60,8 @@ static void metric_disk(const struct ad_up *up, struct df_buf *b)
                 df_metric(b, "adtally_disk_size_bytes", "",
                           (double)v.f_blocks * (double)v.f_frsize);
         }
+        if (df_kafka_is(up->log))
+                return;
         df_buf_printf(b, "# TYPE adtally_log_bytes gauge\n");
         (void)df_filelog_usage(up->log, metric_held, b, NULL); /* topics may not exist yet */
 }

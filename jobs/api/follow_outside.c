@@ -16,6 +16,7 @@
 #define DISK_EVERY_MS 10000
 #define TAIL_RECORDS_MAX 2048
 #define TAIL_BYTES_MAX (4u << 20)
+#define TAIL_IDLE_MAX 20 /* polls in a row that bring nothing */
 
 /* The number that follows text in line, which ends at end. */
 static bool number_after(const char *line, const char *end, const char *text, uint64_t *ret)
@@ -164,14 +165,16 @@ static int count_tail(struct df_log *log, uint32_t partition, struct tail *t, st
         struct df_log_reader *r = NULL;
         struct df_record records[64];
         uint64_t at = t->from, bytes = 0;
-        size_t n = 1;
+        uint32_t idle = 0;
+        size_t n = 0;
         int rc = 0;
 
         t->events = 0;
         if (t->end - t->from <= TAIL_RECORDS_MAX && t->end > t->from)
                 rc = df_log_reader_open(log, AD_TOPIC_EVENTS, partition, t->from, NULL, &r, err);
-        while (rc == 0 && r && n > 0 && at < t->end && bytes < TAIL_BYTES_MAX) {
+        while (rc == 0 && r && idle < TAIL_IDLE_MAX && at < t->end && bytes < TAIL_BYTES_MAX) {
                 rc = df_log_poll(r, records, 64, &n, err);
+                idle = n > 0 ? 0 : idle + 1;
                 for (size_t i = 0; rc == 0 && i < n && records[i].offset < t->end; i++) {
                         struct ad_batch b;
                         struct df_error poison;
@@ -185,6 +188,8 @@ static int count_tail(struct df_log *log, uint32_t partition, struct tail *t, st
                         bytes += records[i].value.len;
                         at = records[i].offset + 1;
                 }
+                if (rc == 0 && df_log_position(r) > at)
+                        at = df_log_position(r); /* Kafka: what holds no record */
         }
         df_log_reader_close(r);
         if (at < t->end) {

@@ -159,6 +159,8 @@ int adi_read(struct ad_follow *f, uint32_t p, bool *ret_more, struct df_error *e
         *ret_more |= n > 0; /* a poll gives what lies together, not all there is */
         for (size_t i = 0; rc == 0 && i < n; i++)
                 rc = take(f, p, &f->records[i], err);
+        if (rc == 0 && part->reader)
+                part->position = df_log_position(part->reader); /* also past what is no record */
         return rc;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "df/filelog.h"
+#include "df/kafka.h"
 #include "df/run.h"
 #include "df/trace.h"
 
@@ -19,7 +20,8 @@ const struct df_setting ad_settings[] = {
         {"listen", DF_TEXT, "127.0.0.1:8480", .arg = "HOST:PORT", .help = "product HTTP port"},
         {"admin", DF_TEXT, "127.0.0.1:8481", .arg = "HOST:PORT",
          .help = "admin port: Prometheus /metrics, /healthz, /readyz"},
-        {"log", DF_TEXT, NULL, .arg = "file:DIR", .help = "the log (default file:DATA/log)"},
+        {"log", DF_TEXT, NULL, .arg = "file:DIR|kafka:HOST:PORT,...",
+         .help = "the log (default file:DATA/log)"},
         {"keys", DF_TEXT, NULL, .arg = "FILE",
          .help = "API keys; without it only loopback requests are served, as tenant `default`"},
         {"partitions", DF_INTEGER, "4", 1, DF_PARTITIONS_MAX, .help = "of every topic; fixed"},
@@ -63,6 +65,19 @@ const struct df_setting ad_settings[] = {
         {"disk-reserve", DF_SIZE, "64MiB", 0, 1LL << 40,
          .help = "freed when the disk is full, so that checkpoints still work"},
 
+        {"kafka-prefix", DF_TEXT, "adtally.", .arg = "TEXT",
+         .help = "of topics, groups and transactional ids on the cluster"},
+        {"kafka-replication", DF_INTEGER, "0", 0, 100,
+         .help = "of topics made there; 0 = the cluster's default"},
+        {"kafka-session-timeout", DF_DURATION, "10s", 1000, 30 * MINUTE_MS,
+         .help = "after it a silent realtime process loses its partitions"},
+        {"kafka-transaction-timeout", DF_DURATION, "30s", 2000, 15 * MINUTE_MS,
+         .help = "of a commit; a process that hangs in one twice as long ends"},
+        {"instance", DF_TEXT, "main", .arg = "NAME",
+         .help = "of a realtime process: each has a name of its own"},
+        {"checkpoint-store", DF_TEXT, NULL, .arg = "DIR",
+         .help = "shared by all machines, so that any of them can take a partition over"},
+
         {"quiet", DF_BOOL, "false", .help = "no progress"},
         {"json", DF_BOOL, "false", .help = "machine-readable output"},
         {"log-level", DF_CHOICE, "info", .choices = "debug|info|warn|error",
@@ -84,25 +99,60 @@ int ad_data_path(const struct df_config *c, const char *name, char *ret, struct 
         return 0;
 }
 
-int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error *err)
+static int open_file_log(const struct df_config *c, const char *dir, struct df_log **ret,
+                         struct df_error *err)
 {
-        const char *log = df_config_text(c, "log");
         struct df_filelog_options o = {
                 .segment_bytes = df_config_bytes(c, "segment-size"),
                 .reserve_bytes = df_config_bytes(c, "disk-reserve"),
                 .min_free_bytes = df_config_bytes(c, "disk-min-free"),
         };
-        char dir[PATH_MAX];
-        int rc;
+        char path[PATH_MAX];
+        int rc = 0;
 
-        if (log && strncmp(log, "file:", 5) != 0)
-                return df_fail(err, DF_EINVAL, "--log %s: only file:DIR is supported", log);
-        if (log)
-                (void)snprintf(dir, sizeof(dir), "%s", log + 5);
-        else if ((rc = ad_data_path(c, "log", dir, err)) < 0)
-                return rc;
-        rc = df_mkdirs(dir, err);
-        return rc < 0 ? rc : df_filelog_open(dir, &o, ret, err);
+        if (dir)
+                (void)snprintf(path, sizeof(path), "%s", dir);
+        else
+                rc = ad_data_path(c, "log", path, err);
+        if (rc == 0)
+                rc = df_mkdirs(path, err);
+        return rc < 0 ? rc : df_filelog_open(path, &o, ret, err);
+}
+
+static int open_kafka(const struct df_config *c, const char *brokers, struct df_log **ret,
+                      struct df_error *err)
+{
+        struct df_kafka_options o = {
+                .brokers = brokers,
+                .prefix = df_config_text(c, "kafka-prefix"),
+                .replication = (int32_t)df_config_integer(c, "kafka-replication"),
+                .retention_ms = df_config_ms(c, "keep-log"),
+                .retention_min_ms = (df_config_integer(c, "dedupe-horizon") + 3) * HOUR_MS,
+                .session_timeout_ms = (int32_t)df_config_ms(c, "kafka-session-timeout"),
+                .transaction_timeout_ms = (int32_t)df_config_ms(c, "kafka-transaction-timeout"),
+        };
+
+        return df_kafka_open(&o, ret, err);
+}
+
+bool ad_log_is_file(const struct df_config *c)
+{
+        const char *log = df_config_text(c, "log");
+
+        return !log || strncmp(log, "file:", 5) == 0;
+}
+
+int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error *err)
+{
+        const char *log = df_config_text(c, "log");
+
+        if (!log)
+                return open_file_log(c, NULL, ret, err);
+        if (strncmp(log, "file:", 5) == 0)
+                return open_file_log(c, log + 5, ret, err);
+        if (strncmp(log, "kafka:", 6) == 0 && log[6])
+                return open_kafka(c, log + 6, ret, err);
+        return df_fail(err, DF_EINVAL, "--log %s: expected file:DIR or kafka:HOST:PORT,...", log);
 }
 
 int ad_create_topics(struct df_log *log, uint32_t partitions, struct df_error *err)

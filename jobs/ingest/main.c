@@ -55,6 +55,8 @@ static void tell_recovery(struct job *j)
 {
         struct df_filelog_recovery r;
 
+        if (!ad_log_is_file(j->c))
+                return;
         df_filelog_recovery(j->writer, &r);
         if (r.cut_partitions)
                 df_trace(DF_WARN, "log",
@@ -69,6 +71,8 @@ static void retain(struct job *j)
         struct df_error err = {0};
         uint64_t bytes = 0;
 
+        if (!ad_log_is_file(j->c))
+                return; /* the topic's own retention */
         if (df_filelog_retain(j->log, AD_TOPIC_EVENTS,
                               df_wall_ms() - df_config_ms(j->c, "keep-log"), &bytes, &err) < 0)
                 df_trace(DF_WARN, "retain", "code=%s: %s", df_err_code(err.code), err.text);

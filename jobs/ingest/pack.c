@@ -367,6 +367,24 @@ static void clear_flush(struct ad_pack *p, struct flush *f)
         f->clock_reset_ms = 0;
 }
 
+/* DF_EDOUBT: nobody knows which numbers of this start are in the log. As after a restart, the rest
+ * gets a new start id; what is in doubt stays unanswered in the old one's ledger for ever. Under
+ * the lock. */
+static int begin_anew(struct ad_pack *p)
+{
+        uint64_t waiting = 0, id;
+        int rc = df_random(&id, sizeof(id), NULL);
+
+        if (rc < 0)
+                return rc;
+        for (size_t i = 0; i < p->filling->ticket_count; i++)
+                waiting += p->filling->tickets[i].events;
+        p->start_id = id | 1; /* 0 means none */
+        memset(p->seq, 0, p->o.partitions * sizeof(*p->seq));
+        p->stats.edge = (struct ad_edge_counts){.received = waiting, .unanswered = waiting};
+        return 0;
+}
+
 static void settle(struct ad_pack *p, struct flush *f, int64_t took_us, int rc)
 {
         pthread_mutex_lock(&p->lock);
@@ -385,7 +403,9 @@ static void settle(struct ad_pack *p, struct flush *f, int64_t took_us, int rc)
                 p->stats.records += f->record_count;
         } else {
                 p->stats.failures++;
-                if (!stored_nothing(rc))
+                if (rc == DF_EDOUBT)
+                        p->stats.broken = begin_anew(p);
+                else if (!stored_nothing(rc))
                         p->stats.broken = rc;
         }
         if (f->ticket_count)

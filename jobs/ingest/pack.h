@@ -12,7 +12,8 @@
  * counted where it happens, under one lock; heartbeats carry it to every partition (T4).
  * Thread: any; the callbacks run on the committer thread.
  * Errors: when an append stores nothing (disk full, out of memory or descriptors, given up), its
- *         tickets are reported with the code, and the next flush tries anew. After any other
+ *         tickets are reported with the code, and the next flush tries anew. DF_EDOUBT (some may be
+ *         stored): likewise, under a new start id, as after a restart. After any other
  *         failure (L1: a failed sync) nothing is appended any more: this flush's and all later
  *         tickets are reported with the code, and the process must end. failed() is told in both
  *         cases.

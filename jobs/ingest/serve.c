@@ -7,6 +7,7 @@
 #include "df/filelog.h"
 #include "df/run.h"
 #include "df/trace.h"
+#include "jobs/common/settings.h"
 #include "jobs/ingest/serve_private.h"
 
 #define WARN_EVERY_MS 10000
@@ -57,7 +58,8 @@ static void tell_clock(struct ad_serve *s, enum ad_guard_state state, int64_t of
 
 static bool stays_failed(const struct df_error *err)
 {
-        return err->code != DF_ENOSPC && err->code != DF_EAGAIN && err->code != DF_ENOMEM;
+        return err->code != DF_ENOSPC && err->code != DF_EAGAIN && err->code != DF_ENOMEM &&
+               err->code != DF_EDOUBT;
 }
 
 /* On the committer thread. L1: after a failed sync only a restart helps. */
@@ -169,7 +171,7 @@ int ad_serve_create(const struct ad_serve_options *o, struct ad_serve **ret, str
         pthread_mutex_init(&s->failed_lock, NULL);
         atomic_store(&s->price_version, ad_prices_newest(o->prices));
         ad_guard_init(&s->guard, df_wall_ms(), df_boottime_ms(),
-                      df_filelog_last_append_ms(o->writer));
+                      ad_log_is_file(c) ? df_filelog_last_append_ms(o->writer) : 0);
         rc = create_parsers(s, (uint32_t)df_config_integer(c, "http-threads"), err);
         if (rc == 0)
                 rc = ad_pack_create(&pack, &s->pack, err);

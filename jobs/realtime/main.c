@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "df/trace.h"
+#include "jobs/common/places.h"
 #include "jobs/realtime/tasks.h"
 
 #define TICK_MS 500
@@ -62,25 +63,35 @@ static int run(const struct df_config *c, struct df_error *err)
         struct df_workers *workers = NULL;
         struct ad_tasks *tasks = NULL;
         struct df_status *status = NULL;
+        char name[64];
         int rc = check_retention(c, err);
 
+        if (rc == 0)
+                rc = ad_instance_check(df_config_text(c, "instance"), err);
         if (rc == 0)
                 rc = ad_open_log(c, &log, err);
         if (rc == 0)
                 rc = ad_create_topics(log, (uint32_t)df_config_integer(c, "partitions"), err);
         if (rc == 0)
+                rc = ad_tasks_create(c, log, &tasks, err);
+        if (rc == 0) {
+                ad_tasks_group(tasks, &o);
                 rc = df_workers_create(&o, &workers, err);
-        if (rc == 0)
-                rc = ad_tasks_create(c, log, workers, &tasks, err);
-        if (rc == 0)
+        }
+        if (rc == 0) {
+                ad_tasks_run_on(tasks, workers);
                 rc = ad_tasks_discover(tasks, err);
+        }
+        ad_status_name(c, name);
         if (rc == 0)
-                rc = df_status_start(df_config_text(c, "data"), "realtime", render, workers,
-                                     &status, err);
+                rc = df_status_start(df_config_text(c, "data"), name, render, workers, &status,
+                                     err);
         if (rc == 0)
                 serve(tasks);
         if (workers)
                 df_workers_stop(workers);
+        if (rc == 0 && workers)
+                rc = df_workers_failed(workers, err);
         df_status_stop(status);
         df_workers_destroy(workers);
         ad_tasks_destroy(tasks);

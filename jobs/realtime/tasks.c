@@ -1,6 +1,7 @@
 #include "jobs/realtime/tasks.h"
 
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,8 +10,10 @@
 #include <unistd.h>
 
 #include "df/filelog.h"
+#include "df/kafka.h"
 #include "df/rocksdb.h"
 #include "df/trace.h"
+#include "jobs/common/places.h"
 #include "jobs/common/prices.h"
 
 #define DISK_CRITICAL_BYTES (32u << 20) /* below it a checkpoint may fail for lack of space */
@@ -21,14 +24,20 @@ static const char *const output_topics[AD_OUT_COUNT] = {
         [AD_OUT_ROLLUPS] = AD_TOPIC_ROLLUPS,
 };
 
-/* What the task of one partition opens its state directory with. */
-struct state_dir {
-        char path[PATH_MAX];
+#define GROUP "realtime"
+
+/* What the task of one partition opens its state with. */
+struct partition {
+        struct ad_tasks *tasks;
+        const struct topic *topic;
+        uint32_t index;
+        char name[DF_TOPIC_NAME_MAX + 16]; /* "events/3" */
+        char dir[PATH_MAX], store[PATH_MAX];
 };
 
 struct topic {
-        char name[DF_TOPIC_NAME_MAX + 1];
-        struct state_dir *dirs;
+        struct df_topic_info info;
+        struct partition *partitions;
         struct topic *next;
 };
 
@@ -36,27 +45,41 @@ struct ad_tasks {
         const struct df_config *config;
         struct df_log *log;
         struct df_workers *workers;
-        struct df_log_writer *writers[AD_OUT_COUNT];
+        struct df_log_writer *writers[AD_OUT_COUNT]; /* file log only */
+        bool file; /* one process runs all; otherwise a group spreads them */
         struct ad_prices *prices;
         struct ad_params live, bounded; /* of `events`, of imports */
+        pthread_mutex_t lock;           /* of topics: workers ask for their tasks */
         struct topic *topics;
         bool reserve_freed;
         int64_t recovered_ns; /* modification time of the file by which recover asks */
 };
 
+static int step(void *arg, const char *name, struct df_error *err)
+{
+        return df_failpoint(((const struct partition *)arg)->name, name, err);
+}
+
 /* `adtally recover --from log` leaves the mark beside the directory it moved away. It holds until
  * the rebuilt state has its first checkpoint: another loss after that is refused again. */
-static int open_state(void *arg, struct df_session_ports *ports, struct df_error *err)
+static int open_state(void *arg, struct df_group *group, struct df_session_ports *ports,
+                      struct df_error *err)
 {
-        const struct state_dir *d = arg;
+        const struct partition *p = arg;
+        struct df_rocksdb_options o = {.store_dir = p->store[0] ? p->store : NULL};
         char mark[PATH_MAX + 16], current[PATH_MAX + 16];
+        int rc;
 
-        (void)snprintf(mark, sizeof(mark), "%s" AD_REBUILD_MARK, d->path);
-        (void)snprintf(current, sizeof(current), "%s/CURRENT", d->path);
+        (void)snprintf(mark, sizeof(mark), "%s" AD_REBUILD_MARK, p->dir);
+        (void)snprintf(current, sizeof(current), "%s/CURRENT", p->dir);
         if (access(current, F_OK) == 0)
                 (void)unlink(mark); /* mostly not there */
         ports->recover_from_log = access(mark, F_OK) == 0;
-        return df_rocksdb_ckpt_open(d->path, NULL, &ports->ckpt, err);
+        rc = df_rocksdb_ckpt_open(p->dir, &o, &ports->ckpt, err);
+        if (rc == 0 && group)
+                rc = df_kafka_txn_open(p->tasks->log, group, p->topic->info.name, p->index,
+                                       &ports->txn, err);
+        return rc;
 }
 
 static int64_t asked_ns(const struct ad_tasks *t)
@@ -69,8 +92,8 @@ static int64_t asked_ns(const struct ad_tasks *t)
         return (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 }
 
-int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_workers *workers,
-                    struct ad_tasks **ret, struct df_error *err)
+int ad_tasks_create(const struct df_config *c, struct df_log *log, struct ad_tasks **ret,
+                    struct df_error *err)
 {
         struct ad_tasks *t = calloc(1, sizeof(*t));
         int rc = 0;
@@ -79,10 +102,11 @@ int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_wor
                 return df_fail(err, DF_ENOMEM, "tasks");
         t->config = c;
         t->log = log;
-        t->workers = workers;
+        t->file = !df_kafka_is(log);
+        pthread_mutex_init(&t->lock, NULL);
         t->recovered_ns = asked_ns(t);
         rc = ad_prices_open(df_config_text(c, "data"), &t->prices, err);
-        for (int i = 0; rc == 0 && i < AD_OUT_COUNT; i++)
+        for (int i = 0; rc == 0 && t->file && i < AD_OUT_COUNT; i++)
                 rc = df_log_writer_open(log, output_topics[i], &t->writers[i], err);
         if (rc < 0) {
                 ad_tasks_destroy(t);
@@ -98,17 +122,23 @@ int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_wor
         return 0;
 }
 
-static void fill_task(const struct ad_tasks *t, const struct df_topic_info *info, uint32_t p,
-                      struct df_worker_task *ret)
+/* ---- a partition's task ---- */
+
+static bool is_import(const struct topic *t)
 {
-        bool import =
-                strncmp(info->name, AD_TOPIC_IMPORT_PREFIX, strlen(AD_TOPIC_IMPORT_PREFIX)) == 0;
+        return strncmp(t->info.name, AD_TOPIC_IMPORT_PREFIX, strlen(AD_TOPIC_IMPORT_PREFIX)) == 0;
+}
+
+static void fill_task(const struct ad_tasks *t, struct partition *p, struct df_worker_task *ret)
+{
+        const struct df_topic_info *info = &p->topic->info;
         struct df_task_config *c = &ret->config;
+        bool import = is_import(p->topic);
 
         memset(ret, 0, sizeof(*ret));
         (void)snprintf(c->source.stream, sizeof(c->source.stream), "%s", info->name);
         c->source.generation = info->generation;
-        c->source.partition = p;
+        c->source.partition = p->index;
         c->partitions = info->partitions;
         c->chain = ad_chain_main;
         c->chain_length = ad_chain_main_length;
@@ -123,52 +153,88 @@ static void fill_task(const struct ad_tasks *t, const struct df_topic_info *info
         c->config = ad_config_digest(t->config);
         c->binary_version = ADTALLY_VERSION;
         c->control = import ? ad_control : NULL;
+        ret->name = p->name;
         ret->ports.log = t->log;
         ret->ports.consumer = "realtime";
+        ret->ports.step = step;
+        ret->ports.step_arg = p;
         memcpy(ret->ports.writers, t->writers, sizeof(t->writers));
         ret->open_state = open_state;
+        ret->open_arg = p;
 }
 
-static int add_topic(struct ad_tasks *t, const struct df_topic_info *info, struct df_error *err)
+static int fill_partition(struct ad_tasks *t, const struct topic *topic, uint32_t index,
+                          struct partition *ret, struct df_error *err)
+{
+        char parent[PATH_MAX], *slash;
+        int rc = ad_state_dir(t->config, topic->info.name, index, ret->dir, err);
+
+        ret->tasks = t;
+        ret->topic = topic;
+        ret->index = index;
+        (void)snprintf(ret->name, sizeof(ret->name), "%s/%u", topic->info.name, index);
+        if (rc == 0)
+                rc = ad_store_dir(t->config, topic->info.name, index, ret->store, err);
+        if (rc < 0)
+                return rc;
+        (void)snprintf(parent, sizeof(parent), "%s", ret->dir);
+        slash = strrchr(parent, '/');
+        *slash = '\0';
+        return df_mkdirs(parent, err);
+}
+
+static int make_topic(struct ad_tasks *t, const struct df_topic_info *info, struct topic **ret,
+                      struct df_error *err)
 {
         struct topic *topic = calloc(1, sizeof(*topic));
+        int rc = 0;
 
         if (topic)
-                topic->dirs = calloc(info->partitions, sizeof(*topic->dirs));
-        if (!topic || !topic->dirs) {
-                free(topic);
-                return df_fail(err, DF_ENOMEM, "tasks of %s", info->name);
+                topic->partitions = calloc(info->partitions, sizeof(*topic->partitions));
+        if (!topic || !topic->partitions)
+                rc = df_fail(err, DF_ENOMEM, "tasks of %s", info->name);
+        if (rc == 0)
+                topic->info = *info;
+        for (uint32_t p = 0; rc == 0 && p < info->partitions; p++)
+                rc = fill_partition(t, topic, p, &topic->partitions[p], err);
+        if (rc == 0) {
+                *ret = topic;
+                return 0;
         }
-        (void)snprintf(topic->name, sizeof(topic->name), "%s", info->name);
+        if (topic)
+                free(topic->partitions);
+        free(topic);
+        return rc;
+}
+
+/* ---- which topics there are ---- */
+
+/* On the file log the pool gets the tasks; otherwise the group says which are whose. */
+static int add_topic(struct ad_tasks *t, const struct df_topic_info *info, struct df_error *err)
+{
+        struct topic *topic = NULL;
+        int rc = make_topic(t, info, &topic, err);
+
+        if (rc < 0)
+                return rc;
+        pthread_mutex_lock(&t->lock);
         topic->next = t->topics;
         t->topics = topic;
-        for (uint32_t p = 0; p < info->partitions; p++) {
+        pthread_mutex_unlock(&t->lock);
+        for (uint32_t p = 0; rc == 0 && t->file && p < info->partitions; p++) {
                 struct df_worker_task task;
-                char name[DF_TOPIC_NAME_MAX + 16], *path = topic->dirs[p].path;
-                int n, rc;
 
-                n = snprintf(path, PATH_MAX, "%s/state/%s", df_config_text(t->config, "data"),
-                             info->name);
-                if (n < 0 || n >= PATH_MAX - 16)
-                        return df_fail(err, DF_EINVAL, "--data: the path is too long");
-                rc = df_mkdirs(path, err);
-                if (rc < 0)
-                        return rc;
-                (void)snprintf(path + n, 16, "/%u", p);
-                fill_task(t, info, p, &task);
-                (void)snprintf(name, sizeof(name), "%s/%u", info->name, p);
-                task.name = name;
-                task.open_arg = &topic->dirs[p];
+                fill_task(t, &topic->partitions[p], &task);
                 rc = df_workers_add(t->workers, &task, err);
-                if (rc < 0)
-                        return rc;
         }
-        df_trace(DF_INFO, "tasks", "topic=%s partitions=%u", info->name, info->partitions);
-        return 0;
+        if (rc == 0)
+                df_trace(DF_INFO, "tasks", "topic=%s partitions=%u", info->name, info->partitions);
+        return rc;
 }
 
 struct discovery {
         struct ad_tasks *t;
+        bool found;
         struct df_error *err;
 };
 
@@ -177,14 +243,34 @@ static int on_topic(void *arg, const struct df_topic_info *info)
         struct discovery *d = arg;
 
         for (struct topic *p = d->t->topics; p; p = p->next)
-                if (strcmp(p->name, info->name) == 0)
+                if (strcmp(p->info.name, info->name) == 0)
                         return 0;
         if (info->partitions != (uint32_t)df_config_integer(d->t->config, "partitions"))
                 return df_fail(d->err, DF_ESCHEMA,
                                "topic %s has %u partitions, --partitions says %u (K14)", info->name,
                                info->partitions,
                                (unsigned)df_config_integer(d->t->config, "partitions"));
+        d->found = true;
         return add_topic(d->t, info, d->err);
+}
+
+static int subscribe(struct ad_tasks *t, struct df_error *err)
+{
+        const char **names;
+        size_t count = 0;
+        int rc;
+
+        for (const struct topic *p = t->topics; p; p = p->next)
+                count++;
+        names = calloc(count + 1, sizeof(*names));
+        if (!names)
+                return df_fail(err, DF_ENOMEM, "%zu topics", count);
+        count = 0;
+        for (const struct topic *p = t->topics; p; p = p->next)
+                names[count++] = p->info.name;
+        rc = df_workers_subscribe(t->workers, names, count, err);
+        free(names);
+        return rc;
 }
 
 int ad_tasks_discover(struct ad_tasks *t, struct df_error *err)
@@ -192,7 +278,58 @@ int ad_tasks_discover(struct ad_tasks *t, struct df_error *err)
         struct discovery d = {.t = t, .err = err};
         int rc = t->topics ? 0 : df_log_topic_list(t->log, AD_TOPIC_EVENTS, on_topic, &d, err);
 
-        return rc < 0 ? rc : df_log_topic_list(t->log, AD_TOPIC_IMPORT_PREFIX, on_topic, &d, err);
+        if (rc == 0)
+                rc = df_log_topic_list(t->log, AD_TOPIC_IMPORT_PREFIX, on_topic, &d, err);
+        return rc < 0 || t->file || !d.found ? rc : subscribe(t, err);
+}
+
+/* ---- the group ---- */
+
+static int open_group(void *arg, uint32_t worker, struct df_group **ret, struct df_error *err)
+{
+        const struct ad_tasks *t = arg;
+        char instance[96];
+
+        (void)snprintf(instance, sizeof(instance), "%s-%u", df_config_text(t->config, "instance"),
+                       worker);
+        return df_kafka_group_open(t->log, GROUP, instance, ret, err);
+}
+
+static int task_of(void *arg, const struct df_partition *p, struct df_worker_task *ret,
+                   struct df_error *err)
+{
+        struct ad_tasks *t = arg;
+        struct topic *found;
+
+        pthread_mutex_lock(&t->lock);
+        found = t->topics;
+        while (found && strcmp(found->info.name, p->topic) != 0)
+                found = found->next;
+        pthread_mutex_unlock(&t->lock);
+        if (!found || p->partition >= found->info.partitions)
+                return df_fail(err, DF_ENOENT,
+                               "%s/%u was assigned, the topic has %u partitions (K14)", p->topic,
+                               p->partition, found ? found->info.partitions : 0);
+        fill_task(t, &found->partitions[p->partition], ret);
+        return 0;
+}
+
+void ad_tasks_group(struct ad_tasks *t, struct df_workers_options *ret)
+{
+        if (t->file)
+                return;
+        ret->open_group = open_group;
+        ret->task_of = task_of;
+        ret->group_arg = t;
+        if (!df_config_text(t->config, "checkpoint-store"))
+                df_trace(DF_INFO, "tasks",
+                         "no --checkpoint-store: what another machine takes over it rebuilds only "
+                         "by `adtally recover --from log` (K2)");
+}
+
+void ad_tasks_run_on(struct ad_tasks *t, struct df_workers *workers)
+{
+        t->workers = workers;
 }
 
 void ad_tasks_follow_recovery(struct ad_tasks *t)
@@ -211,7 +348,7 @@ void ad_tasks_guard_disk(struct ad_tasks *t)
         struct statvfs v;
         uint64_t free_bytes, freed = 0;
 
-        if (statvfs(df_config_text(t->config, "data"), &v) < 0)
+        if (!t->file || statvfs(df_config_text(t->config, "data"), &v) < 0)
                 return;
         free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
         if (!t->reserve_freed && free_bytes < DISK_CRITICAL_BYTES) {
@@ -232,7 +369,7 @@ int ad_tasks_retain(struct ad_tasks *t, struct df_error *err)
 {
         int64_t from = df_wall_ms() - df_config_ms(t->config, "keep-log");
 
-        for (int i = 0; i < AD_OUT_COUNT; i++) {
+        for (int i = 0; t->file && i < AD_OUT_COUNT; i++) {
                 uint64_t deleted = 0;
                 int rc = df_filelog_retain(t->log, output_topics[i], from, &deleted, err);
 
@@ -255,9 +392,10 @@ void ad_tasks_destroy(struct ad_tasks *t)
         while (t->topics) {
                 struct topic *next = t->topics->next;
 
-                free(t->topics->dirs);
+                free(t->topics->partitions);
                 free(t->topics);
                 t->topics = next;
         }
+        pthread_mutex_destroy(&t->lock);
         free(t);
 }

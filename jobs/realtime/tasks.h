@@ -1,5 +1,8 @@
 /* tasks.h - which tasks the realtime job runs: one a partition of `events`, and one a partition of
- * every import topic (R6), which it discovers while it runs. */
+ * every import topic (R6), which it discovers while it runs.
+ *
+ * On the file log one process runs them all. On Kafka the consumer group "realtime" spreads them
+ * over the workers of every instance (K8, K9). */
 #ifndef AD_REALTIME_TASKS_H
 #define AD_REALTIME_TASKS_H
 
@@ -8,9 +11,13 @@
 
 struct ad_tasks;
 
-/* Opens the writers of rollups, late and quarantine: one realtime process a log. */
-int ad_tasks_create(const struct df_config *c, struct df_log *log, struct df_workers *workers,
-                    struct ad_tasks **ret, struct df_error *err);
+/* Opens the file log's writers of rollups, late and quarantine: one realtime process a log. */
+int ad_tasks_create(const struct df_config *c, struct df_log *log, struct ad_tasks **ret,
+                    struct df_error *err);
+/* What the workers need to be members of the group; nothing on the file log. */
+void ad_tasks_group(struct ad_tasks *t, struct df_workers_options *ret);
+/* The pool that runs them, made with these options. Before ad_tasks_discover. */
+void ad_tasks_run_on(struct ad_tasks *t, struct df_workers *workers);
 /* Add the tasks of topics that are not served yet. Call at start and about every second. */
 int ad_tasks_discover(struct ad_tasks *t, struct df_error *err);
 /* Take refused partitions over again when `adtally recover` has asked for it since the last call.

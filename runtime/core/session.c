@@ -1,17 +1,21 @@
-/* session.c - a task and its ports: takeover (K8, K10), poll, and the commit on the file log (K4).
+/* session.c - a task and its ports: takeover (K8, K10), poll, and the commit (K3, K4).
  *
  * Steps, by the names that df_session_ports.step gets before each; [] = not always:
  *   open    takeover  restore  scan:<topic>...  [recover]  [append:<topic>...]  read
  *   poll    [silent_cut]
  *   commit  cut  persist  publish  append:<topic>...  retire  [release]
- * What a crash leaves:
+ * With transactions (session_txn.c), where TXN is begin  produce:<topic>...  offsets  commit:
+ *   open    fence  takeover  restore  scan:<topic>...  [recover]  [TXN]  read
+ *   commit  cut  persist  TXN  publish  retire  [release]
+ * What a crash leaves (without transactions):
  *   before publish  CURRENT names k-1: the records after it are processed again, k is cut again;
  *   after publish   CURRENT names k: open writes the collections that the log lacks, whole, under
  *                   the new epoch; the outbox they come from is part of the checkpoint.
  * scan and append come once for each output, in publishing order: the collections of an output,
  * one a partition, leave in one append.
  *
- * After an error: while nothing but appending, deleting and releasing is left of a commit, an error
+ * After an error: while nothing but publishing, deleting and releasing is left of a commit, an
+ * error
  * that df_err_action calls DF_RETRY leaves the session in order, and the next commit goes on where
  * this one stopped. Every other error leaves it broken: further calls repeat it (DF_EIO in place of
  * one that invites to retry), and df_session_close and open again are the way on (K7).
@@ -56,7 +60,7 @@ static int check_in_order(const struct df_session *s, struct df_error *err)
 
 /* ---- append ---- */
 
-static int reserve_appends(struct df_session *s, size_t count, struct df_error *err)
+int dfi_reserve_appends(struct df_session *s, size_t count, struct df_error *err)
 {
         struct df_append *grown;
 
@@ -70,34 +74,64 @@ static int reserve_appends(struct df_session *s, size_t count, struct df_error *
         return 0;
 }
 
-/* Every collection of the output that the log lacks, whole: it is there when this returns 0. */
-static int append_output(struct df_session *s, uint32_t output, struct df_error *err)
+/* The collections of an output that the log lacks, whole: their records into s->out. */
+int dfi_rebuild_output(struct df_session *s, uint32_t output, struct df_error *err)
 {
-        const char *topic = s->config.outputs[output].topic;
-        const struct df_collection_info *c;
-        size_t count, n = 0;
+        size_t count;
+        const struct df_collection_info *c = df_task_collections(s->task, &count);
         int rc = 0;
 
-        dfi_records_clear(&s->out);
-        c = df_task_collections(s->task, &count);
         for (size_t i = 0; rc == 0 && i < count; i++)
                 if (c[i].output == output && !s->present[i])
                         rc = dfi_task_rebuild(s->task, &c[i], s->epoch, &s->out, err);
+        return rc;
+}
+
+void dfi_fill_appends(struct df_session *s, uint32_t output, size_t *n)
+{
+        size_t count;
+        const struct df_collection_info *c = df_task_collections(s->task, &count);
+
+        for (size_t i = 0; i < count; i++) {
+                if (c[i].output != output || s->present[i])
+                        continue;
+                for (uint32_t j = 0; j <= c[i].rows; j++, (*n)++)
+                        s->appends[*n] = (struct df_append){.partition = c[i].partition,
+                                                            .value = dfi_record_at(&s->out, *n)};
+        }
+}
+
+void dfi_note_appended(struct df_session *s, uint32_t output, size_t *n)
+{
+        size_t count;
+        const struct df_collection_info *c = df_task_collections(s->task, &count);
+
+        for (size_t i = 0; i < count; i++) {
+                if (c[i].output != output || s->present[i])
+                        continue;
+                *n += (size_t)c[i].rows + 1;
+                s->present[i] = true;
+                s->search_from[i] = s->appends[*n - 1].ret_offset + 1;
+        }
+}
+
+static int append_output(struct df_session *s, uint32_t output, struct df_error *err)
+{
+        const char *topic = s->config.outputs[output].topic;
+        size_t n = 0, done = 0;
+        int rc;
+
+        dfi_records_clear(&s->out);
+        rc = dfi_rebuild_output(s, output, err);
         if (rc == 0 && s->out.count == 0)
                 return 0;
         if (rc == 0)
                 rc = dfi_session_step(s, "append", topic, err);
         if (rc == 0)
-                rc = reserve_appends(s, s->out.count, err);
+                rc = dfi_reserve_appends(s, s->out.count, err);
         if (rc < 0)
                 return rc;
-        for (size_t i = 0; i < count; i++) {
-                if (c[i].output != output || s->present[i])
-                        continue;
-                for (uint32_t j = 0; j <= c[i].rows; j++, n++)
-                        s->appends[n] = (struct df_append){.partition = c[i].partition,
-                                                           .value = dfi_record_at(&s->out, n)};
-        }
+        dfi_fill_appends(s, output, &n);
         rc = df_log_append(s->ports.writers[output], s->appends, n, err);
         if (rc < 0) {
                 (void)df_wrap(err, "checkpoint %llu of %s/%u to %s",
@@ -105,17 +139,11 @@ static int append_output(struct df_session *s, uint32_t output, struct df_error 
                               s->config.source.partition, topic);
                 return rc;
         }
-        n = 0;
-        for (size_t i = 0; i < count; i++) {
-                if (c[i].output != output || s->present[i])
-                        continue;
-                n += (size_t)c[i].rows + 1;
-                s->present[i] = true;
-                s->search_from[i] = s->appends[n - 1].ret_offset + 1;
-        }
+        dfi_note_appended(s, output, &done);
         return 0;
 }
 
+/* Everything that the log lacks of checkpoint k. */
 int dfi_append_all(struct df_session *s, struct df_error *err)
 {
         for (; s->next_output < s->config.output_count; s->next_output++) {
@@ -207,15 +235,19 @@ static int reserve_collections(struct df_session *s, struct df_error *err)
 
 static int take_over(struct df_session *s, struct df_error *err)
 {
-        struct df_takeover t;
+        struct df_ckpt_wanted wanted;
+        struct df_takeover t = {0};
         int rc = check_topic(s, err);
 
         if (rc == 0)
                 rc = reserve_collections(s, err);
+        if (rc == 0 && s->ports.txn)
+                rc = dfi_txn_fence(s, &wanted, err);
         if (rc == 0)
                 rc = dfi_session_step(s, "takeover", NULL, err);
         if (rc == 0)
-                rc = df_ckpt_takeover(s->ports.ckpt, &t, err);
+                rc = s->ports.txn ? df_ckpt_takeover_at(s->ports.ckpt, &wanted, &t, err)
+                                  : df_ckpt_takeover(s->ports.ckpt, &t, err);
         if (rc == 0)
                 rc = dfi_session_step(s, "restore", NULL, err);
         if (rc < 0)
@@ -224,9 +256,11 @@ static int take_over(struct df_session *s, struct df_error *err)
         rc = df_task_create(&s->config, t.store, &s->task, err);
         if (rc == 0 && df_task_k(s->task) != t.k)
                 rc = df_fail(err, DF_ESCHEMA,
-                             "%s/%u: CURRENT names checkpoint %llu, the state inside is %llu (K8)",
+                             "%s/%u: the checkpoint's name says %llu, the state inside %llu (K8)",
                              s->config.source.stream, s->config.source.partition,
                              (unsigned long long)t.k, (unsigned long long)df_task_k(s->task));
+        if (rc == 0 && s->ports.txn)
+                rc = dfi_txn_check(s, &t, err);
         if (rc == 0)
                 rc = dfi_settle(s, t.fresh, err);
         return rc == 0 ? open_reader(s, err) : rc;
@@ -347,7 +381,7 @@ int df_session_poll(struct df_session *s, size_t max_records, size_t *ret_proces
         return rc < 0 ? break_off(s, rc, err) : 0;
 }
 
-/* ---- commit: K4 ---- */
+/* ---- commit: K3, K4 ---- */
 
 static int do_cut(struct df_session *s, struct df_error *err)
 {
@@ -366,20 +400,20 @@ static int do_persist(struct df_session *s, struct df_error *err)
         if (rc == 0)
                 rc = df_ckpt_persist(s->ports.ckpt, df_task_k(s->task), df_buf_bytes(&note), err);
         df_buf_release(&note);
-        return rc;
+        if (rc < 0)
+                return rc;
+        if (s->ports.txn)
+                df_ckpt_candidate(s->ports.ckpt, &s->ref);
+        s->next_output = 0;
+        memset(s->present, 0, s->collection_count * sizeof(*s->present));
+        return 0;
 }
 
 static int do_publish(struct df_session *s, struct df_error *err)
 {
         int rc = dfi_session_step(s, "publish", NULL, err);
 
-        if (rc == 0)
-                rc = df_ckpt_publish(s->ports.ckpt, df_task_k(s->task), err);
-        if (rc < 0)
-                return rc;
-        s->next_output = 0;
-        memset(s->present, 0, s->collection_count * sizeof(*s->present));
-        return 0;
+        return rc < 0 ? rc : df_ckpt_publish(s->ports.ckpt, df_task_k(s->task), err);
 }
 
 static int do_retire(struct df_session *s, struct df_error *err)
@@ -403,17 +437,29 @@ static int do_release(struct df_session *s, struct df_error *err)
         return rc;
 }
 
-static int (*const stages[])(struct df_session *s, struct df_error *err) = {
-        do_cut, do_persist, do_publish, dfi_append_all, do_retire, do_release,
+struct stage {
+        int (*run)(struct df_session *s, struct df_error *err);
+        bool resumes; /* after DF_RETRY the next commit goes on with it */
 };
-enum { STAGE_COUNT = sizeof(stages) / sizeof(stages[0]), STAGE_PUBLISHED = 3 };
+enum { STAGE_COUNT = 6 };
+
+static const struct stage append_stages[STAGE_COUNT] = {
+        {do_cut, false},        {do_persist, false}, {do_publish, false},
+        {dfi_append_all, true}, {do_retire, true},   {do_release, true},
+};
+static const struct stage txn_stages[STAGE_COUNT] = {
+        {do_cut, false},     {do_persist, false}, {dfi_transact, true},
+        {do_publish, false}, {do_retire, true},   {do_release, true},
+};
 
 static int commit_once(struct df_session *s, struct df_error *err)
 {
-        for (; s->stage < STAGE_COUNT; s->stage++) {
-                int rc = stages[s->stage](s, err);
+        const struct stage *stages = s->ports.txn ? txn_stages : append_stages;
 
-                if (rc < 0 && (s->stage < STAGE_PUBLISHED || df_err_action(rc) != DF_RETRY))
+        for (; s->stage < STAGE_COUNT; s->stage++) {
+                int rc = stages[s->stage].run(s, err);
+
+                if (rc < 0 && (!stages[s->stage].resumes || df_err_action(rc) != DF_RETRY))
                         return break_off(s, rc, err);
                 if (rc < 0)
                         return rc;

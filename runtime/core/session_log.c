@@ -10,6 +10,7 @@
 #include "session_private.h"
 
 #define SCAN_RECORDS 256
+#define SCAN_IDLE_MAX 1000 /* polls in a row that bring nothing: some 10 s on Kafka */
 
 enum { NOTE_K = 1, NOTE_DIGEST, NOTE_COLLECTION };
 enum { NOTE_TOPIC = 1, NOTE_PARTITION, NOTE_ROWS, NOTE_ROWS_DIGEST, NOTE_SEARCH };
@@ -219,14 +220,20 @@ static void take_output(struct scan *c, const struct df_output *out, uint64_t of
         take_complete(c, out);
 }
 
-static int scan_records(struct scan *c, struct df_log_reader *reader, struct df_error *err)
+static int scan_records(struct scan *c, struct df_log_reader *reader, uint64_t end,
+                        struct df_error *err)
 {
         struct df_record records[SCAN_RECORDS];
-        size_t n = 1;
+        uint32_t idle = 0;
         int rc = 0;
 
-        while (rc == 0 && n > 0) {
+        while (rc == 0 && df_log_position(reader) < end) {
+                size_t n = 0;
+
                 rc = df_log_poll(reader, records, SCAN_RECORDS, &n, err);
+                idle = n > 0 ? 0 : idle + 1;
+                if (rc == 0 && idle > SCAN_IDLE_MAX)
+                        rc = df_fail(err, DF_EAGAIN, "the log does not answer");
                 for (size_t i = 0; rc == 0 && i < n; i++) {
                         struct df_output out;
 
@@ -261,7 +268,7 @@ static int scan_partition(struct scan *c, const char *topic, uint32_t partition,
                 *from = first; /* retention keeps what has no complete reader yet */
         rc = df_log_reader_open(s->ports.log, topic, partition, *from, NULL, &reader, err);
         if (rc == 0)
-                rc = scan_records(c, reader, err);
+                rc = scan_records(c, reader, end, err);
         df_log_reader_close(reader);
         if (rc == 0 && fresh && !c->newest.any)
                 *from = end;

@@ -1,5 +1,5 @@
-/* session_private.h - between session.c (the steps), session_settle.c (K8, K10) and
- * session_log.c (what the log says). */
+/* session_private.h - between session.c (the steps), session_txn.c (K3), session_settle.c (K8, K10)
+ * and session_log.c (what the log says). */
 #ifndef DFI_SESSION_PRIVATE_H
 #define DFI_SESSION_PRIVATE_H
 
@@ -26,6 +26,11 @@ struct df_session {
         bool *present;
         uint64_t *search_from;
         size_t collection_count;
+        /* K3: the state's checkpoint (persisted last, or opened), and what the log says is
+         * committed, as far as this owner knows. */
+        struct df_ckpt_ref ref;
+        struct df_committed committed;
+        bool candidate; /* at open: the checkpoint was never committed */
         /* K10: what the clock must say when the replay has come to the last seal. */
         bool expect_clock;
         struct df_clock expected;
@@ -54,6 +59,21 @@ int dfi_session_step(const struct df_session *s, const char *name, const char *t
 
 /* Append what the log lacks of checkpoint k, from s->next_output on; then k is committed. */
 int dfi_append_all(struct df_session *s, struct df_error *err);
+
+/* Of the output's collections that the log lacks: their records into s->out; these into s->appends,
+ * from *n on; and, once they are in the log, what is known of them. */
+int dfi_rebuild_output(struct df_session *s, uint32_t output, struct df_error *err);
+int dfi_reserve_appends(struct df_session *s, size_t count, struct df_error *err);
+void dfi_fill_appends(struct df_session *s, uint32_t output, size_t *n);
+void dfi_note_appended(struct df_session *s, uint32_t output, size_t *n);
+
+/* session_txn.c */
+/* Fence, and read which checkpoint is committed. */
+int dfi_txn_fence(struct df_session *s, struct df_ckpt_wanted *ret, struct df_error *err);
+/* The opened checkpoint against what is committed (K8); t: what the state directory gave. */
+int dfi_txn_check(struct df_session *s, const struct df_takeover *t, struct df_error *err);
+/* All outputs of checkpoint k with its position, in one transaction; then k is committed. */
+int dfi_transact(struct df_session *s, struct df_error *err);
 
 /* session_settle.c */
 /* Publish what CURRENT lists and the log lacks, or prepare the replay of what lies between, or

@@ -166,6 +166,36 @@ static int settle_fresh(struct df_session *s, const struct dfi_readback *back, s
         return rc < 0 ? rc : replay_anew(s, back, err);
 }
 
+/* What the log lacks of the state's checkpoint leaves now. With transactions that is all of a
+ * candidate, and nothing of a committed one: whatever else is seen is no work of this program. */
+static int publish_rest(struct df_session *s, struct df_error *err)
+{
+        size_t present = 0;
+
+        s->next_output = 0;
+        if (!s->ports.txn)
+                return dfi_append_all(s, err);
+        for (size_t i = 0; i < s->collection_count; i++)
+                present += s->present[i];
+        if (s->candidate && present == 0)
+                return dfi_transact(s, err);
+        if (s->candidate)
+                return refuse(
+                        s, df_task_k(s->task),
+                        "the outputs hold parts of a checkpoint that is not committed: a torn "
+                        "transaction",
+                        err);
+        if (present < s->collection_count) /* or another producer's transaction is still open */
+                return df_fail(err, DF_EAGAIN,
+                               "%s/%u: checkpoint %llu is committed, and %zu of its %zu output "
+                               "collections cannot be read yet",
+                               s->config.source.stream, s->config.source.partition,
+                               (unsigned long long)df_task_k(s->task),
+                               s->collection_count - present, s->collection_count);
+        df_task_committed(s->task);
+        return 0;
+}
+
 int dfi_settle(struct df_session *s, bool fresh, struct df_error *err)
 {
         struct dfi_readback back;
@@ -183,10 +213,8 @@ int dfi_settle(struct df_session *s, bool fresh, struct df_error *err)
             !df_hash128_eq(back.last.seal.digest, dfi_task_digest(s->task)))
                 return refuse(s, k, "foreign state: both have this checkpoint, with other contents",
                               err);
-        if (newest <= k) {
-                s->next_output = 0;
-                return dfi_append_all(s, err);
-        }
+        if (newest <= k)
+                return publish_rest(s, err);
         if (!ancestor(s, &back))
                 return refuse(s, newest, "the log does not continue this state", err);
         rc = check_replay(s, &back, err);

@@ -298,6 +298,7 @@ int dfi_reader_open(struct df_log *log, const char *topic, uint32_t partition, u
 int dfi_poll(struct df_log_reader *r, struct df_record *records, size_t max, size_t *ret_count,
              struct df_error *err);
 int dfi_release(struct df_log_reader *r, uint64_t offset, struct df_error *err);
+uint64_t dfi_position(struct df_log_reader *r);
 int dfi_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64_t *ret_first,
                uint64_t *ret_end, struct df_error *err);
 void dfi_reader_close(struct df_log_reader *r);

@@ -144,6 +144,7 @@ static const struct df_log_ops filelog_ops = {
         .reader_open = dfi_reader_open,
         .poll = dfi_poll,
         .release = dfi_release,
+        .position = dfi_position,
         .bounds = dfi_bounds,
         .reader_close = dfi_reader_close,
         .close = log_close,

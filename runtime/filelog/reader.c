@@ -248,3 +248,11 @@ int dfi_poll(struct df_log_reader *base, struct df_record *records, size_t max, 
         *ret_count = n;
         return 0;
 }
+
+uint64_t dfi_position(struct df_log_reader *base)
+{
+        const struct dfi_reader *r = dfi_reader_of(base);
+        uint64_t at = r->cur_left ? r->cur_offset : r->frame_offset;
+
+        return at < r->want ? r->want : at;
+}

@@ -108,6 +108,8 @@ static void ckpt_close(struct df_ckpt *base)
 
 static const struct df_ckpt_ops ckpt_ops = {
         .takeover = dfi_ckpt_takeover,
+        .takeover_at = dfi_ckpt_takeover_at,
+        .candidate = dfi_ckpt_candidate,
         .persist = dfi_ckpt_persist,
         .publish = dfi_ckpt_publish,
         .note = ckpt_note,

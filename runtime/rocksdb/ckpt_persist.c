@@ -152,6 +152,14 @@ out:
         return r;
 }
 
+void dfi_ckpt_candidate(struct df_ckpt *base, struct df_ckpt_ref *ret)
+{
+        struct dfi_ckpt *c = dfi_ckpt_from(base);
+
+        memcpy(ret->name, c->candidate.name, sizeof(ret->name));
+        memcpy(ret->digest, c->candidate.digest, sizeof(ret->digest));
+}
+
 int dfi_ckpt_publish(struct df_ckpt *base, uint64_t k, struct df_error *err)
 {
         struct dfi_ckpt *c = dfi_ckpt_from(base);

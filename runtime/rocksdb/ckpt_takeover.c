@@ -105,13 +105,83 @@ static int open_live(struct dfi_ckpt *c, const struct dfi_manifest *m, struct df
         return r;
 }
 
-static int take_over(struct dfi_ckpt *c, struct dfi_manifest *m, struct df_error *err)
+/* The committed offset decides (K8): a valid child of what it names is opened first, which was
+ * persisted and then perhaps not committed: its outbox leaves now. */
+static bool find_child(struct dfi_ckpt *c, const struct df_ckpt_ref *of,
+                       const struct dfi_names *names, struct dfi_current *ret)
+{
+        uint64_t k, epoch, best = 0;
+
+        for (size_t i = 0; i < names->count; i++) {
+                struct dfi_current child = {.present = true};
+                struct dfi_manifest m = {0};
+                struct df_error ignored; /* a damaged candidate is none */
+
+                if (!dfi_ck_name_parse(names->v[i], &k, &epoch) || epoch < best)
+                        continue;
+                memcpy(child.name, names->v[i], strlen(names->v[i]));
+                if (dfi_verify_manifest(c->dir, child.name, NULL, &m, child.digest, &ignored) < 0)
+                        continue;
+                if (strcmp(m.parent, of->name) == 0 &&
+                    memcmp(m.parent_digest, of->digest, sizeof(of->digest)) == 0 &&
+                    dfi_verify_files(c->dir, child.name, &m, &ignored) == 0) {
+                        *ret = child;
+                        best = epoch;
+                }
+                dfi_manifest_release(&m);
+        }
+        return best > 0;
+}
+
+static bool has_name(const struct dfi_names *names, const char *prefix, const char *name)
+{
+        size_t n = strlen(prefix);
+
+        for (size_t i = 0; i < names->count; i++)
+                if (strncmp(names->v[i], prefix, n) == 0 && strcmp(names->v[i] + n, name) == 0)
+                        return true;
+        return false;
+}
+
+static int choose(struct dfi_ckpt *c, const struct df_ckpt_wanted *wanted,
+                  const struct dfi_names *names, bool *ret_candidate, struct df_error *err)
+{
+        if (wanted->rebuild && !c->current.present)
+                return 0;
+        if (!wanted->any && c->current.present)
+                return df_fail(err, DF_ESCHEMA,
+                               "%s has checkpoint %s, but no offset is committed: the group's "
+                               "offsets were deleted; put them back, or %s (K14)",
+                               c->dir, c->current.name, DFI_RECOVER_HINT);
+        if (!wanted->any)
+                return 0;
+        if (find_child(c, &wanted->ref, names, &c->current)) {
+                *ret_candidate = true;
+                return 0;
+        }
+        if (has_name(names, "", wanted->ref.name)) {
+                c->current = (struct dfi_current){.present = true};
+                memcpy(c->current.name, wanted->ref.name, sizeof(c->current.name));
+                memcpy(c->current.digest, wanted->ref.digest, sizeof(c->current.digest));
+                return 0;
+        }
+        /* `adtally recover --from checkpoint` set it aside: CURRENT names what it went back to. */
+        if (c->current.present && has_name(names, "damaged-", wanted->ref.name))
+                return 0;
+        return df_fail(err, DF_ENOENT, "%s does not hold the committed checkpoint %s; %s (K10)",
+                       c->dir, wanted->ref.name, DFI_RECOVER_HINT);
+}
+
+static int take_over(struct dfi_ckpt *c, const struct df_ckpt_wanted *wanted,
+                     struct dfi_manifest *m, bool *ret_candidate, struct df_error *err)
 {
         struct dfi_names names = {0};
 
         int r = dfi_names_read(c->dir, &names, err);
         if (r == 0)
                 r = count_epoch(c, &names, err);
+        if (r == 0 && wanted)
+                r = choose(c, wanted, &names, ret_candidate, err);
         if (r == 0 && c->current.present) {
                 r = dfi_verify_manifest(c->dir, c->current.name, c->current.digest, m, NULL, err);
                 if (r == 0)
@@ -129,10 +199,12 @@ out:
         return r;
 }
 
-int dfi_ckpt_takeover(struct df_ckpt *base, struct df_takeover *ret, struct df_error *err)
+static int takeover(struct df_ckpt *base, const struct df_ckpt_wanted *wanted,
+                    struct df_takeover *ret, struct df_error *err)
 {
         struct dfi_ckpt *c = dfi_ckpt_from(base);
         struct dfi_manifest m = {0};
+        bool candidate = false;
         int r = 0;
 
         df_check(!c->owner);
@@ -143,7 +215,8 @@ int dfi_ckpt_takeover(struct df_ckpt *base, struct df_takeover *ret, struct df_e
         c->doubt = false;
         c->has_candidate = false;
         c->current = (struct dfi_current){0};
-        r = take_over(c, &m, err);
+        c->current_k = 0;
+        r = take_over(c, wanted, &m, &candidate, err);
         if (r) {
                 dfi_ckpt_drop_live(base);
                 dfi_unlock(&c->lock_fd); /* so that `adtally recover` can have it */
@@ -163,8 +236,21 @@ int dfi_ckpt_takeover(struct df_ckpt *base, struct df_takeover *ret, struct df_e
                 .store = &c->store.base,
                 .epoch = c->epoch.epoch,
                 .fresh = !c->current.present,
+                .candidate = candidate,
                 .k = c->current_k,
         };
+        memcpy(ret->name, c->current.name, sizeof(ret->name));
         memcpy(ret->digest, c->current.digest, sizeof(ret->digest));
         return 0;
+}
+
+int dfi_ckpt_takeover(struct df_ckpt *base, struct df_takeover *ret, struct df_error *err)
+{
+        return takeover(base, NULL, ret, err);
+}
+
+int dfi_ckpt_takeover_at(struct df_ckpt *base, const struct df_ckpt_wanted *wanted,
+                         struct df_takeover *ret, struct df_error *err)
+{
+        return takeover(base, wanted, ret, err);
 }

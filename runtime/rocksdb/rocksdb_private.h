@@ -237,6 +237,9 @@ struct dfi_ckpt {
 struct dfi_ckpt *dfi_ckpt_from(struct df_ckpt *base);
 void dfi_ckpt_drop_live(struct df_ckpt *base);
 int dfi_ckpt_takeover(struct df_ckpt *base, struct df_takeover *ret, struct df_error *err);
+int dfi_ckpt_takeover_at(struct df_ckpt *base, const struct df_ckpt_wanted *wanted,
+                         struct df_takeover *ret, struct df_error *err);
+void dfi_ckpt_candidate(struct df_ckpt *base, struct df_ckpt_ref *ret);
 int dfi_ckpt_persist(struct df_ckpt *base, uint64_t k, struct df_bytes note, struct df_error *err);
 int dfi_ckpt_publish(struct df_ckpt *base, uint64_t k, struct df_error *err);
 int dfi_ckpt_retire(struct df_ckpt *base, struct df_error *err);

@@ -10,8 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "df/run.h"
 #include "df/trace.h"
+#include "run_private.h"
 
 static atomic_bool stopping;
 static int stop_fd = -1;
@@ -47,7 +47,7 @@ int df_process_start(const char *job, bool under_supervisor, struct df_error *er
                 if (parent == 1 || getppid() != parent)
                         df_process_stop();
         }
-        return 0;
+        return dfi_failpoints_read(err);
 }
 
 bool df_process_stopping(void)

@@ -1,4 +1,9 @@
-/* run_private.h - the worker pool's insides: one slot a task, one thread for several slots. */
+/* run_private.h - the worker pool's insides: one slot a task, one thread for several slots.
+ *
+ * worker.c        the pool, and what the outside sees
+ * worker_loop.c   a slot's life: take over, poll, commit in time, drain
+ * worker_group.c  what the group assigns and takes away
+ */
 #ifndef DFI_RUN_PRIVATE_H
 #define DFI_RUN_PRIVATE_H
 
@@ -13,6 +18,9 @@ enum dfi_slot_state {
         DFI_CLOSED,  /* to be taken over at retry_ms */
         DFI_OPEN,    /* processing */
         DFI_REFUSED, /* K11: a person must look; the others run */
+        DFI_PARKED, /* K9: revoked in good order; kept until the next assignment says whose it is */
+        DFI_WAITING, /* K7: lost; taken over only if an assignment comes */
+        DFI_AWAY,    /* another member's */
         DFI_ENDED,   /* drained at stop */
 };
 
@@ -29,6 +37,7 @@ struct dfi_slot {
         struct dfi_slot *next; /* of the same worker */
 
         /* Under the pool's lock: what the outside sees. */
+        bool shown; /* false: another member's, who shows it */
         struct df_worker_view view;
         char refusal[DF_ERROR_TEXT_MAX];
 };
@@ -42,6 +51,10 @@ struct dfi_worker {
         struct dfi_slot *slots;   /* the thread's own list */
         struct dfi_slot *arrived; /* under the pool's lock: to be moved to slots */
         uint64_t retries;         /* of pool->retries, as far as this worker has followed them */
+        struct df_group *group;
+        uint64_t topics_version; /* of pool->topics, as subscribed */
+        int64_t group_retry_ms;
+        bool rejoin; /* K7: an assignment is needed that comes after a loss */
 };
 
 struct df_workers {
@@ -49,12 +62,28 @@ struct df_workers {
         pthread_mutex_t lock;
         pthread_cond_t wake;
         bool stop;
-        uint64_t retries; /* calls of df_workers_retry */
+        uint64_t retries;    /* calls of df_workers_retry */
+        const char **topics; /* subscribed; owned */
+        size_t topic_count;
+        uint64_t topics_version;
+        struct df_error failed;
         struct dfi_worker *workers;
 };
 
 /* worker_loop.c: the thread's body; arg is a struct dfi_worker. */
 void *dfi_worker_main(void *arg);
+void dfi_slot_close(struct dfi_slot *s); /* no commit */
+int dfi_slot_commit(struct dfi_worker *w, struct dfi_slot *s, struct df_error *err);
+void dfi_slot_fail(struct dfi_worker *w, struct dfi_slot *s, const struct df_error *err);
+void dfi_slot_show(struct dfi_worker *w, struct dfi_slot *s); /* to the outside */
+struct dfi_slot *dfi_slot_new(const struct df_worker_task *task, struct df_error *err);
+
+/* worker_group.c: follow what the group says, if anything; never blocks for long. */
+void dfi_group_follow(struct dfi_worker *w);
+
+/* failpoint.c: the environment, once. */
+int dfi_failpoints_read(struct df_error *err);
+
 int64_t dfi_median(const int64_t *ring, uint64_t count);
 
 #endif

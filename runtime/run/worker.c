@@ -55,13 +55,14 @@ int df_workers_create(const struct df_workers_options *options, struct df_worker
         return 0;
 }
 
-int df_workers_add(struct df_workers *p, const struct df_worker_task *task, struct df_error *err)
+struct dfi_slot *dfi_slot_new(const struct df_worker_task *task, struct df_error *err)
 {
         struct dfi_slot *s = calloc(1, sizeof(*s));
-        struct dfi_worker *least = &p->workers[0];
 
-        if (!s)
-                return df_fail(err, DF_ENOMEM, "task %s", task->name);
+        if (!s) {
+                (void)df_fail(err, DF_ENOMEM, "task %s", task->name);
+                return NULL;
+        }
         s->task = *task;
         (void)snprintf(s->name, sizeof(s->name), "%s", task->name);
         s->task.name = s->name;
@@ -69,6 +70,17 @@ int df_workers_add(struct df_workers *p, const struct df_worker_task *task, stru
         s->view.refusal = s->refusal;
         s->view.source = task->config.source;
         s->view.watermark_ms = DF_TIME_MIN;
+        s->shown = true;
+        return s;
+}
+
+int df_workers_add(struct df_workers *p, const struct df_worker_task *task, struct df_error *err)
+{
+        struct dfi_slot *s = dfi_slot_new(task, err);
+        struct dfi_worker *least = &p->workers[0];
+
+        if (!s)
+                return DF_ENOMEM;
         pthread_mutex_lock(&p->lock);
         for (uint32_t i = 1; i < p->options.threads; i++)
                 if (p->workers[i].slot_count < least->slot_count)
@@ -79,6 +91,47 @@ int df_workers_add(struct df_workers *p, const struct df_worker_task *task, stru
         pthread_cond_broadcast(&p->wake);
         pthread_mutex_unlock(&p->lock);
         return 0;
+}
+
+static void free_topics(const char **topics, size_t count)
+{
+        for (size_t i = 0; topics && i < count; i++)
+                free((void *)(uintptr_t)topics[i]);
+        free(topics);
+}
+
+int df_workers_subscribe(struct df_workers *p, const char *const *topics, size_t count,
+                         struct df_error *err)
+{
+        const char **copy = calloc(count + 1, sizeof(*copy));
+        bool bad = !copy;
+
+        for (size_t i = 0; copy && i < count; i++)
+                bad |= (copy[i] = strdup(topics[i])) == NULL;
+        if (bad) {
+                free_topics(copy, count);
+                return df_fail(err, DF_ENOMEM, "%zu topics", count);
+        }
+        pthread_mutex_lock(&p->lock);
+        free_topics(p->topics, p->topic_count);
+        p->topics = copy;
+        p->topic_count = count;
+        p->topics_version++;
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+        return 0;
+}
+
+int df_workers_failed(struct df_workers *p, struct df_error *err)
+{
+        int code;
+
+        pthread_mutex_lock(&p->lock);
+        code = p->failed.code;
+        if (code && err)
+                *err = p->failed;
+        pthread_mutex_unlock(&p->lock);
+        return code;
 }
 
 void df_workers_retry(struct df_workers *p)
@@ -106,7 +159,8 @@ static void each_slot(struct dfi_slot *list,
                       void (*fn)(void *arg, const struct df_worker_view *view), void *arg)
 {
         for (struct dfi_slot *s = list; s; s = s->next)
-                fn(arg, &s->view);
+                if (s->shown)
+                        fn(arg, &s->view);
 }
 
 void df_workers_each(struct df_workers *p, void (*fn)(void *arg, const struct df_worker_view *view),
@@ -172,6 +226,7 @@ void df_workers_destroy(struct df_workers *p)
                 free_slots(p->workers[i].arrived);
         }
         free(p->workers);
+        free_topics(p->topics, p->topic_count);
         pthread_mutex_destroy(&p->lock);
         pthread_cond_destroy(&p->wake);
         free(p);

@@ -41,22 +41,31 @@ static int64_t interval_ms(const struct df_workers_options *o, const struct dfi_
         return v > o->interval_max_ms ? o->interval_max_ms : v;
 }
 
-static void close_slot(struct dfi_slot *s)
+void dfi_slot_close(struct dfi_slot *s)
 {
         df_session_close(s->session);
         s->session = NULL;
+        df_txn_close(s->task.ports.txn);
+        s->task.ports.txn = NULL;
         df_ckpt_close(s->task.ports.ckpt);
         s->task.ports.ckpt = NULL;
 }
 
-static void fail_slot(struct dfi_worker *w, struct dfi_slot *s, const struct df_error *err)
+void dfi_slot_fail(struct dfi_worker *w, struct dfi_slot *s, const struct df_error *err)
 {
         int64_t backoff = BACKOFF_MIN_MS << (s->failures < 6 ? s->failures : 6);
 
-        close_slot(s);
+        dfi_slot_close(s);
         if (df_err_action(err->code) == DF_STOP && err->code != DF_ECLOSED) {
                 s->state = DFI_REFUSED;
                 df_trace(DF_ERROR, "worker", "task=%s refused code=%s: %s", s->name,
+                         df_err_code(err->code), err->text);
+        } else if (err->code == DF_ELOST && w->group) {
+                /* Two owners must not fence each other in turn (K7). */
+                s->state = DFI_WAITING;
+                s->restarts++;
+                w->rejoin = true;
+                df_trace(DF_WARN, "worker", "task=%s waits for an assignment code=%s: %s", s->name,
                          df_err_code(err->code), err->text);
         } else {
                 s->state = DFI_CLOSED;
@@ -84,13 +93,14 @@ static void pause_slot(struct dfi_slot *s, int64_t now, const struct df_error *e
                          df_err_code(err->code), err->text);
 }
 
-static void publish_view(struct dfi_worker *w, struct dfi_slot *s)
+void dfi_slot_show(struct dfi_worker *w, struct dfi_slot *s)
 {
         struct df_task *t = s->session ? df_session_task(s->session) : NULL;
         uint64_t lag = s->session ? df_session_lag(s->session) : 0;
 
         pthread_mutex_lock(&w->pool->lock);
-        s->view.running = s->state == DFI_OPEN;
+        s->view.running = s->state == DFI_OPEN || s->state == DFI_PARKED;
+        s->shown = s->state != DFI_AWAY;
         if (s->state == DFI_OPEN) { /* what refused it, or made it restart, is over */
                 s->view.refused = 0;
                 s->refusal[0] = '\0';
@@ -115,13 +125,13 @@ static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
         const struct df_workers_options *o = &w->pool->options;
         struct df_error err = {0};
         int64_t began = df_monotonic_ms(), now;
-        int rc = s->task.open_state(s->task.open_arg, &s->task.ports, &err);
+        int rc = s->task.open_state(s->task.open_arg, w->group, &s->task.ports, &err);
 
         if (rc == 0)
                 rc = df_session_open(&s->task.config, &s->task.ports, &s->session, &err);
         if (rc < 0) {
-                fail_slot(w, s, &err);
-                publish_view(w, s);
+                dfi_slot_fail(w, s, &err);
+                dfi_slot_show(w, s);
                 return;
         }
         now = df_monotonic_ms();
@@ -135,7 +145,7 @@ static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
                  (unsigned long long)df_session_epoch(s->session),
                  (unsigned long long)df_task_position(df_session_task(s->session)),
                  (long long)(now - began));
-        publish_view(w, s);
+        dfi_slot_show(w, s);
 }
 
 static bool commit_due(const struct df_workers_options *o, const struct dfi_slot *s, int64_t now)
@@ -151,7 +161,7 @@ static bool commit_due(const struct df_workers_options *o, const struct dfi_slot
                now - s->last_commit_ms >= o->idle_commit_ms;
 }
 
-static int commit_slot(struct dfi_worker *w, struct dfi_slot *s, struct df_error *err)
+int dfi_slot_commit(struct dfi_worker *w, struct dfi_slot *s, struct df_error *err)
 {
         int64_t began = df_monotonic_ms(), ended;
         int rc = df_session_commit(s->session, err);
@@ -168,7 +178,7 @@ static int commit_slot(struct dfi_worker *w, struct dfi_slot *s, struct df_error
         pthread_mutex_lock(&w->pool->lock);
         s->view.committed_ms = df_wall_ms();
         pthread_mutex_unlock(&w->pool->lock);
-        publish_view(w, s);
+        dfi_slot_show(w, s);
         return 0;
 }
 
@@ -189,15 +199,15 @@ static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
         if (rc == 0) {
                 s->records += processed;
                 if (commit_due(o, s, now)) {
-                        rc = commit_slot(w, s, &err);
+                        rc = dfi_slot_commit(w, s, &err);
                         processed++;
                 }
         }
         if (rc < 0 && df_err_action(rc) == DF_RETRY) {
                 pause_slot(s, now, &err);
         } else if (rc < 0) {
-                fail_slot(w, s, &err);
-                publish_view(w, s);
+                dfi_slot_fail(w, s, &err);
+                dfi_slot_show(w, s);
         }
         return processed > 0;
 }
@@ -206,15 +216,15 @@ static void drain_slot(struct dfi_worker *w, struct dfi_slot *s)
 {
         struct df_error err = {0};
 
-        if (s->state == DFI_OPEN && df_task_dirty(df_session_task(s->session)) &&
-            commit_slot(w, s, &err) < 0)
+        if ((s->state == DFI_OPEN || s->state == DFI_PARKED) &&
+            df_task_dirty(df_session_task(s->session)) && dfi_slot_commit(w, s, &err) < 0)
                 df_trace(DF_WARN, "worker",
                          "task=%s last commit failed, replayed at next start: %s", s->name,
                          err.text);
-        close_slot(s);
+        dfi_slot_close(s);
         if (s->state == DFI_OPEN)
                 s->state = DFI_ENDED;
-        publish_view(w, s);
+        dfi_slot_show(w, s);
 }
 
 /* Adopt new tasks; sleep when idle; false when it is time to stop. */
@@ -262,15 +272,19 @@ void *dfi_worker_main(void *arg)
                 int64_t now = df_monotonic_ms();
 
                 busy = false;
+                if (w->pool->options.open_group)
+                        dfi_group_follow(w);
                 for (struct dfi_slot *s = w->slots; s; s = s->next)
                         busy |= step_slot(w, s);
                 if (now - viewed_ms >= 500) {
                         viewed_ms = now;
                         for (struct dfi_slot *s = w->slots; s; s = s->next)
-                                publish_view(w, s);
+                                dfi_slot_show(w, s);
                 }
         }
         for (struct dfi_slot *s = w->slots; s; s = s->next)
                 drain_slot(w, s);
+        df_group_close(w->group);
+        w->group = NULL;
         return NULL;
 }

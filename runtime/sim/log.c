@@ -382,6 +382,11 @@ static int poll(struct df_log_reader *base, struct df_record *records, size_t ma
         return 0;
 }
 
+static uint64_t position(struct df_log_reader *base)
+{
+        return reader_of(base)->position;
+}
+
 static int release(struct df_log_reader *base, uint64_t offset, struct df_error *err)
 {
         struct sim_reader *r = reader_of(base);
@@ -516,6 +521,7 @@ static const struct df_log_ops log_ops = {
         .reader_open = reader_open,
         .poll = poll,
         .release = release,
+        .position = position,
         .bounds = bounds,
         .reader_close = reader_close,
         .close = log_close,

@@ -1,4 +1,4 @@
-/* sim_private.h - between sim.c, log.c, store.c and ckpt.c. */
+/* sim_private.h - between sim.c, log.c, store.c, ckpt.c and dirs.c. */
 #ifndef DFI_SIM_PRIVATE_H
 #define DFI_SIM_PRIVATE_H
 
@@ -44,9 +44,9 @@ void dfi_sim_table_copy(struct dfi_sim_table *to, const struct dfi_sim_table *fr
 void dfi_sim_table_release(struct dfi_sim_table *t);
 void dfi_sim_table_dump(const struct dfi_sim_table *t, struct df_buf *ret);
 
-/* ---- state directories ---- */
+/* ---- state directories (dirs.c) ---- */
 struct dfi_sim_checkpoint {
-        uint64_t k, epoch, id;
+        uint64_t k, epoch, id; /* id: of the world; the same in a directory and in its store */
         uint64_t parent_id;
         uint8_t digest[32]; /* of k, epoch, parent, note and contents, when it was written */
         struct dfi_sim_table table;
@@ -55,12 +55,30 @@ struct dfi_sim_checkpoint {
 struct dfi_sim_dir {
         char name[DFI_SIM_NAME_MAX];
         uint64_t epoch;
-        uint64_t current; /* id of CURRENT's checkpoint; 0 = none */
-        uint64_t next_id;
+        uint64_t current; /* id of CURRENT's; 0 = none. Store: of what was published last */
         struct dfi_sim_checkpoint *checkpoints;
         size_t count, cap;
-        struct dfi_sim_ckpt *owner; /* who has the lock; may be dead */
+        struct dfi_sim_ckpt *owner;               /* who has the lock; may be dead */
+        struct dfi_sim_dir *store;                /* the checkpoint store of it; NULL = none */
+        char fallback_from[DF_CKPT_NAME_MAX + 1]; /* takeover_at opens .._to in its place */
+        uint64_t fallback_to;                     /* 0 = none */
+        bool reset;                               /* takeover_at is fresh */
+        char reset_for[DF_CKPT_NAME_MAX + 1];     /* when this is wanted; "" = not bound yet */
 };
+struct dfi_sim_dir *dfi_sim_dir_find(struct df_sim *sim, const char *name); /* makes it, too */
+void dfi_sim_dir_free(struct dfi_sim_dir *d);
+struct dfi_sim_checkpoint *dfi_sim_checkpoint_find(struct dfi_sim_dir *d, uint64_t id);
+struct dfi_sim_checkpoint *dfi_sim_checkpoint_add(struct dfi_sim_dir *d);
+/* A copy of a checkpoint, as it is, in the place of what d has under this id. */
+struct dfi_sim_checkpoint *dfi_sim_checkpoint_put(struct dfi_sim_dir *d,
+                                                  const struct dfi_sim_checkpoint *p);
+void dfi_sim_checkpoint_release(struct dfi_sim_checkpoint *p);
+void dfi_sim_checkpoint_digest(const struct dfi_sim_checkpoint *p, uint8_t ret[32]);
+bool dfi_sim_checkpoint_whole(const struct dfi_sim_checkpoint *p); /* as it was written */
+void dfi_sim_checkpoint_name(const struct dfi_sim_checkpoint *p, char ret[DF_CKPT_NAME_MAX + 1]);
+/* Delete all checkpoints but these three; with chance: each of them only perhaps. */
+void dfi_sim_checkpoints_drop(struct dfi_sim_dir *d, uint64_t a, uint64_t b, uint64_t c,
+                              struct df_sim_random *chance);
 
 /* ---- the world ---- */
 struct dfi_sim_process {
@@ -78,6 +96,7 @@ struct df_sim {
         struct df_sim_fault faults[DF_SIM_FAULT_KINDS];
         uint64_t struck[DF_SIM_FAULT_KINDS];
         uint64_t calls;
+        uint64_t last_checkpoint_id;
         size_t handles; /* open */
         void (*trace)(void *arg, const char *line);
         void *trace_arg;
@@ -118,7 +137,20 @@ int dfi_sim_store_alive(struct dfi_sim_store *s, struct df_error *err);
 int dfi_sim_store_kill(struct dfi_sim_store *s, int code); /* unusable from now on; returns code */
 void dfi_sim_store_close(struct dfi_sim_store *s);
 
+/* ---- a handle of a state directory (ckpt.c) ---- */
+struct dfi_sim_ckpt {
+        struct df_ckpt base;
+        struct dfi_sim_at at;
+        struct dfi_sim_dir *dir;
+        struct dfi_sim_store *live; /* NULL = not the owner */
+        uint64_t epoch;
+        uint64_t opened;    /* id of the checkpoint that the live store goes on from; 0 = none */
+        uint64_t candidate; /* id; 0 = none */
+        struct df_ckpt_ref made; /* by the last persist */
+        bool doubt;              /* a publish failed: CURRENT may be either */
+        struct df_bytes lent;
+};
+
 void dfi_sim_topic_free(struct dfi_sim_topic *t);
-void dfi_sim_dir_free(struct dfi_sim_dir *d);
 
 #endif

@@ -95,7 +95,7 @@ static void test_manifest_and_state_disagree(void **state)
         forge(&r, 1, 1, 2, 0);
         refused(DF_ESCHEMA, "disagree", rig_try_open(&r, 0, err));
         forge(&r, 1, 3, 1, 0);
-        refused(DF_ESCHEMA, "CURRENT names checkpoint 3, the state inside is 1",
+        refused(DF_ESCHEMA, "the checkpoint's name says 3, the state inside 1",
                 rig_try_open(&r, 0, err));
         forge(&r, 1, 1, 1, 7); /* it says that the log went further than it does */
         refused(DF_ESCHEMA, "exchange/0 ends at offset 0, but checkpoint 1",

@@ -35,7 +35,9 @@ enum df_action {
         X(EPARSE, -13, DF_STOP, "parse", "it cannot be parsed")                                    \
         X(ECRASH, -14, DF_STOP, "simulated_crash", "the simulator stopped the process here")       \
         X(ECLOCK, -15, DF_RETRY, "clock_jump", "the clock moved in a way it must not")             \
-        X(ECLOSED, -16, DF_STOP, "closed", "it is closed")
+        X(ECLOSED, -16, DF_STOP, "closed", "it is closed")                                         \
+        X(ELOST, -17, DF_RESTART, "ownership_lost", "another owner may hold this partition")       \
+        X(EDOUBT, -18, DF_RETRY, "in_doubt", "it may have been done or not")
 
 enum df_err {
         DF_OK = 0,

@@ -1,18 +1,23 @@
 /* log.h - the log port: topics of partitions of records, the only way jobs meet.
  *
- * Two adapters implement it: runtime/filelog (one machine) and runtime/sim (in memory, with
- * faults); the Kafka adapter fits the same functions. Everything is addressed by (topic,
- * partition, offset); offsets of a partition count records from 0 without holes on the file log,
- * with holes on Kafka: never compute one, only compare.
+ * Three adapters implement it: runtime/filelog (one machine), runtime/kafka, and runtime/sim (in
+ * memory, with faults). Everything is addressed by (topic, partition, offset); offsets of a
+ * partition count records from 0 without holes on the file log, with holes on Kafka (transaction
+ * markers, aborted records), also at its end: never compute one, only compare; what a reader has
+ * passed is df_log_position, not "last record + 1".
  *
  * Order of calls:  open log; topic_create; writer_open | reader_open; append/poll...; close.
  * Threads:         struct df_log and writers: any thread (append merges concurrent callers into
  *                  one group commit). A reader belongs to one thread.
  * Ownership:       records given to append are borrowed until it returns. Records from poll are
  *                  valid until the next call on that reader.
- * Durability:      append returns after the records survive power loss. A failed sync ends the
- *                  process (L1): the caller must treat DF_EIO from append as fatal for itself.
- * Errors:          DF_ENOSPC nothing was stored, may be retried (L2); DF_ECORRUPT names topic,
+ * Durability:      append returns after the records survive power loss (Kafka: after every in-sync
+ *                  replica has them). A failed sync ends the process (L1): the caller must treat
+ *                  DF_EIO from append as fatal for itself.
+ * Visibility:      readers see committed records alone: a transaction's (df/txn.h) at its commit.
+ * Errors:          DF_ENOSPC, DF_EAGAIN nothing was stored, may be retried (L2); DF_EDOUBT some or
+ *                  all may have been stored and the writer is in order again; DF_ECORRUPT names
+ *                  topic,
  *                  partition and offset; DF_EOFFSET the offset was deleted; DF_EFENCED another
  *                  process is the writer of this topic; DF_ENOENT no such topic.
  * Limits:          DF_LOG_RECORD_MAX a record, DF_PARTITIONS_MAX partitions, topic names
@@ -70,12 +75,18 @@ struct df_log_ops {
         int (*reader_open)(struct df_log *log, const char *topic, uint32_t partition,
                            uint64_t from_offset, const char *consumer, struct df_log_reader **ret,
                            struct df_error *err);
-        /* Up to max records from the position, fewer or 0 at the durable end; never blocks. */
+        /* Up to max records from the position, fewer or 0 at the durable end; never blocks for more
+         * than some ms. Kafka: 0 also while the broker has not answered yet; whoever wants all up
+         * to an end calls until the position is there. */
         int (*poll)(struct df_log_reader *r, struct df_record *records, size_t max,
                     size_t *ret_count, struct df_error *err);
         /* Allow deletion before offset by this registered consumer; durable when it returns. */
         int (*release)(struct df_log_reader *r, uint64_t offset, struct df_error *err);
-        /* First offset still held, and the durable end (offset of the next record). */
+        /* Everything before it was handed out by poll or holds no record: at the durable end it
+         * equals what bounds says there. No input or output. */
+        uint64_t (*position)(struct df_log_reader *r);
+        /* First offset still held, and the durable end: what a reader's position comes to. (Kafka:
+         * the last stable offset.) */
         int (*bounds)(struct df_log *log, const char *topic, uint32_t partition,
                       uint64_t *ret_first, uint64_t *ret_end, struct df_error *err);
         void (*reader_close)(struct df_log_reader *r);
@@ -133,6 +144,10 @@ static inline int df_log_poll(struct df_log_reader *r, struct df_record *records
 static inline int df_log_release(struct df_log_reader *r, uint64_t offset, struct df_error *err)
 {
         return r->log->ops->release(r, offset, err);
+}
+static inline uint64_t df_log_position(struct df_log_reader *r)
+{
+        return r->log->ops->position(r);
 }
 static inline int df_log_bounds(struct df_log *log, const char *topic, uint32_t partition,
                                 uint64_t *ret_first, uint64_t *ret_end, struct df_error *err)

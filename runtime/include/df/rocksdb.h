@@ -12,6 +12,9 @@
 struct df_rocksdb_options {
         uint64_t write_buffer_bytes; /* 0 = 32 MiB; at least 64 KiB */
         uint64_t block_cache_bytes;  /* 0 = 32 MiB */
+        /* K2: this task's folder in the checkpoint store, a directory that every machine sees; NULL
+         * = none. persist uploads to it, takeover_at fetches from it, retire deletes there too. */
+        const char *store_dir;
 };
 
 /* The state directory of one task; created when missing. options may be NULL; copied.
@@ -26,8 +29,6 @@ int df_rocksdb_ckpt_open(const char *dir, const struct df_rocksdb_options *optio
 /* ---- recovery of a refused state directory: `adtally recover --partition N` (K11) ----
  * All take the directory's lock (DF_EFENCED while a task owns it), except list.
  * Thread: any; blocking; they hash whole checkpoints. */
-
-#define DF_CKPT_NAME_MAX 63 /* "ck-<k>-<epoch>-<16 hex digits>" */
 
 struct df_rocksdb_ckpt_info {
         char name[DF_CKPT_NAME_MAX + 1];

@@ -11,6 +11,7 @@
 #define DF_RUN_H
 
 #include "df/bytes.h"
+#include "df/group.h"
 #include "df/task.h"
 
 /* ---- process ---- */
@@ -60,6 +61,22 @@ void df_status_stop(struct df_status *s);
 /* One metric line; labels like `partition="3"` or "" . help and type are written once a name. */
 void df_metric(struct df_buf *b, const char *name, const char *labels, double value);
 
+/* ---- fail points ---- */
+
+/* For tests: what happens before a named step of the protocol (df/task.h, session.c). The
+ * environment variable DF_FAIL holds "NAME=ACTION[(ARG)][@N][*M];...": from the N-th time that
+ * the step NAME (a final * stands for any rest) comes (default 1), M times (default 1; *0 = for
+ * ever):
+ *   off        nothing          abort       the process dies, as by kill -9
+ *   error      DF_EIO           error(CODE) that code, e.g. error(disk_full), error(ownership_lost)
+ *   pause      the process stops itself, as by SIGSTOP, until SIGCONT
+ *   delay(MS)  waits
+ * DF_FAIL_ONLY=TEXT: only where the task's name holds TEXT. DF_FAIL_ONCE=DIR: each point
+ * strikes once over all lives of all processes that share this directory.
+ * A bad text is DF_EINVAL at df_process_start. Compiled in by -Dfailpoints=true alone; without it
+ * the variable is refused, so that no test believes in points that are not there. */
+int df_failpoint(const char *task, const char *step, struct df_error *err);
+
 /* ---- worker threads that own partitions (K11, K12) ---- */
 
 struct df_worker_task {
@@ -68,8 +85,10 @@ struct df_worker_task {
         struct df_session_ports ports;
         /* Called by the worker before df_session_open, after a failure too: opens a fresh
          * ports->ckpt (K7: what a failed owner held is closed) and sets ports->recover_from_log
-         * (K10). */
-        int (*open_state)(void *arg, struct df_session_ports *ports, struct df_error *err);
+         * (K10); where a group assigns partitions, ports->txn too. group: the worker's, or NULL.
+         * The worker closes both. */
+        int (*open_state)(void *arg, struct df_group *group, struct df_session_ports *ports,
+                          struct df_error *err);
         void *open_arg;
 };
 
@@ -79,6 +98,13 @@ struct df_workers_options {
         int64_t interval_max_ms; /* 0 = 10,000 */
         int64_t idle_commit_ms;  /* 0 = 30,000 */
         size_t poll_records;     /* records a step; 0 = 512 */
+        /* A log whose group assigns the partitions (df/group.h): each worker has a member of its
+         * own. NULL: tasks come by df_workers_add alone. Called by the worker; it closes it. */
+        int (*open_group)(void *arg, uint32_t worker, struct df_group **ret, struct df_error *err);
+        /* The task of an assigned partition; its name is copied. Called by any worker. */
+        int (*task_of)(void *arg, const struct df_partition *p, struct df_worker_task *ret,
+                       struct df_error *err);
+        void *group_arg;
 };
 
 /* One task, as the outside sees it. Thread: any, under the pool's lock. */
@@ -99,6 +125,11 @@ int df_workers_create(const struct df_workers_options *options, struct df_worker
                       struct df_error *err);
 /* Give a task to the worker with the fewest. Also while they run (an import begins). */
 int df_workers_add(struct df_workers *w, const struct df_worker_task *task, struct df_error *err);
+/* The topics whose partitions the members of the group share. Thread: any; names are copied. */
+int df_workers_subscribe(struct df_workers *w, const char *const *topics, size_t count,
+                         struct df_error *err);
+/* 0, or why the process must end: another one has this instance's name (DF_EFENCED). */
+int df_workers_failed(struct df_workers *w, struct df_error *err);
 /* Take refused tasks over again: what refused them was mended (`adtally recover`). Thread: any. */
 void df_workers_retry(struct df_workers *w);
 /* Drain: every task commits what it has processed, then the threads end. */

@@ -10,6 +10,8 @@
  *            append   midway: of each partition any prefix of its records, whole records
  *            commit   the live store never outlives its process
  *            persist  midway: an unpublished candidate, which the next takeover removes
+ *            (takeover_at:
+ *                     takes if it is whole); in a checkpoint store nothing, or all of it
  *            publish  either CURRENT is the new one or the old one
  *            retire   midway: some of the old checkpoints are gone
  *            takeover midway: the epoch was counted
@@ -55,6 +57,9 @@ void df_sim_set_trace(struct df_sim *sim, void (*fn)(void *arg, const char *line
 /* Handles of a process. Closing them is the port's close. */
 struct df_log *df_sim_log_open(struct df_sim *sim, uint32_t process);
 struct df_ckpt *df_sim_ckpt_open(struct df_sim *sim, uint32_t process, const char *dir);
+/* The same with a checkpoint store that all processes see (K2): what this process has itself is the
+ * directory "<dir>@<process>", the store is "<dir>@store"; the functions below take these names. */
+struct df_ckpt *df_sim_ckpt_open_shared(struct df_sim *sim, uint32_t process, const char *dir);
 
 /* ---- faults ---- */
 enum df_sim_fault_kind { DF_SIM_CRASH, DF_SIM_EIO, DF_SIM_ENOSPC, DF_SIM_FAULT_KINDS };
@@ -83,10 +88,12 @@ void df_sim_restart(struct df_sim *sim, uint32_t process); /* old handles stay d
 /* Flip a byte of CURRENT's checkpoint: the next takeover is DF_ECORRUPT. False when there is none.
  */
 bool df_sim_ckpt_damage(struct df_sim *sim, const char *dir);
-/* The directory is gone; keep_epoch: all but the count of takeovers (`adtally recover --from log`).
- * Nobody alive may own it. */
+/* The directory is gone; keep_epoch: all but the count of takeovers (`adtally recover --from log`:
+ * takeover_at is fresh until something else is committed). Of a shared directory "d": what all
+ * processes have of it, "d@0" what one has; never the store. Nobody alive may own it. */
 void df_sim_ckpt_lose(struct df_sim *sim, const char *dir, bool keep_epoch);
-/* CURRENT names its parent again (`adtally recover --from checkpoint`). False: there is none. */
+/* CURRENT names its parent again (`adtally recover --from checkpoint`), and takeover_at opens that
+ * when what CURRENT named is wanted. False: there is none. */
 bool df_sim_ckpt_fallback(struct df_sim *sim, const char *dir);
 uint64_t df_sim_ckpt_k(struct df_sim *sim, const char *dir);     /* of CURRENT; 0 = none */
 uint64_t df_sim_ckpt_count(struct df_sim *sim, const char *dir); /* checkpoints on disk (K7) */

@@ -92,12 +92,31 @@ static inline void df_store_rollback(struct df_store *s)
  */
 struct df_ckpt;
 
+#define DF_CKPT_NAME_MAX 63 /* "ck-<k>-<epoch>-<16 hex digits>" */
+
 struct df_takeover {
         struct df_store *store; /* the live store, owned by the ckpt until drop_live or close */
         uint64_t epoch;         /* grows with every takeover of this directory */
         bool fresh;             /* there was no checkpoint: the store is empty */
-        uint64_t k;             /* of CURRENT; 0 when fresh */
-        uint8_t digest[32];     /* SHA-256 of CURRENT's manifest */
+        bool candidate;         /* takeover_at: not committed yet */
+        uint64_t k;             /* of the checkpoint; 0 when fresh */
+        char name[DF_CKPT_NAME_MAX + 1];
+        uint8_t digest[32]; /* SHA-256 of its manifest */
+};
+
+/* A checkpoint by name and content: what the committed offset's metadata says on Kafka (K3). */
+struct df_ckpt_ref {
+        char name[DF_CKPT_NAME_MAX + 1];
+        uint8_t digest[32]; /* SHA-256 of its manifest */
+};
+
+/* Which checkpoint a takeover opens, when it is the committed offset that decides and not CURRENT
+ * (K8): the one named, or the newest valid candidate whose parent it is. */
+struct df_ckpt_wanted {
+        bool any; /* false: nothing was ever committed: the directory must hold no checkpoint that
+                   * was (DF_ESCHEMA: the committed offset was deleted, K14) */
+        struct df_ckpt_ref ref;
+        bool rebuild; /* K10: a directory without a checkpoint is fresh, whatever is committed */
 };
 
 struct df_ckpt_ops {
@@ -105,8 +124,18 @@ struct df_ckpt_ops {
          * leftovers, open a copy as the live store. DF_EFENCED: another process owns the
          * directory. DF_ECORRUPT: names the file, and `adtally recover`. */
         int (*takeover)(struct df_ckpt *c, struct df_takeover *ret, struct df_error *err);
+        /* The same at a named checkpoint. It is looked for in the directory, then in the checkpoint
+         * store (df/rocksdb.h), from which it is fetched. ret->candidate: what was opened is a
+         * child of `wanted` that was persisted and never committed. After `adtally recover --from
+         * checkpoint` for this very `wanted` an older one is opened (ret->k tells). DF_ENOENT: it
+         * is nowhere (K10); DF_ECORRUPT: damaged in both places. */
+        int (*takeover_at)(struct df_ckpt *c, const struct df_ckpt_wanted *wanted,
+                           struct df_takeover *ret, struct df_error *err);
+        /* What persist made last. */
+        void (*candidate)(struct df_ckpt *c, struct df_ckpt_ref *ret);
         /* Checkpoint the committed store as candidate k; durable when it returns (files, manifest,
-         * parent directory). note is kept in the manifest (the task's outputs, K4). */
+         * parent directory; with a checkpoint store there as well). note is kept in the manifest
+         * (the task's outputs, K4). */
         int (*persist)(struct df_ckpt *c, uint64_t k, struct df_bytes note, struct df_error *err);
         /* CURRENT names candidate k; durable when it returns. */
         int (*publish)(struct df_ckpt *c, uint64_t k, struct df_error *err);
@@ -126,6 +155,15 @@ struct df_ckpt {
 static inline int df_ckpt_takeover(struct df_ckpt *c, struct df_takeover *ret, struct df_error *err)
 {
         return c->ops->takeover(c, ret, err);
+}
+static inline int df_ckpt_takeover_at(struct df_ckpt *c, const struct df_ckpt_wanted *wanted,
+                                      struct df_takeover *ret, struct df_error *err)
+{
+        return c->ops->takeover_at(c, wanted, ret, err);
+}
+static inline void df_ckpt_candidate(struct df_ckpt *c, struct df_ckpt_ref *ret)
+{
+        c->ops->candidate(c, ret);
 }
 static inline int df_ckpt_persist(struct df_ckpt *c, uint64_t k, struct df_bytes note,
                                   struct df_error *err)

@@ -14,6 +14,7 @@
 #define DF_TASK_H
 
 #include "df/operator.h"
+#include "df/txn.h"
 
 #define DF_OUTBOX_MAX (64u << 20) /* K6: payload bytes of one checkpoint */
 #define DF_CUT_EARLY (32u << 20)  /* emitted bytes after which the task asks for a checkpoint */
@@ -103,6 +104,10 @@ struct df_session;
 struct df_session_ports {
         struct df_log *log;   /* borrowed */
         struct df_ckpt *ckpt; /* borrowed; one task's state directory */
+        /* A log with transactions: outputs and position leave through it (K3), what it says is
+         * committed decides which checkpoint is opened (K8), and writers are not used. Borrowed;
+         * NULL = none: CURRENT decides and outputs are appended (K4). */
+        struct df_txn *txn;
         /* One writer an output, shared by the sessions of a process; borrowed. */
         struct df_log_writer *writers[DF_OUTPUTS_MAX];
         const char *consumer; /* name registered for retention, or NULL */
@@ -116,8 +121,8 @@ struct df_session_ports {
         void *step_arg;
 };
 
-/* K8 on the file log: lock and take over the state directory, verify, restore, publish what the
- * current checkpoint lists and the log lacks (whole, under the new epoch), read from its offset. */
+/* K8: fence earlier owners, take over the state directory, verify, restore, publish what the
+ * checkpoint lists and the log lacks (whole, under the new epoch), read from its offset. */
 int df_session_open(const struct df_task_config *config, const struct df_session_ports *ports,
                     struct df_session **ret, struct df_error *err);
 /* Read and process up to max_records. *ret_processed 0 = at the durable end. */
@@ -126,6 +131,9 @@ int df_session_poll(struct df_session *s, size_t max_records, size_t *ret_proces
 /* One checkpoint, all steps, and drain checkpoints (from = to) while rows remain dirty. After
  * success everything up to position is durable, published, and named by CURRENT. */
 int df_session_commit(struct df_session *s, struct df_error *err);
+/* K9: the partition was assigned again to the owner that has it. 0: nobody else committed in
+ * between, the session goes on with the group's present generation; DF_ELOST: close and open. */
+int df_session_keep(struct df_session *s, struct df_error *err);
 struct df_task *df_session_task(struct df_session *s);
 uint64_t df_session_epoch(const struct df_session *s);
 uint64_t df_session_lag(struct df_session *s); /* records between position and the durable end */

@@ -1,0 +1,59 @@
+#include "jobs/common/places.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+int ad_instance_check(const char *name, struct df_error *err)
+{
+        size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_");
+
+        if (n > 0 && n <= AD_INSTANCE_MAX && name[n] == '\0')
+                return 0;
+        return df_fail(err, DF_EINVAL, "--instance %.64s: 1 to %d of a-z, 0-9, - and _", name,
+                       AD_INSTANCE_MAX);
+}
+
+static bool is_main(const struct df_config *c)
+{
+        return strcmp(df_config_text(c, "instance"), AD_INSTANCE_MAIN) == 0;
+}
+
+int ad_state_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
+                 struct df_error *err)
+{
+        const char *data = df_config_text(c, "data");
+        int n;
+
+        if (is_main(c))
+                n = snprintf(ret, PATH_MAX, "%s/state/%s/%u", data, topic, partition);
+        else
+                n = snprintf(ret, PATH_MAX, "%s/instances/%s/state/%s/%u", data,
+                             df_config_text(c, "instance"), topic, partition);
+        if (n >= 0 && n < PATH_MAX - 64)
+                return 0;
+        return df_fail(err, DF_EINVAL, "--data %s: the path is too long", data);
+}
+
+int ad_store_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
+                 struct df_error *err)
+{
+        const char *store = df_config_text(c, "checkpoint-store");
+        int n;
+
+        ret[0] = '\0';
+        if (!store || !*store)
+                return 0;
+        n = snprintf(ret, PATH_MAX, "%s/%s/%u", store, topic, partition);
+        if (n >= 0 && n < PATH_MAX - 64)
+                return 0;
+        return df_fail(err, DF_EINVAL, "--checkpoint-store %s: the path is too long", store);
+}
+
+void ad_status_name(const struct df_config *c, char *ret)
+{
+        if (is_main(c))
+                (void)snprintf(ret, 64, "realtime");
+        else
+                (void)snprintf(ret, 64, "realtime-%s", df_config_text(c, "instance"));
+}

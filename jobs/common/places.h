@@ -1,0 +1,28 @@
+/* places.h - where a realtime instance keeps its things.
+ *
+ *   DATA/state/<topic>/<partition>                       of the instance "main"
+ *   DATA/instances/<instance>/state/<topic>/<partition>  of every other one
+ *   STORE/<topic>/<partition>      --checkpoint-store, shared by all machines (K2)
+ *   DATA/run/realtime.prom, DATA/run/realtime-<instance>.prom  status files (df/run.h)
+ */
+#ifndef AD_PLACES_H
+#define AD_PLACES_H
+
+#include "df/config.h"
+
+#define AD_INSTANCE_MAIN "main"
+#define AD_INSTANCE_MAX 48 /* bytes of --instance: a-z, 0-9, - and _ */
+
+/* It becomes part of paths and of the group's member names. */
+int ad_instance_check(const char *name, struct df_error *err);
+
+/* Into ret, PATH_MAX bytes. The state directory is that of the --instance of c. */
+int ad_state_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
+                 struct df_error *err);
+/* "" when there is no checkpoint store. */
+int ad_store_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
+                 struct df_error *err);
+/* Into ret, 64 bytes: the name of the status file without ".prom". */
+void ad_status_name(const struct df_config *c, char *ret);
+
+#endif

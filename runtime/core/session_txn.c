@@ -1,0 +1,207 @@
+/* session_txn.c - the commit on a log with transactions (K3), and what is committed (K8, K9).
+ *
+ * The metadata of the committed offset names the checkpoint: "adtally1 <name> <SHA-256 of its
+ * manifest>". It decides which checkpoint a takeover opens; the checkpoint's own position and its
+ * seals in the outputs must agree with it, anything else is refused by name.
+ *
+ * A transaction that did not commit is aborted and produced again from the same outbox, by this
+ * owner (DF_EAGAIN) or, after a takeover that finds the checkpoint as a candidate, by the next one:
+ * nothing of it was visible, so nothing is there twice.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "session_private.h"
+
+#define METADATA_TAG "adtally1"
+#define METADATA_SIZE (sizeof(METADATA_TAG) + DF_CKPT_NAME_MAX + 1 + 64 + 1)
+
+static void format_metadata(const struct df_ckpt_ref *ref, char ret[METADATA_SIZE])
+{
+        int n = snprintf(ret, METADATA_SIZE, METADATA_TAG " %s ", ref->name);
+
+        for (size_t i = 0; i < sizeof(ref->digest); i++, n += 2)
+                (void)snprintf(ret + n, METADATA_SIZE - (size_t)n, "%02x", ref->digest[i]);
+}
+
+static int hex_digit(char c)
+{
+        if (c >= '0' && c <= '9')
+                return c - '0';
+        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool parse_metadata(const char *text, struct df_ckpt_ref *ret)
+{
+        const char *at = text + sizeof(METADATA_TAG), *space;
+        size_t n;
+
+        if (strncmp(text, METADATA_TAG " ", sizeof(METADATA_TAG)) != 0)
+                return false;
+        space = strchr(at, ' ');
+        n = space ? (size_t)(space - at) : 0;
+        if (n == 0 || n > DF_CKPT_NAME_MAX || strlen(space + 1) != 2 * sizeof(ret->digest))
+                return false;
+        memset(ret->name, 0, sizeof(ret->name));
+        memcpy(ret->name, at, n);
+        for (size_t i = 0; i < sizeof(ret->digest); i++) {
+                int high = hex_digit(space[1 + 2 * i]), low = hex_digit(space[2 + 2 * i]);
+
+                if (high < 0 || low < 0)
+                        return false;
+                ret->digest[i] = (uint8_t)(high << 4 | low);
+        }
+        return true;
+}
+
+/* ---- open ---- */
+
+static int refuse_offset(const struct df_session *s, const char *why, struct df_error *err)
+{
+        const struct df_source *me = &s->config.source;
+
+        return df_fail(
+                err, DF_ESCHEMA,
+                "%s/%u: %s (committed offset %llu, metadata \"%.160s\"): put the offset back, "
+                "or `adtally recover --partition %u --from log` (K8, K14)",
+                me->stream, me->partition, why, (unsigned long long)s->committed.offset,
+                s->committed.metadata, me->partition);
+}
+
+int dfi_txn_fence(struct df_session *s, struct df_ckpt_wanted *ret, struct df_error *err)
+{
+        int rc = dfi_session_step(s, "fence", NULL, err);
+
+        *ret = (struct df_ckpt_wanted){0};
+        if (rc == 0)
+                rc = df_txn_takeover(s->ports.txn, &s->committed, err);
+        if (rc < 0)
+                return rc;
+        ret->any = s->committed.any;
+        ret->rebuild = s->ports.recover_from_log;
+        if (!ret->any || parse_metadata(s->committed.metadata, &ret->ref) || ret->rebuild)
+                return 0;
+        return refuse_offset(s, "the committed offset is not of this program", err);
+}
+
+int dfi_txn_check(struct df_session *s, const struct df_takeover *t, struct df_error *err)
+{
+        struct df_ckpt_ref named;
+
+        s->candidate = t->candidate;
+        memcpy(s->ref.name, t->name, sizeof(s->ref.name));
+        memcpy(s->ref.digest, t->digest, sizeof(s->ref.digest));
+        if (t->fresh) /* settle_fresh asks whether it may be */
+                return 0;
+        if (!s->committed.any || !parse_metadata(s->committed.metadata, &named))
+                return refuse_offset(s, "the committed offset is not of this program", err);
+        if (t->candidate)
+                return s->task->last.from_offset == s->committed.offset
+                               ? 0
+                               : refuse_offset(s, "the committed offset was moved", err);
+        /* An older one, after `adtally recover --from checkpoint`: the seals must continue it. */
+        if (strcmp(named.name, t->name) != 0)
+                return 0;
+        return df_task_position(s->task) == s->committed.offset
+                       ? 0
+                       : refuse_offset(s, "the committed offset was moved", err);
+}
+
+/* ---- keep (K9) ---- */
+
+int df_session_keep(struct df_session *s, struct df_error *err)
+{
+        struct df_committed now;
+        int rc;
+
+        if (s->broken.code)
+                return df_fail(err, DF_ELOST, "%s", s->broken.text);
+        rc = df_txn_keep(s->ports.txn, &now, err);
+        if (rc < 0)
+                return rc;
+        if (now.any == s->committed.any && now.offset == s->committed.offset &&
+            strcmp(now.metadata, s->committed.metadata) == 0)
+                return 0;
+        return df_fail(err, DF_ELOST, "%s/%u: somebody else committed offset %llu in between (K9)",
+                       s->config.source.stream, s->config.source.partition,
+                       (unsigned long long)now.offset);
+}
+
+/* ---- commit ---- */
+
+static int build(struct df_session *s, struct df_error *err)
+{
+        int rc = 0;
+
+        dfi_records_clear(&s->out);
+        for (uint32_t o = 0; rc == 0 && o < s->config.output_count; o++)
+                rc = dfi_rebuild_output(s, o, err);
+        return rc < 0 ? rc : dfi_reserve_appends(s, s->out.count, err);
+}
+
+static int produce_all(struct df_session *s, struct df_error *err)
+{
+        size_t from = 0, to = 0;
+        int rc = 0;
+
+        for (uint32_t o = 0; rc == 0 && o < s->config.output_count; o++, from = to) {
+                const char *topic = s->config.outputs[o].topic;
+
+                dfi_fill_appends(s, o, &to);
+                rc = dfi_session_step(s, "produce", topic, err);
+                if (rc == 0)
+                        rc = df_txn_produce(s->ports.txn, topic, s->appends + from, to - from, err);
+        }
+        return rc;
+}
+
+static int run_transaction(struct df_session *s, const char *metadata, struct df_error *err)
+{
+        int rc = dfi_session_step(s, "begin", NULL, err);
+
+        if (rc == 0)
+                rc = df_txn_begin(s->ports.txn, err);
+        if (rc < 0)
+                return rc;
+        rc = produce_all(s, err);
+        if (rc == 0)
+                rc = dfi_session_step(s, "offsets", NULL, err);
+        if (rc == 0)
+                rc = df_txn_offsets(s->ports.txn, df_task_position(s->task), metadata, err);
+        if (rc == 0)
+                rc = dfi_session_step(s, "commit", NULL, err);
+        if (rc == 0)
+                rc = df_txn_commit(s->ports.txn, err);
+        if (rc < 0 && rc != DF_ELOST && rc != DF_EFENCED) {
+                struct df_error aborted = {0};
+
+                if (df_txn_abort(s->ports.txn, &aborted) < 0)
+                        return df_fail(err, aborted.code, "%s", aborted.text);
+        }
+        return rc;
+}
+
+int dfi_transact(struct df_session *s, struct df_error *err)
+{
+        char metadata[METADATA_SIZE];
+        size_t n = 0;
+        int rc = build(s, err);
+
+        if (rc < 0)
+                return rc;
+        format_metadata(&s->ref, metadata);
+        rc = run_transaction(s, metadata, err);
+        if (rc < 0) {
+                (void)df_wrap(err, "checkpoint %llu of %s/%u",
+                              (unsigned long long)df_task_k(s->task), s->config.source.stream,
+                              s->config.source.partition);
+                return rc;
+        }
+        for (uint32_t o = 0; o < s->config.output_count; o++)
+                dfi_note_appended(s, o, &n);
+        s->committed.any = true;
+        s->committed.offset = df_task_position(s->task);
+        (void)snprintf(s->committed.metadata, sizeof(s->committed.metadata), "%s", metadata);
+        df_task_committed(s->task);
+        return 0;
+}

@@ -1,0 +1,64 @@
+/* kafka.h - the production log on Apache Kafka (runtime/kafka, the only librdkafka user).
+ *
+ * Topics are named <prefix><topic> on the cluster; the rest of Adtally knows only <topic>.
+ * Settings that carry the guarantees are ours (K13): a kafka.* override of one is refused with the
+ * reason. Everything else (TLS, SASL, timeouts) passes through to librdkafka.
+ *
+ *   readers    plain consumers at explicit offsets, read_committed, checksums verified
+ *   writers    one idempotent producer a process; replaced when it goes fatal; append waits for
+ *   acks txn        one transactional producer a partition: transactional.id =
+ *   <prefix><topic>-<partition> group      static membership, range assignor; no fetching
+ * Topic identity (E1): the topic <prefix>topics, one partition, kept for ever, holds for each topic
+ * {name, partitions, generation, generation before}; of two records that follow the same generation
+ * the first in the log counts. A topic that is missing on the cluster and created again gets a new
+ * generation.
+ * Topics are created with message.timestamp.type=LogAppendTime, cleanup.policy=delete and the
+ * retention of the options, and checked for them when they exist (DF_ESCHEMA names topic, setting,
+ * what it is, what it must be, and the command that mends it).
+ */
+#ifndef DF_KAFKA_H
+#define DF_KAFKA_H
+
+#include "df/group.h"
+#include "df/log.h"
+#include "df/txn.h"
+
+struct df_kafka_setting {
+        const char *name, *value; /* without "kafka." */
+};
+
+struct df_kafka_options {
+        const char *brokers;        /* HOST:PORT,... */
+        const char *prefix;         /* of topics, groups and transactional ids; NULL = "adtally." */
+        int32_t replication;        /* of topics it creates; 0 = the broker's default */
+        int64_t retention_ms;       /* of topics it creates; what exists must keep at least ... */
+        int64_t retention_min_ms;   /* ... this (K10) */
+        int32_t session_timeout_ms; /* of the group; 0 = 10,000 */
+        int32_t transaction_timeout_ms;          /* 0 = 30,000; also the watchdog's (K13) */
+        int32_t produce_timeout_ms;              /* append gives up (DF_EDOUBT); 0 = 30,000 */
+        const struct df_kafka_setting *settings; /* kafka.* of the configuration; copied */
+        size_t setting_count;
+};
+
+/* Thread: any, afterwards as log.h says. Waits up to 10 s for a broker: DF_EAGAIN names them. */
+int df_kafka_open(const struct df_kafka_options *options, struct df_log **ret,
+                  struct df_error *err);
+
+/* A member named <prefix><instance> of group <prefix><group>. */
+int df_kafka_group_open(struct df_log *log, const char *group, const char *instance,
+                        struct df_group **ret, struct df_error *err);
+
+/* group: the member that was assigned the partition, in whose poll thread this is called after the
+ * ASSIGN (its metadata is captured then, K13). The log's group "<prefix><group>" holds the offset.
+ * */
+int df_kafka_txn_open(struct df_log *log, struct df_group *group, const char *topic,
+                      uint32_t partition, struct df_txn **ret, struct df_error *err);
+
+/* True when the log is this adapter's. */
+bool df_kafka_is(const struct df_log *log);
+
+/* Prometheus lines: requests in flight, producers replaced, transactions, last errors. */
+struct df_buf;
+void df_kafka_render(struct df_log *log, struct df_buf *b);
+
+#endif

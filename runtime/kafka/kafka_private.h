@@ -1,0 +1,111 @@
+/* kafka_private.h - between the files of the Kafka adapter: the log object, client handles, errors.
+ *
+ * client.c   configuration of librdkafka handles, K13's refusals, errors to codes
+ * topics.c   topic identity, creation, settings, bounds
+ * reader.c   plain consumers      writer.c  the idempotent producer
+ * txn.c      transactional sink   group.c   membership   watchdog.c  calls that may hang (K13)
+ */
+#ifndef DFK_KAFKA_PRIVATE_H
+#define DFK_KAFKA_PRIVATE_H
+
+#include <librdkafka/rdkafka.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "df/bytes.h"
+#include "df/kafka.h"
+
+#define DFK_KAFKA_NAME_MAX 200 /* bytes of a topic, group or transactional id with its prefix */
+
+struct dfk_counts { /* since open; for df_kafka_render */
+        atomic_uint_least64_t producers_replaced, transactions, aborts, lost, fenced, rejoins;
+};
+
+struct dfk_kafka {
+        struct df_log base;
+        struct df_kafka_options options; /* strings owned */
+        struct dfk_counts counts;
+        /* topics.c, reader.c, writer.c keep their own parts here, behind pointers. */
+        struct dfk_topics *topics;
+        struct dfk_readers *readers;
+        struct dfk_writers *writers;
+};
+
+struct dfk_kafka *dfk_kafka_of(const struct df_log *log); /* checks that it is one */
+
+/* ---- client.c ---- */
+enum dfk_role { DFK_PLAIN_CONSUMER, DFK_GROUP_MEMBER, DFK_PRODUCER, DFK_TXN_PRODUCER, DFK_ADMIN };
+/* A handle of this role with the settings that carry the guarantees, then the kafka.* ones. tune
+ * (may be NULL) adds what the caller needs: callbacks, group.id, transactional.id. Log lines go to
+ * df_trace. opaque becomes the handle's. */
+int dfk_client_new(const struct dfk_kafka *k, enum dfk_role role,
+                   int (*tune)(rd_kafka_conf_t *conf, void *arg, struct df_error *err), void *arg,
+                   void *opaque, rd_kafka_t **ret, struct df_error *err);
+/* rd_kafka_conf_set with the error in our words. */
+int dfk_conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, struct df_error *err);
+/* K13: DF_EINVAL with the reason when a kafka.* setting may not be overridden. Pure. */
+int dfk_setting_check(const char *name, const char *value, struct df_error *err);
+/* "<what>: <librdkafka's text>" with the code that this error means outside of transactions. */
+int dfk_fail(struct df_error *err, rd_kafka_resp_err_t code, const char *fmt, ...)
+        __attribute__((format(printf, 3, 4)));
+/* <prefix><name> into ret (DFK_KAFKA_NAME_MAX + 1 bytes). */
+int dfk_full_name(const struct dfk_kafka *k, const char *name, char *ret, struct df_error *err);
+
+/* ---- topics.c ---- */
+int dfk_topics_open(struct dfk_kafka *k, struct df_error *err); /* waits for a broker */
+void dfk_topics_close(struct dfk_kafka *k);
+int dfk_topic_create(struct df_log *log, const char *topic, uint32_t partitions,
+                     struct df_error *err);
+int dfk_topic_list(struct df_log *log, const char *prefix,
+                   int (*fn)(void *arg, const struct df_topic_info *info), void *arg,
+                   struct df_error *err);
+
+/* ---- reader.c ---- */
+int dfk_readers_open(struct dfk_kafka *k, struct df_error *err);
+void dfk_readers_close(struct dfk_kafka *k);
+int dfk_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64_t *ret_first,
+               uint64_t *ret_end, struct df_error *err);
+int dfk_reader_open(struct df_log *log, const char *topic, uint32_t partition, uint64_t from_offset,
+                    const char *consumer, struct df_log_reader **ret, struct df_error *err);
+int dfk_poll(struct df_log_reader *r, struct df_record *records, size_t max, size_t *ret_count,
+             struct df_error *err);
+int dfk_release(struct df_log_reader *r, uint64_t offset, struct df_error *err);
+uint64_t dfk_position(struct df_log_reader *r);
+void dfk_reader_close(struct df_log_reader *r);
+
+/* ---- writer.c ---- */
+int dfk_writers_open(struct dfk_kafka *k, struct df_error *err);
+void dfk_writers_close(struct dfk_kafka *k);
+int dfk_writer_open(struct df_log *log, const char *topic, struct df_log_writer **ret,
+                    struct df_error *err);
+int dfk_append(struct df_log_writer *w, struct df_append *items, size_t count,
+               struct df_error *err);
+void dfk_writer_close(struct df_log_writer *w);
+
+/* ---- watchdog.c ---- */
+/* Around a call that may never return (librdkafka 2.0.2 ignores the time-out of
+ * send_offsets_to_transaction): when it takes longer than limit_ms, the process logs what hung and
+ * ends with exit code 75; the supervisor starts it again and the log says what was committed. One
+ * thread for the process, started at the first call. Nested and concurrent calls are fine. */
+struct dfk_watch {
+        struct dfk_watch *next;
+        const char *what;
+        int64_t deadline_ms;
+};
+int64_t dfk_now_ms(void); /* monotonic */
+void dfk_pause(int ms);
+void dfk_watch_begin(struct dfk_watch *w, const char *what, int64_t limit_ms);
+void dfk_watch_end(struct dfk_watch *w);
+
+/* ---- group.c ---- */
+struct dfk_group;
+struct dfk_group *dfk_group_of(struct df_group *g);
+/* The metadata that was captured at the last assignment; NULL: there is none. Caller destroys. */
+rd_kafka_consumer_group_metadata_t *dfk_group_metadata(struct dfk_group *g);
+/* What is committed for the partition: stable, never half of a transaction. */
+int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
+                        struct df_committed *ret, struct df_error *err);
+/* False when the member knows that it lost its assignment. */
+bool dfk_group_holds(struct dfk_group *g);
+
+#endif

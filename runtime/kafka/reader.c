@@ -1,0 +1,345 @@
+/* reader.c - readers at explicit offsets: plain consumers, without a group.
+ *
+ * The consume call is rd_kafka_consume_queue, one message at a time from a queue of the reader's
+ * own, on partitions started by rd_kafka_consume_start_queue. (librdkafka 2.0.2's batch calls can
+ * lose messages across seek, pause and rebalance; nothing here seeks, pauses or rebalances: a
+ * reader
+ * that is to stand elsewhere is closed and opened.) A handle holds many readers, each partition
+ * once; a second reader of a partition gets another handle.
+ *
+ * The end of the partition is told by an event whose offset lies behind transaction markers and
+ * aborted records, so the position comes to the last stable offset. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kafka_private.h"
+
+#define BOUNDS_TIMEOUT_MS 10000
+#define FIRST_WAIT_MS 10
+
+struct handle {
+        struct handle *next;
+        rd_kafka_t *rk;
+};
+
+struct reader {
+        struct df_log_reader base;
+        struct dfk_kafka *kafka;
+        struct handle *handle;
+        struct reader *next; /* of all readers */
+        char topic[DFK_KAFKA_NAME_MAX + 1];
+        uint32_t partition;
+        rd_kafka_topic_t *rkt;
+        rd_kafka_queue_t *queue;
+        uint64_t position;
+        uint64_t end; /* at open: until it is reached, poll waits a little for the broker */
+        rd_kafka_message_t **given; /* lent to the caller until the next call */
+        size_t given_count, given_cap;
+        struct df_error failed;
+};
+
+struct dfk_readers {
+        pthread_mutex_t lock;
+        struct handle *handles;
+        struct reader *readers;
+};
+
+static struct reader *reader_of(struct df_log_reader *r)
+{
+        df_check(df_kafka_is(r->log));
+        return (struct reader *)r;
+}
+
+int dfk_readers_open(struct dfk_kafka *k, struct df_error *err)
+{
+        k->readers = calloc(1, sizeof(*k->readers));
+        if (!k->readers)
+                return df_fail(err, DF_ENOMEM, "readers");
+        pthread_mutex_init(&k->readers->lock, NULL);
+        return 0;
+}
+
+void dfk_readers_close(struct dfk_kafka *k)
+{
+        if (!k->readers)
+                return;
+        df_check(!k->readers->readers); /* closed before the log */
+        while (k->readers->handles) {
+                struct handle *next = k->readers->handles->next;
+
+                rd_kafka_destroy(k->readers->handles->rk);
+                free(k->readers->handles);
+                k->readers->handles = next;
+        }
+        pthread_mutex_destroy(&k->readers->lock);
+        free(k->readers);
+}
+
+static int add_handle(struct dfk_kafka *k, struct handle **ret, struct df_error *err)
+{
+        struct handle *h = calloc(1, sizeof(*h));
+        int rc;
+
+        if (!h)
+                return df_fail(err, DF_ENOMEM, "Kafka consumer");
+        rc = dfk_client_new(k, DFK_PLAIN_CONSUMER, NULL, NULL, NULL, &h->rk, err);
+        if (rc < 0) {
+                free(h);
+                return rc;
+        }
+        h->next = k->readers->handles;
+        k->readers->handles = h;
+        *ret = h;
+        return 0;
+}
+
+static bool holds(const struct dfk_readers *all, const struct handle *h, const struct reader *r)
+{
+        for (const struct reader *o = all->readers; o; o = o->next)
+                if (o->handle == h && o->partition == r->partition &&
+                    strcmp(o->topic, r->topic) == 0)
+                        return true;
+        return false;
+}
+
+/* Under the lock. */
+static int find_handle(struct dfk_kafka *k, struct reader *r, struct df_error *err)
+{
+        struct handle *h = k->readers->handles;
+        int rc = 0;
+
+        while (h && holds(k->readers, h, r))
+                h = h->next;
+        if (!h)
+                rc = add_handle(k, &h, err);
+        if (rc < 0)
+                return rc;
+        r->handle = h;
+        r->next = k->readers->readers;
+        k->readers->readers = r;
+        return 0;
+}
+
+static void forget(struct reader *r)
+{
+        struct reader **at = &r->kafka->readers->readers;
+
+        pthread_mutex_lock(&r->kafka->readers->lock);
+        while (*at && *at != r)
+                at = &(*at)->next;
+        if (*at)
+                *at = r->next;
+        pthread_mutex_unlock(&r->kafka->readers->lock);
+}
+
+int dfk_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64_t *ret_first,
+               uint64_t *ret_end, struct df_error *err)
+{
+        struct dfk_kafka *k = dfk_kafka_of(log);
+        char full[DFK_KAFKA_NAME_MAX + 1];
+        struct handle *h = NULL;
+        rd_kafka_resp_err_t code;
+        int64_t low = 0, high = 0;
+        int rc = dfk_full_name(k, topic, full, err);
+
+        if (rc < 0)
+                return rc;
+        pthread_mutex_lock(&k->readers->lock);
+        h = k->readers->handles;
+        if (!h)
+                rc = add_handle(k, &h, err);
+        pthread_mutex_unlock(&k->readers->lock);
+        if (rc < 0)
+                return rc;
+        /* With isolation.level=read_committed the broker answers with the last stable offset. */
+        code = rd_kafka_query_watermark_offsets(h->rk, full, (int32_t)partition, &low, &high,
+                                                BOUNDS_TIMEOUT_MS);
+        if (code)
+                return dfk_fail(err, code, "offsets of %s/%u", full, partition);
+        *ret_first = (uint64_t)low;
+        *ret_end = (uint64_t)high;
+        return 0;
+}
+
+static int start(struct reader *r, struct df_error *err)
+{
+        int rc;
+
+        r->rkt = rd_kafka_topic_new(r->handle->rk, r->topic, NULL);
+        r->queue = rd_kafka_queue_new(r->handle->rk);
+        if (!r->rkt || !r->queue)
+                return df_fail(err, DF_ENOMEM, "reader of %s/%u", r->topic, r->partition);
+        rc = rd_kafka_consume_start_queue(r->rkt, (int32_t)r->partition, (int64_t)r->position,
+                                          r->queue);
+        if (rc == 0)
+                return 0;
+        rc = dfk_fail(err, rd_kafka_last_error(), "reader of %s/%u", r->topic, r->partition);
+        rd_kafka_topic_destroy(r->rkt);
+        r->rkt = NULL;
+        return rc;
+}
+
+int dfk_reader_open(struct df_log *log, const char *topic, uint32_t partition, uint64_t from_offset,
+                    const char *consumer, struct df_log_reader **ret, struct df_error *err)
+{
+        struct dfk_kafka *k = dfk_kafka_of(log);
+        struct reader *r = calloc(1, sizeof(*r));
+        uint64_t first = 0, end = 0;
+        int rc;
+
+        (void)consumer; /* retention is the topic's */
+        if (!r)
+                return df_fail(err, DF_ENOMEM, "reader of %s/%u", topic, partition);
+        r->base.log = log;
+        r->kafka = k;
+        r->partition = partition;
+        rc = dfk_full_name(k, topic, r->topic, err);
+        if (rc == 0)
+                rc = dfk_bounds(log, topic, partition, &first, &end, err);
+        if (rc < 0) {
+                free(r);
+                return rc;
+        }
+        r->position = from_offset == DF_OFFSET_END ? end : from_offset;
+        r->end = end;
+        if (r->position < first) {
+                rc = df_fail(err, DF_EOFFSET,
+                             "%s/%u begins at offset %" PRIu64 ", wanted is %" PRIu64, r->topic,
+                             partition, first, r->position);
+                free(r);
+                return rc;
+        }
+        pthread_mutex_lock(&k->readers->lock);
+        rc = find_handle(k, r, err);
+        pthread_mutex_unlock(&k->readers->lock);
+        if (rc < 0) {
+                free(r);
+                return rc;
+        }
+        rc = start(r, err);
+        if (rc < 0) {
+                dfk_reader_close(&r->base);
+                return rc;
+        }
+        *ret = &r->base;
+        return 0;
+}
+
+static void take_back(struct reader *r)
+{
+        while (r->given_count > 0)
+                rd_kafka_message_destroy(r->given[--r->given_count]);
+}
+
+static int reserve(struct reader *r, size_t max, struct df_error *err)
+{
+        rd_kafka_message_t **grown;
+
+        if (max <= r->given_cap)
+                return 0;
+        grown = realloc(r->given, max * sizeof(*grown));
+        if (!grown)
+                return df_fail(err, DF_ENOMEM, "%zu records", max);
+        r->given = grown;
+        r->given_cap = max;
+        return 0;
+}
+
+/* An event that is no record. What heals by itself is none of the caller's business. */
+static int on_event(struct reader *r, const rd_kafka_message_t *m, struct df_error *err)
+{
+        int rc;
+
+        if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+                if (m->offset >= 0 && (uint64_t)m->offset > r->position)
+                        r->position = (uint64_t)m->offset;
+                return 0;
+        }
+        rc = dfk_fail(err, m->err, "%s/%u at offset %" PRIu64, r->topic, r->partition, r->position);
+        if (rc == DF_EAGAIN || m->err == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION)
+                return 0;
+        r->failed.code = rc; /* the consumer of this partition stands still from now on */
+        (void)df_fail(&r->failed, rc, "%s/%u at offset %" PRIu64 ": %s", r->topic, r->partition,
+                      r->position, rd_kafka_err2str(m->err));
+        return rc;
+}
+
+static int take(struct reader *r, rd_kafka_message_t *m, struct df_record *ret,
+                struct df_error *err)
+{
+        rd_kafka_timestamp_type_t type;
+        int64_t ms = rd_kafka_message_timestamp(m, &type);
+
+        if (type != RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME)
+                return df_fail(err, DF_ESCHEMA,
+                               "%s/%u offset %lld was not stamped by the log: set "
+                               "message.timestamp.type=LogAppendTime on the topic (T2)",
+                               r->topic, r->partition, (long long)m->offset);
+        *ret = (struct df_record){.offset = (uint64_t)m->offset,
+                                  .append_ms = ms,
+                                  .value = df_bytes(m->payload, m->len)};
+        r->position = (uint64_t)m->offset + 1;
+        return 0;
+}
+
+int dfk_poll(struct df_log_reader *base, struct df_record *records, size_t max, size_t *ret_count,
+             struct df_error *err)
+{
+        struct reader *r = reader_of(base);
+        int rc;
+
+        *ret_count = 0;
+        take_back(r);
+        if (r->failed.code)
+                return df_fail(err, r->failed.code, "%s", r->failed.text);
+        rc = reserve(r, max, err);
+        while (rc == 0 && r->given_count < max) {
+                bool wait = r->given_count == 0 && r->position < r->end;
+                rd_kafka_message_t *m = rd_kafka_consume_queue(r->queue, wait ? FIRST_WAIT_MS : 0);
+
+                if (!m)
+                        break;
+                if (m->err) {
+                        rc = on_event(r, m, err);
+                        rd_kafka_message_destroy(m);
+                        continue;
+                }
+                rc = take(r, m, &records[r->given_count], err);
+                r->given[r->given_count++] = m;
+        }
+        if (rc < 0 && r->given_count > 0 && r->failed.code)
+                rc = 0; /* first what came before; the next call says it */
+        if (rc == 0)
+                *ret_count = r->given_count;
+        return rc;
+}
+
+int dfk_release(struct df_log_reader *r, uint64_t offset, struct df_error *err)
+{
+        (void)r;
+        (void)offset;
+        (void)err;
+        return 0; /* retention is the topic's */
+}
+
+uint64_t dfk_position(struct df_log_reader *r)
+{
+        return reader_of(r)->position;
+}
+
+void dfk_reader_close(struct df_log_reader *base)
+{
+        struct reader *r = reader_of(base);
+
+        take_back(r);
+        if (r->rkt) {
+                (void)rd_kafka_consume_stop(r->rkt, (int32_t)r->partition);
+                rd_kafka_topic_destroy(r->rkt);
+        }
+        if (r->queue)
+                rd_kafka_queue_destroy(r->queue);
+        forget(r);
+        free(r->given);
+        free(r);
+}
