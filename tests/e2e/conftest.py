@@ -28,6 +28,14 @@ CRASH_EVENTS = int(os.environ.pop("ADTALLY_CRASH_EVENTS", "10000"))  # of a seed
 if not BUILD.is_absolute():
     BUILD = ROOT / BUILD
 ADTALLY = BUILD / "jobs/adtally/adtally"
+NO_KAFKA = os.environ.pop("ADTALLY_NO_KAFKA", "")
+LEDGER_SECONDS = int(os.environ.pop("ADTALLY_LEDGER_SECONDS", "60"))
+LEDGER_SEED = int(os.environ.pop("ADTALLY_LEDGER_SEED", "0"))  # 0: drawn, and printed
+os.environ.pop("ADTALLY_TEST_KAFKA", None)  # of the C tests
+sys.path.insert(0, str(ROOT / "tests/kafka"))
+import broker  # noqa: E402  pylint: disable=wrong-import-position
+
+os.environ.pop("ADTALLY_KAFKA_LIBS", None)  # broker has read it
 SHARED = ROOT.parent / "shared"
 SANITIZED = "asan" in BUILD.name
 
@@ -189,3 +197,43 @@ def start(place):
     yield go
     for a in running:
         a.destroy()
+
+
+# ---- Kafka ---------------------------------------------------------------------------------------------------
+class Kafka:
+    """A broker of this session and what the test at hand calls its topics."""
+
+    def __init__(self, cluster):
+        self.cluster, self.prefix, self.bootstrap = cluster, None, cluster.bootstrap
+
+    def settings(self, bootstrap=None):
+        return ["--log", f"kafka:{bootstrap or self.bootstrap}", "--kafka-prefix", self.prefix]
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster(tmp_path_factory):
+    if NO_KAFKA:
+        pytest.skip("ADTALLY_NO_KAFKA is set")
+    try:
+        import confluent_kafka  # noqa: F401  pylint: disable=unused-import,import-outside-toplevel
+    except ImportError:
+        pytest.fail("no confluent-kafka in this Python: run it as tests/run does, with build/venv/bin/python -m pytest",
+                    pytrace=False)
+    try:
+        with broker.Cluster(tmp_path_factory.mktemp("kafka") / "1") as c:
+            yield c
+    except broker.BrokerError as e:
+        pytest.fail(str(e), pytrace=False)
+
+
+@pytest.fixture
+def kafka(kafka_cluster):
+    """The broker, whole again whatever the test before did to it, and a prefix of this test's own."""
+    for n in kafka_cluster.nodes:
+        n.resume()
+        if not n.running():
+            n.start()
+    kafka_cluster.wait_ready()
+    k = Kafka(kafka_cluster)
+    k.prefix = f"t{random.getrandbits(40):x}."
+    return k
