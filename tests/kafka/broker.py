@@ -6,7 +6,7 @@
                                                in the background; prints HOST:PORT[,HOST:PORT...] when it answers
   broker.py stop --dir DIR
   broker.py kill|pause|resume --dir DIR [--node N]   SIGKILL, SIGSTOP, SIGCONT
-  broker.py run [--brokers 1|3] -- COMMAND     COMMAND with ADTALLY_TEST_KAFKA set; its exit code
+  broker.py run [--brokers 1|3] -- COMMAND     COMMAND with TEST_KAFKA set; its exit code
 
 It ends with --parent (default: the process that called it; 0: never). Data is for one run only: DIR is emptied at
 start. Needs java and, once, mvn with network for the jars, which are kept in
@@ -409,7 +409,7 @@ def run(args):
     with tempfile.TemporaryDirectory(prefix="adtally-kafka-") as d:
         with Cluster(Path(d) / "kafka", args.brokers, args.port) as c:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-            command = subprocess.Popen(args.command, env={**os.environ, "ADTALLY_TEST_KAFKA": c.bootstrap})
+            command = subprocess.Popen(args.command, env={**os.environ, "TEST_KAFKA": c.bootstrap})
             try:
                 code = command.wait()
             finally:
