@@ -32,6 +32,9 @@ static const struct {
         {"delivery.timeout.ms", "it must stay below the transaction's time-out"},
         {"enable.partition.eof", "a bounded read ends on it"},
         {"enable.gapless.guarantee", "the producer is replaced instead"},
+        {"allow.auto.create.topics", "a topic has a generation and settings: Adtally makes it"},
+        {"heartbeat.interval.ms", "it follows --kafka-session-timeout"},
+        {"max.poll.interval.ms", "a restore may take minutes; the watchdog ends what hangs"},
 };
 
 int dfk_setting_check(const char *name, const char *value, struct df_error *err)
@@ -125,6 +128,8 @@ int dfk_client_new(const struct dfk_kafka *k, enum dfk_role role,
                 rc = dfk_conf_set(conf, "client.id", "adtally", err);
         if (rc == 0)
                 rc = dfk_conf_set(conf, "reconnect.backoff.max.ms", "1000", err);
+        if (rc == 0) /* or a deleted topic comes back with the broker's settings */
+                rc = dfk_conf_set(conf, "allow.auto.create.topics", "false", err);
         if (rc == 0 && role != DFK_ADMIN)
                 rc = set_all(conf, producer ? producer_settings : consumer_settings, err);
         for (size_t i = 0; rc == 0 && i < k->options.setting_count; i++)

@@ -203,10 +203,13 @@ int dfk_reader_open(struct df_log *log, const char *topic, uint32_t partition, u
         }
         r->position = from_offset == DF_OFFSET_END ? end : from_offset;
         r->end = end;
-        if (r->position < first) {
+        if (r->position > INT64_MAX)
+                rc = df_fail(err, DF_EINVAL, "%s/%u: no such offset", r->topic, r->partition);
+        if (rc == 0 && r->position < first)
                 rc = df_fail(err, DF_EOFFSET,
                              "%s/%u begins at offset %" PRIu64 ", wanted is %" PRIu64, r->topic,
                              partition, first, r->position);
+        if (rc < 0) {
                 free(r);
                 return rc;
         }
@@ -271,11 +274,13 @@ static int take(struct reader *r, rd_kafka_message_t *m, struct df_record *ret,
         rd_kafka_timestamp_type_t type;
         int64_t ms = rd_kafka_message_timestamp(m, &type);
 
-        if (type != RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME)
-                return df_fail(err, DF_ESCHEMA,
-                               "%s/%u offset %lld was not stamped by the log: set "
-                               "message.timestamp.type=LogAppendTime on the topic (T2)",
-                               r->topic, r->partition, (long long)m->offset);
+        if (type != RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME) {
+                (void)df_fail(&r->failed, DF_ESCHEMA,
+                              "%s/%u offset %lld was not stamped by the log: set "
+                              "message.timestamp.type=LogAppendTime on the topic (T2)",
+                              r->topic, r->partition, (long long)m->offset);
+                return df_fail(err, DF_ESCHEMA, "%s", r->failed.text);
+        }
         *ret = (struct df_record){.offset = (uint64_t)m->offset,
                                   .append_ms = ms,
                                   .value = df_bytes(m->payload, m->len)};
@@ -306,7 +311,10 @@ int dfk_poll(struct df_log_reader *base, struct df_record *records, size_t max, 
                         continue;
                 }
                 rc = take(r, m, &records[r->given_count], err);
-                r->given[r->given_count++] = m;
+                if (rc < 0)
+                        rd_kafka_message_destroy(m);
+                else
+                        r->given[r->given_count++] = m;
         }
         if (rc < 0 && r->given_count > 0 && r->failed.code)
                 rc = 0; /* first what came before; the next call says it */

@@ -193,18 +193,36 @@ static int judge(const struct call *c, size_t sent, size_t count, rd_kafka_resp_
                        c->stored, count, topic, c->doubt, rd_kafka_err2str(why));
 }
 
+/* All of them first: what is refused in the middle would leave its predecessors stored. */
+static int check_items(const struct df_append *items, size_t count, const char *topic,
+                       struct df_error *err)
+{
+        for (size_t i = 0; i < count; i++) {
+                if (items[i].value.len > DF_LOG_RECORD_MAX)
+                        return df_fail(err, DF_ELIMIT, "a record of %zu bytes to %s; at most %u",
+                                       items[i].value.len, topic, DF_LOG_RECORD_MAX);
+                if (items[i].partition >= DF_PARTITIONS_MAX)
+                        return df_fail(err, DF_EINVAL, "partition %u of %s", items[i].partition,
+                                       topic);
+        }
+        return 0;
+}
+
 int dfk_append(struct df_log_writer *base, struct df_append *items, size_t count,
                struct df_error *err)
 {
         struct writer *writer = (struct writer *)base;
         struct dfk_kafka *k = dfk_kafka_of(base->log);
         struct dfk_writers *w = k->writers;
-        struct message *messages = calloc(count + 1, sizeof(*messages));
+        struct message *messages;
         struct call c = {.w = w, .left = count};
         rd_kafka_resp_err_t refused;
         size_t sent;
-        int rc;
+        int rc = check_items(items, count, writer->topic, err);
 
+        if (rc < 0)
+                return rc;
+        messages = calloc(count + 1, sizeof(*messages));
         if (!messages)
                 return df_fail(err, DF_ENOMEM, "%zu records", count);
         for (size_t i = 0; i < count; i++)

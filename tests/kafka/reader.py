@@ -56,13 +56,34 @@ def records(bootstrap, topic, isolation="read_committed", seconds=60):
 
 
 def committed(bootstrap, prefix, topic="events"):
-    """{partition: (offset, metadata)} of the live group."""
-    from confluent_kafka import TopicPartition
-    c = consumer(bootstrap, **{"group.id": prefix + GROUP})
-    parts = [TopicPartition(prefix + topic, p) for p in partitions(bootstrap, prefix + topic)]
-    got = {t.partition: (t.offset, t.metadata) for t in c.committed(parts, timeout=20)}
-    c.close()
-    return got
+    """{partition: (offset, metadata)} of the live group, as the broker keeps them: a client's own answer to
+    OffsetFetch may hand the metadata over without its end."""
+    out, wanted = {}, (prefix + GROUP, prefix + topic)
+    for r in records(bootstrap, "__consumer_offsets"):
+        if struct.unpack_from(">h", r.key)[0] > 1:
+            continue  # the group itself
+        group, at = wire_string(r.key, 2)
+        name, at = wire_string(r.key, at)
+        if (group, name) != wanted:
+            continue
+        partition = struct.unpack_from(">i", r.key, at)[0]
+        if r.value is None:
+            out.pop(partition, None)
+            continue
+        version, offset = struct.unpack_from(">hq", r.value)
+        at = 10 + (4 if version >= 3 else 0)
+        if version >= 4:  # a compact string
+            n, at = varint(r.value, at)
+            metadata = r.value[at:at + n - 1].decode()
+        else:
+            metadata, _ = wire_string(r.value, at)
+        out[partition] = (offset, metadata)
+    return out
+
+
+def wire_string(b, at):
+    n = struct.unpack_from(">h", b, at)[0]
+    return b[at + 2:at + 2 + n].decode(), at + 2 + n
 
 
 # ---- the wire format ---------------------------------------------------------------------------------------------
