@@ -60,6 +60,19 @@ def test_kill_realtime_anytime(start, kafka):
     assert not found.problems, "\n".join(found.problems[:20])
 
 
+def test_broker_is_killed_and_comes_back(start, kafka):
+    """Ingest answers 503 or waits, nothing is lost or counted twice."""
+    a = start(*SETTINGS, *QUICK, *kafka.settings())
+    truth, sender = generate(a, 43, events=8000, rate=800)
+    time.sleep(3)
+    kafka.cluster.nodes[0].kill()
+    time.sleep(2)
+    kafka.cluster.nodes[0].start()
+    kafka.cluster.wait_ready()
+    finish(sender, 43)
+    check(a, truth, 43, "--killed")
+
+
 def test_no_broker_there_is_said(place):
     from conftest import free_port
     port = free_port()
