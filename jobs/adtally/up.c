@@ -8,6 +8,7 @@
  */
 #include "jobs/adtally/up.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -23,12 +24,34 @@
 
 static const char usage[] = "adtally up: receive, count and serve on this machine, until Ctrl-C\n"
                             "Usage: adtally up [--data DIR] [--listen HOST:PORT] [SETTINGS]\n";
-static const char *const shared[] = {
-        "data",         "listen",         "admin",          "keys",
-        "partitions",   "workers",        "grace",          "time-zone",
-        "currency",     "pricing",        "dedupe-horizon", "out-of-orderness",
-        "accepted-age", "checkpoint-min", "checkpoint-max", "keep-log",
-        "keep-minutes", "keep-hours",     "log-level",      NULL};
+static const char *const shared[] = {"data",
+                                     "listen",
+                                     "admin",
+                                     "keys",
+                                     "partitions",
+                                     "workers",
+                                     "grace",
+                                     "time-zone",
+                                     "currency",
+                                     "pricing",
+                                     "dedupe-horizon",
+                                     "out-of-orderness",
+                                     "accepted-age",
+                                     "checkpoint-min",
+                                     "checkpoint-max",
+                                     "keep-log",
+                                     "keep-minutes",
+                                     "keep-hours",
+                                     "log-level",
+                                     "log",
+                                     "kafka-prefix",
+                                     "kafka-replication",
+                                     "kafka-session-timeout",
+                                     "kafka-transaction-timeout",
+                                     "kafka.*",
+                                     "instance",
+                                     "checkpoint-store",
+                                     NULL};
 
 struct job { /* one child, with the memory its df_child borrows */
         const char *name;
@@ -144,6 +167,27 @@ static int fill_argv(struct job *j, const struct df_config *c, const struct stat
         return 0;
 }
 
+/* By the environment, not the command line, which everybody on the machine can read. */
+static int hand_down_secrets(const struct df_config *c, struct df_error *err)
+{
+        const char *name, *value;
+
+        for (size_t i = 0; (value = df_config_member(c, "kafka.*", i, &name)); i++) {
+                char *variable = NULL;
+                int rc;
+
+                if (asprintf(&variable, "ADTALLY_KAFKA__%s", name) < 0)
+                        return df_fail(err, DF_ENOMEM, "kafka.%s", name);
+                for (char *p = variable; *p; p++)
+                        *p = *p == '.' ? '_' : (char)toupper((unsigned char)*p);
+                rc = setenv(variable, value, 1);
+                free(variable);
+                if (rc < 0)
+                        return df_fail_errno(err, DF_ENOMEM, "kafka.%s", name);
+        }
+        return 0;
+}
+
 static int fill_children(struct state *s, const struct df_config *c, struct df_error *err)
 {
         /* Started in this order and stopped in reverse. */
@@ -213,6 +257,8 @@ static int prepare(struct state *s, const struct df_config *c, struct df_error *
                 rc = df_http_listen(df_config_text(c, "listen"), &s->listen_fd, &s->port, err);
         if (rc == 0)
                 rc = df_http_pair(s->pair, err);
+        if (rc == 0)
+                rc = hand_down_secrets(c, err);
         if (rc == 0)
                 rc = ad_open_log(c, &s->up.log, err);
         if (rc == 0)

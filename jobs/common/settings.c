@@ -14,6 +14,7 @@
 #define MINUTE_MS 60000LL
 #define HOUR_MS 3600000LL
 #define DAY_MS 86400000LL
+#define KAFKA_SETTINGS_MAX 64
 
 const struct df_setting ad_settings[] = {
         {"data", DF_TEXT, "adtally-data", .arg = "DIR", .help = "the data directory"},
@@ -73,6 +74,9 @@ const struct df_setting ad_settings[] = {
          .help = "after it a silent realtime process loses its partitions"},
         {"kafka-transaction-timeout", DF_DURATION, "30s", 2000, 15 * MINUTE_MS,
          .help = "of a commit; a process that hangs in one twice as long ends"},
+        {"kafka.*", DF_TEXT, NULL, .arg = "VALUE",
+         .help = "a setting of librdkafka for TLS, SASL or time-outs, as kafka.ssl.ca.location",
+         .secret_words = "password|secret|.pem|oauthbearer.config"},
         {"instance", DF_TEXT, "main", .arg = "NAME",
          .help = "of a realtime process: each has a name of its own"},
         {"checkpoint-store", DF_TEXT, NULL, .arg = "DIR",
@@ -122,6 +126,7 @@ static int open_file_log(const struct df_config *c, const char *dir, struct df_l
 static int open_kafka(const struct df_config *c, const char *brokers, struct df_log **ret,
                       struct df_error *err)
 {
+        struct df_kafka_setting settings[KAFKA_SETTINGS_MAX];
         struct df_kafka_options o = {
                 .brokers = brokers,
                 .prefix = df_config_text(c, "kafka-prefix"),
@@ -130,8 +135,16 @@ static int open_kafka(const struct df_config *c, const char *brokers, struct df_
                 .retention_min_ms = (df_config_integer(c, "dedupe-horizon") + 3) * HOUR_MS,
                 .session_timeout_ms = (int32_t)df_config_ms(c, "kafka-session-timeout"),
                 .transaction_timeout_ms = (int32_t)df_config_ms(c, "kafka-transaction-timeout"),
+                .settings = settings,
         };
+        const char *name, *value;
 
+        while ((value = df_config_member(c, "kafka.*", o.setting_count, &name))) {
+                if (o.setting_count == KAFKA_SETTINGS_MAX)
+                        return df_fail(err, DF_ELIMIT, "more than %d kafka.* settings",
+                                       KAFKA_SETTINGS_MAX);
+                settings[o.setting_count++] = (struct df_kafka_setting){name, value};
+        }
         return df_kafka_open(&o, ret, err);
 }
 

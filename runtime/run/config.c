@@ -17,11 +17,27 @@ struct value {
         char *origin; /* owned; NULL = default */
 };
 
+struct member { /* of a family */
+        const struct df_setting *family;
+        char name[NAME_MAX_LENGTH + 1];
+        struct value value;
+};
+
 struct df_config {
         const struct df_setting *table;
         size_t count;
         struct value *values;
+        struct member *members; /* sorted by name */
+        size_t member_count;
 };
+
+/* The length of what a family's members begin with, or 0: "kafka.*" is one. */
+static size_t family_length(const struct df_setting *s)
+{
+        size_t len = strlen(s->name);
+
+        return len > 2 && strcmp(s->name + len - 2, ".*") == 0 ? len - 1 : 0;
+}
 
 static size_t edit_distance(const char *a, const char *b)
 {
@@ -63,9 +79,13 @@ static int unknown(const struct df_config *c, const char *origin, const char *na
 
 static ssize_t find(const struct df_config *c, const char *name)
 {
-        for (size_t i = 0; i < c->count; i++)
-                if (strcmp(c->table[i].name, name) == 0)
+        for (size_t i = 0; i < c->count; i++) {
+                size_t family = family_length(&c->table[i]);
+
+                if (family ? strncmp(c->table[i].name, name, family) == 0 && name[family]
+                           : strcmp(c->table[i].name, name) == 0)
                         return (ssize_t)i;
+        }
         return -1;
 }
 
@@ -121,6 +141,32 @@ static int parse_value(const struct df_setting *s, const char *text, int64_t *re
         return rc;
 }
 
+static int member_of(struct df_config *c, const struct df_setting *family, const char *name,
+                     struct value **ret, struct df_error *err)
+{
+        struct member *m;
+        size_t at = 0;
+
+        if (strlen(name) > NAME_MAX_LENGTH)
+                return df_fail(err, DF_EINVAL, "%s: at most %d characters", name, NAME_MAX_LENGTH);
+        while (at < c->member_count && strcmp(c->members[at].name, name) < 0)
+                at++;
+        if (at < c->member_count && strcmp(c->members[at].name, name) == 0) {
+                *ret = &c->members[at].value;
+                return 0;
+        }
+        m = realloc(c->members, (c->member_count + 1) * sizeof(*m));
+        if (!m)
+                return df_fail(err, DF_ENOMEM, "settings");
+        c->members = m;
+        memmove(m + at + 1, m + at, (c->member_count - at) * sizeof(*m));
+        m[at] = (struct member){.family = family};
+        memcpy(m[at].name, name, strlen(name));
+        c->member_count++;
+        *ret = &m[at].value;
+        return 0;
+}
+
 static int set(struct df_config *c, const char *name, const char *text, const char *origin,
                struct df_error *err)
 {
@@ -137,6 +183,10 @@ static int set(struct df_config *c, const char *name, const char *text, const ch
                 return rc;
         }
         v = &c->values[i];
+        if (family_length(&c->table[i]))
+                rc = member_of(c, &c->table[i], name, &v, err);
+        if (rc < 0)
+                return rc;
         free(v->text);
         free(v->origin);
         v->number = number;
@@ -188,6 +238,24 @@ static int load_file(struct df_config *c, const char *path, struct df_error *err
 
 extern char **environ;
 
+/* ADTALLY_KAFKA__SSL_CA_LOCATION is kafka.ssl.ca.location: "__" begins the member's name, whose
+ * words are separated by dots. */
+static void name_of_variable(const struct df_config *c, char *name)
+{
+        for (size_t i = 0; i < c->count; i++) {
+                size_t family = family_length(&c->table[i]);
+
+                if (family == 0 || strncmp(c->table[i].name, name, family - 1) != 0 ||
+                    strncmp(name + family - 1, "--", 2) != 0)
+                        continue;
+                memmove(name + family, name + family + 1, strlen(name + family));
+                for (char *p = name + family - 1; *p; p++)
+                        if (*p == '-')
+                                *p = '.';
+                return;
+        }
+}
+
 static int load_environment(struct df_config *c, struct df_error *err)
 {
         for (char **e = environ; *e; e++) {
@@ -203,6 +271,7 @@ static int load_environment(struct df_config *c, struct df_error *err)
                 name[n] = '\0';
                 if (strcmp(name, "config") == 0)
                         continue;
+                name_of_variable(c, name);
                 (void)snprintf(origin, sizeof(origin), "environment %.*s", (int)(eq - *e), *e);
                 rc = set(c, name, eq + 1, origin, err);
                 if (rc < 0)
@@ -325,6 +394,11 @@ void df_config_release(struct df_config *c)
                 free(c->values[i].text);
                 free(c->values[i].origin);
         }
+        for (size_t i = 0; i < c->member_count; i++) {
+                free(c->members[i].value.text);
+                free(c->members[i].value.origin);
+        }
+        free(c->members);
         free(c->values);
         free(c);
 }
@@ -388,18 +462,59 @@ const char *df_config_value(const struct df_config *c, const char *name)
         return c->values[i].text;
 }
 
+const char *df_config_member(const struct df_config *c, const char *family, size_t i,
+                             const char **ret_name)
+{
+        ssize_t at = find(c, family);
+        size_t prefix;
+
+        df_check(at >= 0);
+        prefix = family_length(&c->table[at]);
+        df_check(prefix > 0);
+        for (size_t n = 0; n < c->member_count; n++) {
+                if (c->members[n].family != &c->table[at] || i-- > 0)
+                        continue;
+                *ret_name = c->members[n].name + prefix;
+                return c->members[n].value.text;
+        }
+        return NULL;
+}
+
+/* A word of the family's list is part of the name. */
+static bool is_secret(const struct df_setting *s, const char *name)
+{
+        size_t len;
+
+        for (const char *p = s->secret_words; p && *p; p += len + (p[len] == '|')) {
+                len = strcspn(p, "|");
+                for (const char *at = name; *at; at++)
+                        if (strncmp(at, p, len) == 0)
+                                return true;
+        }
+        return s->secret;
+}
+
+static void print_one(const struct df_setting *s, const char *name, const struct value *v, FILE *f)
+{
+        bool secret = is_secret(s, name), comment = !v->text || secret;
+        const char *text = !v->text ? "(not set)" : secret ? "(secret)" : v->text;
+
+        fprintf(f, "%s%-*s = %-28s ; %s\n", comment ? "# " : "", comment ? 22 : 24, name, text,
+                v->origin ? v->origin : "default");
+}
+
 /* The output can be read back by load_file: what is unset or secret is a comment. */
 void df_config_print(const struct df_config *c, FILE *f)
 {
         for (size_t i = 0; i < c->count; i++) {
-                const struct value *v = &c->values[i];
-                const char *text = v->text ? v->text : "(not set)";
-                bool comment = !v->text || c->table[i].secret;
+                bool family = family_length(&c->table[i]) > 0;
 
-                if (c->table[i].secret && v->text)
-                        text = "(secret)";
-                fprintf(f, "%s%-*s = %-28s ; %s\n", comment ? "# " : "", comment ? 22 : 24,
-                        c->table[i].name, text, v->origin ? v->origin : "default");
+                if (!family)
+                        print_one(&c->table[i], c->table[i].name, &c->values[i], f);
+                for (size_t n = 0; family && n < c->member_count; n++)
+                        if (c->members[n].family == &c->table[i])
+                                print_one(&c->table[i], c->members[n].name, &c->members[n].value,
+                                          f);
         }
 }
 

@@ -4,6 +4,9 @@ The oracles are the generator's truth, and an independent read_committed reader 
 """
 import random
 import time
+from pathlib import Path
+
+import pytest
 
 import reader
 from conftest import run
@@ -71,6 +74,25 @@ def test_broker_is_killed_and_comes_back(start, kafka):
     kafka.cluster.wait_ready()
     finish(sender, 43)
     check(a, truth, 43, "--killed")
+
+
+@pytest.mark.parametrize("setting", ["isolation.level=read_uncommitted", "enable.idempotence=false", "acks=1",
+                                     "auto.offset.reset=earliest", "partition.assignment.strategy=roundrobin"])
+def test_overrides_that_break_exactness_are_refused(place, kafka, setting):
+    """K13: by name, with the reason."""
+    name, value = setting.split("=")
+    done = run("up", "--data", place / "d", "--listen", "127.0.0.1:0", *kafka.settings(), f"--kafka.{name}={value}",
+               check=False, timeout=60)
+    assert done.returncode != 0 and f"kafka.{name} cannot be set" in done.stderr and "K13" in done.stderr, done.stderr
+
+
+def test_other_settings_reach_every_job_and_no_command_line(start, kafka):
+    """A secret goes by the environment: command lines can be read by everybody."""
+    a = start(*kafka.settings(), "--kafka.sasl.password=hunter2", "--kafka.client.rack=r1")
+    lines = [Path(f"/proc/{a.job_pid(j)}/cmdline").read_bytes() for j in ("realtime", "api", "ingest")]
+    assert not [line for line in lines if b"hunter2" in line]
+    environments = [Path(f"/proc/{a.job_pid(j)}/environ").read_bytes() for j in ("realtime", "api", "ingest")]
+    assert all(b"ADTALLY_KAFKA__CLIENT_RACK=r1" in e for e in environments)
 
 
 def test_no_broker_there_is_said(place):

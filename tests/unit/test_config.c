@@ -19,6 +19,7 @@ static const struct df_setting table[] = {
         {"pricing", DF_CHOICE, "client", .choices = "client|table|client_else_table",
          .help = "one"},
         {"token", DF_TEXT, NULL, .help = "hidden", .secret = true},
+        {"lib.*", DF_TEXT, NULL, .help = "a family", .secret_words = "password|.pem"},
 };
 #define COUNT (sizeof(table) / sizeof(table[0]))
 
@@ -290,6 +291,43 @@ static void test_print_hides_secrets(void **state)
         df_config_release(l.c);
 }
 
+/* A family takes every name; the later source wins for each of them; some are secrets. */
+static void test_family(void **state)
+{
+        const char *name = NULL;
+        struct loaded l;
+        char *text = NULL;
+        size_t size = 0;
+        FILE *f = fopen(path, "w");
+
+        assert_non_null(f);
+        assert_true(fprintf(f, "lib.ca.location = from file\nlib.retries = 1\n") > 0);
+        assert_int_equal(fclose(f), 0);
+        assert_int_equal(setenv("ADTALLY_LIB__CA_LOCATION", "/ca", 1), 0);
+        assert_int_equal(
+                load(&l, ARGS("--config", path, "--lib.key.password=hunter2", "--lib.a", "b=c")),
+                0);
+        assert_int_equal(unsetenv("ADTALLY_LIB__CA_LOCATION"), 0);
+        assert_string_equal(df_config_member(l.c, "lib.*", 0, &name), "b=c");
+        assert_string_equal(name, "a");
+        assert_string_equal(df_config_member(l.c, "lib.*", 1, &name), "/ca");
+        assert_string_equal(name, "ca.location");
+        assert_string_equal(df_config_member(l.c, "lib.*", 2, &name), "hunter2");
+        assert_string_equal(df_config_member(l.c, "lib.*", 3, &name), "1");
+        assert_null(df_config_member(l.c, "lib.*", 4, &name));
+        f = open_memstream(&text, &size);
+        assert_non_null(f);
+        df_config_print(l.c, f);
+        assert_int_equal(fclose(f), 0);
+        assert_null(strstr(text, "hunter2"));
+        assert_non_null(strstr(text, "# lib.key.password"));
+        assert_non_null(strstr(text, "; environment ADTALLY_LIB__CA_LOCATION"));
+        free(text);
+        df_config_release(l.c);
+        check_fails(ARGS("--lib.", "x"), DF_EINVAL, "unknown setting");
+        check_fails(ARGS("--lib", "x"), DF_EINVAL, "unknown setting");
+}
+
 /* What is printed can be given back with --config: unset values and secrets are comments there. */
 static void test_print_reads_back(void **state)
 {
@@ -320,6 +358,7 @@ int main(void)
                 cmocka_unit_test(test_values_are_checked_when_read),
                 cmocka_unit_test(test_durations_and_sizes),
                 cmocka_unit_test(test_print_hides_secrets),
+                cmocka_unit_test(test_family),
                 cmocka_unit_test(test_print_reads_back),
         };
 

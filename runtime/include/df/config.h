@@ -7,6 +7,8 @@
  * so a job starts with all of them valid.
  * Types: text; integer; bool (true false yes no on off 1 0); duration ("250ms", "15m", "24h", "7d",
  * a bare number is seconds); bytes ("64MiB", "1GB", a bare number is bytes); choice ("a|b|c").
+ * A family, "kafka.*", takes every name that begins with it, as text: the flag and the INI key
+ * kafka.ssl.ca.location, the variable ADTALLY_KAFKA__SSL_CA_LOCATION.
  * Order of calls: df_config_load, getters, df_config_release. Thread: load in one, then any.
  */
 #ifndef DF_CONFIG_H
@@ -21,14 +23,15 @@
 enum df_setting_type { DF_TEXT, DF_INTEGER, DF_BOOL, DF_DURATION, DF_SIZE, DF_CHOICE };
 
 struct df_setting {
-        const char *name; /* [a-z0-9-]+ */
+        const char *name; /* [a-z0-9-]+, of a family followed by ".*" */
         enum df_setting_type type;
-        const char *value;   /* default, as text; NULL = unset */
-        int64_t min, max;    /* integer, duration (ms), size (bytes); both 0 = no bounds */
-        const char *choices; /* DF_CHOICE: "client|table" */
-        const char *arg;     /* in --help: "DIR" */
-        const char *help;    /* one line */
-        bool secret;         /* never printed */
+        const char *value;        /* default, as text; NULL = unset */
+        int64_t min, max;         /* integer, duration (ms), size (bytes); both 0 = no bounds */
+        const char *choices;      /* DF_CHOICE: "client|table" */
+        const char *arg;          /* in --help: "DIR" */
+        const char *help;         /* one line */
+        bool secret;              /* never printed */
+        const char *secret_words; /* of a family: members with one of them in their name, too */
 };
 
 struct df_config; /* opaque */
@@ -53,6 +56,11 @@ const char *df_config_origin(const struct df_config *c, const char *name);
 bool df_config_is_default(const struct df_config *c, const char *name);
 /* The value as text, of any type; NULL = unset. `--name=text` gives another process the same. */
 const char *df_config_value(const struct df_config *c, const char *name);
+
+/* The i-th member of a family that is set, by name: its value, and its name without the family's;
+ * NULL after the last. */
+const char *df_config_member(const struct df_config *c, const char *family, size_t i,
+                             const char **ret_name);
 
 void df_config_print(const struct df_config *c, FILE *f); /* effective values, origins */
 void df_config_help(const struct df_setting *table, size_t count, FILE *f); /* a line a setting */
