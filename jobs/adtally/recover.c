@@ -7,8 +7,11 @@
 #include <unistd.h>
 
 #include "df/filelog.h"
+#include "df/kafka.h"
 #include "df/rocksdb.h"
+#include "df/task.h"
 #include "jobs/adtally/command.h"
+#include "jobs/common/places.h"
 #include "jobs/ingest/pack.h"
 
 static const char usage[] =
@@ -34,7 +37,8 @@ static const struct df_setting own[] = {
         {"clock", DF_BOOL, "false", .help = "restart the maxima of append and receive time"},
         {"dry-run", DF_BOOL, "false", .help = "change nothing"},
 };
-static const char *const shared[] = {"data", "log", NULL};
+static const char *const shared[] = {
+        "data", "log", "kafka-prefix", "kafka.*", "instance", "checkpoint-store", NULL};
 
 static int print_checkpoint(void *arg, const struct df_rocksdb_ckpt_info *i, struct df_error *err)
 {
@@ -49,19 +53,10 @@ static int print_checkpoint(void *arg, const struct df_rocksdb_ckpt_info *i, str
         return 0;
 }
 
-static int list(const char *dir, struct df_error *err)
-{
-        size_t count = 0;
-        int rc = df_rocksdb_ckpt_list(dir, true, print_checkpoint, &count, err);
-
-        if (rc == 0 && count == 0)
-                printf("%s holds no checkpoint\n", dir);
-        return rc;
-}
-
-/* A running realtime job looks at this file about twice a second. */
+/* A running realtime job looks at these files about twice a second. */
 static int ask_for_takeover(const struct df_config *c, struct df_error *err)
 {
+        const char *store = df_config_text(c, "checkpoint-store");
         char path[PATH_MAX];
         int rc = ad_data_path(c, "run", path, err);
 
@@ -69,66 +64,152 @@ static int ask_for_takeover(const struct df_config *c, struct df_error *err)
                 rc = df_mkdirs(path, err);
         if (rc == 0)
                 rc = ad_data_path(c, AD_RECOVERED_FILE, path, err);
-        return rc < 0 ? rc : df_write_file(path, df_bytes("", 0), false, err);
+        if (rc == 0)
+                rc = df_write_file(path, df_bytes("", 0), false, err);
+        if (rc == 0 && store && *store) {
+                (void)snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, store);
+                rc = df_write_file(path, df_bytes("", 0), false, err);
+        }
+        return rc;
 }
 
-static int from_checkpoint(const char *dir, bool dry_run, struct df_error *err)
+/* ---- one partition ---- */
+
+struct place {
+        const char *topic;
+        uint32_t partition;
+        bool dry_run, kafka;
+        char dir[PATH_MAX], store[PATH_MAX], mark[PATH_MAX];
+        struct df_committed committed; /* on Kafka */
+};
+
+static int find_place(const struct df_config *c, struct place *ret, struct df_error *err)
+{
+        struct df_log *log = NULL;
+        int rc;
+
+        ret->topic = df_config_text(c, "topic");
+        ret->partition = (uint32_t)df_config_integer(c, "partition");
+        ret->dry_run = df_config_bool(c, "dry-run");
+        ret->kafka = !ad_log_is_file(c);
+        rc = ad_instance_check(df_config_text(c, "instance"), err);
+        if (rc == 0)
+                rc = ad_store_check(c, err);
+        if (rc == 0)
+                rc = ad_state_dir(c, ret->topic, ret->partition, ret->dir, err);
+        if (rc == 0)
+                rc = ad_store_dir(c, ret->topic, ret->partition, ret->store, err);
+        if (rc == 0)
+                rc = ad_rebuild_mark(c, ret->topic, ret->partition, ret->mark, err);
+        if (rc < 0 || !ret->kafka || !df_config_text(c, "from"))
+                return rc;
+        rc = ad_open_log(c, &log, err);
+        if (rc == 0)
+                rc = df_kafka_committed(log, AD_GROUP_REALTIME, ret->topic, ret->partition,
+                                        &ret->committed, err);
+        df_log_close(log);
+        return rc;
+}
+
+static int list(const struct place *p, struct df_error *err)
+{
+        const char *const dirs[] = {p->dir, p->store};
+        int rc = 0;
+
+        for (size_t i = 0; rc == 0 && i < 2; i++) {
+                size_t count = 0;
+
+                if (!dirs[i][0])
+                        continue;
+                printf("%s:\n", dirs[i]);
+                rc = df_rocksdb_ckpt_list(dirs[i], true, print_checkpoint, &count, err);
+                if (rc == DF_ENOENT)
+                        rc = 0;
+                if (rc == 0 && count == 0)
+                        printf("no checkpoint\n");
+        }
+        return rc;
+}
+
+static int from_checkpoint(const struct place *p, struct df_error *err)
 {
         struct df_rocksdb_fallback f;
-        int rc = df_rocksdb_ckpt_fallback(dir, dry_run, &f, err);
+        struct df_ckpt_ref wanted;
+        int rc;
 
+        if (!p->kafka)
+                rc = df_rocksdb_ckpt_fallback(p->dir, p->dry_run, &f, err);
+        else if (df_committed_ref(&p->committed, &wanted))
+                rc = df_rocksdb_ckpt_fallback_at(p->dir, p->store[0] ? p->store : NULL, &wanted,
+                                                 p->dry_run, &f, err);
+        else
+                rc = df_fail(err, DF_ESCHEMA,
+                             "%s/%u: the committed offset names no checkpoint of this program "
+                             "(\"%.160s\"): put the offset back, or use --from log",
+                             p->topic, p->partition, p->committed.metadata);
         if (rc < 0)
                 return rc;
         printf("%s: %s\n%s %s (k=%" PRIu64 ")\n", f.from[0] ? f.from : "CURRENT", f.problem,
-               dry_run ? "would go back to" : "goes back to", f.to, f.k);
+               p->dry_run ? "would go back to" : "goes back to", f.to, f.k);
         return 0;
 }
 
 /* What there is of the state goes aside; a directory that was lost whole is no obstacle. */
-static int set_aside(const char *dir, bool dry_run, struct df_error *err)
+static int set_aside(const struct place *p, struct df_error *err)
 {
         char moved[4096];
-        int rc = access(dir, F_OK) == 0 ? df_rocksdb_ckpt_reset(dir, dry_run, moved, err)
-                                        : DF_ENOENT;
+        int rc = access(p->dir, F_OK) == 0 ? df_rocksdb_ckpt_reset(p->dir, p->dry_run, moved, err)
+                                           : DF_ENOENT;
 
         if (rc == 0)
                 printf("%s %s to %s; its state %s rebuilt from the log\n",
-                       dry_run ? "would move" : "moved", dir, moved, dry_run ? "would be" : "is");
+                       p->dry_run ? "would move" : "moved", p->dir, moved,
+                       p->dry_run ? "would be" : "is");
         if (rc != DF_ENOENT)
                 return rc;
-        printf("%s holds no state; it %s rebuilt from the log\n", dir, dry_run ? "would be" : "is");
+        printf("%s holds no state; it %s rebuilt from the log\n", p->dir,
+               p->dry_run ? "would be" : "is");
         return 0;
 }
 
-static int from_log(const char *dir, bool dry_run, struct df_error *err)
+static int from_log(const struct place *p, struct df_error *err)
 {
-        char mark[PATH_MAX + 16];
-        int rc = set_aside(dir, dry_run, err);
+        char text[DF_COMMITTED_TEXT_MAX] = "", *slash;
+        char parent[PATH_MAX];
+        struct df_ckpt_ref ref;
+        int rc = set_aside(p, err);
 
-        if (rc < 0 || dry_run)
+        if (rc < 0 || p->dry_run)
                 return rc;
-        (void)snprintf(mark, sizeof(mark), "%s" AD_REBUILD_MARK, dir);
-        return df_write_file(mark, df_bytes("", 0), true, err);
+        if (p->store[0] && df_committed_ref(&p->committed, &ref))
+                rc = df_rocksdb_ckpt_set_aside(p->store, ref.name, err);
+        if (p->kafka)
+                df_committed_text(&p->committed, text);
+        (void)snprintf(parent, sizeof(parent), "%s", p->mark);
+        slash = strrchr(parent, '/');
+        *slash = '\0';
+        if (rc == 0 || rc == DF_ENOENT)
+                rc = df_mkdirs(parent, err);
+        return rc < 0 ? rc : df_write_file(p->mark, df_bytes_str(text), true, err);
 }
 
 static int recover_partition(const struct df_config *c, struct df_error *err)
 {
         const char *from = df_config_text(c, "from");
-        bool dry_run = df_config_bool(c, "dry-run");
-        char name[PATH_MAX], dir[PATH_MAX];
+        struct place *p = calloc(1, sizeof(*p));
         int rc;
 
-        if (snprintf(name, sizeof(name), "state/%s/%d", df_config_text(c, "topic"),
-                     (int)df_config_integer(c, "partition")) >= (int)sizeof(name))
-                return df_fail(err, DF_EINVAL, "--topic is too long");
-        rc = ad_data_path(c, name, dir, err);
-        if (rc < 0)
-                return rc;
-        if (!from)
-                return list(dir, err);
-        rc = strcmp(from, "log") == 0 ? from_log(dir, dry_run, err)
-                                      : from_checkpoint(dir, dry_run, err);
-        return rc == 0 && !dry_run ? ask_for_takeover(c, err) : rc;
+        if (!p)
+                return df_fail(err, DF_ENOMEM, "recover");
+        rc = find_place(c, p, err);
+        if (rc == 0 && !from)
+                rc = list(p, err);
+        else if (rc == 0)
+                rc = strcmp(from, "log") == 0 ? from_log(p, err) : from_checkpoint(p, err);
+        if (rc == 0 && from && !p->dry_run)
+                rc = ask_for_takeover(c, err);
+        free(p);
+        return rc;
 }
 
 static void no_ticket(void *arg, void *ticket, int rc)

@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 int ad_instance_check(const char *name, struct df_error *err)
 {
@@ -48,6 +49,31 @@ int ad_store_dir(const struct df_config *c, const char *topic, uint32_t partitio
         if (n >= 0 && n < PATH_MAX - 64)
                 return 0;
         return df_fail(err, DF_EINVAL, "--checkpoint-store %s: the path is too long", store);
+}
+
+int ad_rebuild_mark(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
+                    struct df_error *err)
+{
+        const char *name = "/REBUILD";
+        int rc = ad_store_dir(c, topic, partition, ret, err);
+
+        if (rc == 0 && !ret[0]) {
+                name = ".rebuild";
+                rc = ad_state_dir(c, topic, partition, ret, err);
+        }
+        if (rc == 0) /* both leave 64 bytes */
+                memcpy(ret + strlen(ret), name, strlen(name) + 1);
+        return rc;
+}
+
+int ad_store_check(const struct df_config *c, struct df_error *err)
+{
+        const char *store = df_config_text(c, "checkpoint-store");
+
+        if (!store || !*store || access(store, R_OK | W_OK | X_OK) == 0)
+                return 0;
+        return df_fail_errno(err, DF_ENOENT,
+                             "--checkpoint-store %s: mount it, or create it if it is new", store);
 }
 
 void ad_status_name(const struct df_config *c, char *ret)

@@ -19,9 +19,16 @@ int ad_instance_check(const char *name, struct df_error *err);
 /* Into ret, PATH_MAX bytes. The state directory is that of the --instance of c. */
 int ad_state_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
                  struct df_error *err);
+/* The mark of `adtally recover --from log`, "rebuild this state": in the checkpoint store, for
+ * whichever machine takes the partition over, or beside the state directory. On Kafka it holds what
+ * was committed then, and means nothing once anything else is (df/task.h, recover_of). */
+int ad_rebuild_mark(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
+                    struct df_error *err);
 /* "" when there is no checkpoint store. */
 int ad_store_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
                  struct df_error *err);
+/* DF_ENOENT: it is never made here, for it may be a mount that is missing. */
+int ad_store_check(const struct df_config *c, struct df_error *err);
 /* Into ret, 64 bytes: the name of the status file without ".prom". */
 void ad_status_name(const struct df_config *c, char *ret);
 

@@ -20,11 +20,12 @@ extern const size_t ad_setting_count;
 #define AD_TOPIC_LATE "late"
 #define AD_TOPIC_QUARANTINE "quarantine"
 #define AD_TOPIC_IMPORT_PREFIX "import."
+#define AD_GROUP_REALTIME "realtime" /* on Kafka, after --kafka-prefix */
 
-/* Between `adtally recover` and the realtime job: beside a state directory, "rebuild it from the
- * log"; under DATA, touched when refused partitions should be taken over again. */
-#define AD_REBUILD_MARK ".rebuild"
+/* Between `adtally recover` and the realtime job; under DATA, touched when refused partitions
+ * should be taken over again. With a checkpoint store the same file in it is for all machines. */
 #define AD_RECOVERED_FILE "run/recovered"
+#define AD_RECOVERED_STORE_FILE "recovered"
 
 /* Open the log that `--log` names (default file:DATA/log). */
 int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error *err);

@@ -69,6 +69,8 @@ static int run(const struct df_config *c, struct df_error *err)
         if (rc == 0)
                 rc = ad_instance_check(df_config_text(c, "instance"), err);
         if (rc == 0)
+                rc = ad_store_check(c, err);
+        if (rc == 0)
                 rc = ad_open_log(c, &log, err);
         if (rc == 0)
                 rc = ad_create_topics(log, (uint32_t)df_config_integer(c, "partitions"), err);

@@ -1,5 +1,6 @@
 #include "jobs/realtime/tasks.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -24,15 +25,14 @@ static const char *const output_topics[AD_OUT_COUNT] = {
         [AD_OUT_ROLLUPS] = AD_TOPIC_ROLLUPS,
 };
 
-#define GROUP "realtime"
-
 /* What the task of one partition opens its state with. */
 struct partition {
         struct ad_tasks *tasks;
         const struct topic *topic;
         uint32_t index;
         char name[DF_TOPIC_NAME_MAX + 16]; /* "events/3" */
-        char dir[PATH_MAX], store[PATH_MAX];
+        char dir[PATH_MAX], store[PATH_MAX], mark[PATH_MAX];
+        char recover_of[DF_COMMITTED_TEXT_MAX]; /* what the mark holds */
 };
 
 struct topic {
@@ -52,7 +52,7 @@ struct ad_tasks {
         pthread_mutex_t lock;           /* of topics: workers ask for their tasks */
         struct topic *topics;
         bool reserve_freed;
-        int64_t recovered_ns; /* modification time of the file by which recover asks */
+        int64_t recovered_ns; /* of the files by which recover asks */
 };
 
 static int step(void *arg, const char *name, struct df_error *err)
@@ -60,36 +60,65 @@ static int step(void *arg, const char *name, struct df_error *err)
         return df_failpoint(((const struct partition *)arg)->name, name, err);
 }
 
-/* `adtally recover --from log` leaves the mark beside the directory it moved away. It holds until
- * the rebuilt state has its first checkpoint: another loss after that is refused again. */
+/* The mark of `adtally recover --from log`. On Kafka what it holds says until when it counts. On
+ * the file log it is until the rebuilt state has its first checkpoint: another loss after that is
+ * refused again. */
+static int read_mark(struct partition *p, struct df_session_ports *ports, struct df_error *err)
+{
+        char current[PATH_MAX + 16];
+        FILE *f;
+
+        (void)snprintf(current, sizeof(current), "%s/CURRENT", p->dir);
+        if (p->tasks->file && access(current, F_OK) == 0)
+                (void)unlink(p->mark); /* mostly not there */
+        p->recover_of[0] = '\0';
+        ports->recover_of = p->recover_of;
+        f = fopen(p->mark, "re");
+        ports->recover_from_log = f != NULL;
+        if (!f)
+                return errno == ENOENT ? 0 : df_fail_errno(err, DF_EIO, "open %s", p->mark);
+        (void)!fgets(p->recover_of, sizeof(p->recover_of), f); /* empty on the file log */
+        (void)fclose(f);
+        p->recover_of[strcspn(p->recover_of, "\n")] = '\0';
+        return 0;
+}
+
 static int open_state(void *arg, struct df_group *group, struct df_session_ports *ports,
                       struct df_error *err)
 {
-        const struct partition *p = arg;
+        struct partition *p = arg;
         struct df_rocksdb_options o = {.store_dir = p->store[0] ? p->store : NULL};
-        char mark[PATH_MAX + 16], current[PATH_MAX + 16];
-        int rc;
+        int rc = read_mark(p, ports, err);
 
-        (void)snprintf(mark, sizeof(mark), "%s" AD_REBUILD_MARK, p->dir);
-        (void)snprintf(current, sizeof(current), "%s/CURRENT", p->dir);
-        if (access(current, F_OK) == 0)
-                (void)unlink(mark); /* mostly not there */
-        ports->recover_from_log = access(mark, F_OK) == 0;
-        rc = df_rocksdb_ckpt_open(p->dir, &o, &ports->ckpt, err);
+        if (rc == 0)
+                rc = df_rocksdb_ckpt_open(p->dir, &o, &ports->ckpt, err);
         if (rc == 0 && group)
                 rc = df_kafka_txn_open(p->tasks->log, group, p->topic->info.name, p->index,
                                        &ports->txn, err);
         return rc;
 }
 
-static int64_t asked_ns(const struct ad_tasks *t)
+static int64_t changed_ns(const char *path)
 {
-        char path[PATH_MAX];
         struct stat st;
 
-        if (ad_data_path(t->config, AD_RECOVERED_FILE, path, NULL) < 0 || stat(path, &st) < 0)
-                return 0;
-        return (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+        return stat(path, &st) < 0 ? 0
+                                   : (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+}
+
+/* Here, or on another machine. The sum changes whichever of the two does. */
+static int64_t asked_ns(const struct ad_tasks *t)
+{
+        const char *store = df_config_text(t->config, "checkpoint-store");
+        char path[PATH_MAX];
+        int64_t sum = 0;
+
+        if (ad_data_path(t->config, AD_RECOVERED_FILE, path, NULL) == 0)
+                sum += changed_ns(path);
+        if (store &&
+            snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, store) < (int)sizeof(path))
+                sum += changed_ns(path) / 2;
+        return sum;
 }
 
 int ad_tasks_create(const struct df_config *c, struct df_log *log, struct ad_tasks **ret,
@@ -175,6 +204,8 @@ static int fill_partition(struct ad_tasks *t, const struct topic *topic, uint32_
         (void)snprintf(ret->name, sizeof(ret->name), "%s/%u", topic->info.name, index);
         if (rc == 0)
                 rc = ad_store_dir(t->config, topic->info.name, index, ret->store, err);
+        if (rc == 0)
+                rc = ad_rebuild_mark(t->config, topic->info.name, index, ret->mark, err);
         if (rc < 0)
                 return rc;
         (void)snprintf(parent, sizeof(parent), "%s", ret->dir);
@@ -292,7 +323,7 @@ static int open_group(void *arg, uint32_t worker, struct df_group **ret, struct 
 
         (void)snprintf(instance, sizeof(instance), "%s-%u", df_config_text(t->config, "instance"),
                        worker);
-        return df_kafka_group_open(t->log, GROUP, instance, ret, err);
+        return df_kafka_group_open(t->log, AD_GROUP_REALTIME, instance, ret, err);
 }
 
 static int task_of(void *arg, const struct df_partition *p, struct df_worker_task *ret,

@@ -54,7 +54,29 @@ static bool parse_metadata(const char *text, struct df_ckpt_ref *ret)
         return true;
 }
 
+bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret)
+{
+        return c->any && parse_metadata(c->metadata, ret);
+}
+
+void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX])
+{
+        (void)snprintf(ret, DF_COMMITTED_TEXT_MAX, "%llu %s", (unsigned long long)c->offset,
+                       c->metadata);
+}
+
 /* ---- open ---- */
+
+/* `adtally recover` spoke of what was committed then. */
+static bool told_to_rebuild(const struct df_session *s)
+{
+        char text[DF_COMMITTED_TEXT_MAX];
+
+        if (!s->ports.recover_from_log || !s->ports.recover_of || !s->ports.recover_of[0])
+                return s->ports.recover_from_log;
+        df_committed_text(&s->committed, text);
+        return s->committed.any && strcmp(text, s->ports.recover_of) == 0;
+}
 
 static int refuse_offset(const struct df_session *s, const char *why, struct df_error *err)
 {
@@ -78,7 +100,8 @@ int dfi_txn_fence(struct df_session *s, struct df_ckpt_wanted *ret, struct df_er
         if (rc < 0)
                 return rc;
         ret->any = s->committed.any;
-        ret->rebuild = s->ports.recover_from_log;
+        s->ports.recover_from_log = ret->rebuild = told_to_rebuild(s);
+        s->ports.recover_of = NULL;
         if (!ret->any || parse_metadata(s->committed.metadata, &ret->ref) || ret->rebuild)
                 return 0;
         return refuse_offset(s, "the committed offset is not of this program", err);

@@ -439,3 +439,18 @@ int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t par
                 dfk_pause(COMMITTED_PAUSE_MS);
         }
 }
+
+int df_kafka_committed(struct df_log *log, const char *group, const char *topic, uint32_t partition,
+                       struct df_committed *ret, struct df_error *err)
+{
+        char full[DFK_KAFKA_NAME_MAX + 1];
+        struct df_group *g = NULL; /* never subscribed, so never a member */
+        int rc = dfk_full_name(dfk_kafka_of(log), topic, full, err);
+
+        if (rc == 0)
+                rc = df_kafka_group_open(log, group, "onlooker", &g, err);
+        if (rc == 0)
+                rc = dfk_group_committed(dfk_group_of(g), full, (int32_t)partition, ret, err);
+        df_group_close(g);
+        return rc;
+}

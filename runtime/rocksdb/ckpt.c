@@ -17,8 +17,7 @@ struct dfi_ckpt *dfi_ckpt_from(struct df_ckpt *base)
 }
 _Static_assert(offsetof(struct dfi_ckpt, base) == 0, "base is the first member");
 
-/* mkdir -p */
-static int make_dirs(const char *dir, struct df_error *err)
+int dfi_make_dirs(const char *dir, struct df_error *err)
 {
         char path[DFI_PATH_MAX];
 
@@ -59,7 +58,12 @@ int df_rocksdb_ckpt_open(const char *dir, const struct df_rocksdb_options *optio
         memcpy(c->dir, dir, len);
         if (options)
                 c->options = *options;
-        int r = make_dirs(c->dir, err);
+        int r = dfi_make_dirs(c->dir, err);
+        if (r == 0 && c->options.store_dir)
+                r = dfi_state_path(c->store_dir, err, "%s", c->options.store_dir);
+        if (r == 0 && c->store_dir[0])
+                r = dfi_make_dirs(c->store_dir, err);
+        c->options.store_dir = NULL; /* the caller's */
         if (r) {
                 free(c);
                 return r;

@@ -15,7 +15,7 @@ static int check_usable(struct dfi_ckpt *c, struct df_error *err)
 
 /* RocksDB links these into a checkpoint and never writes them again; the live store's own link
  * keeps the inode from being used for anything else. */
-static bool is_immutable(const char *name)
+bool dfi_is_immutable(const char *name)
 {
         return dfi_is_sst(name) || strncmp(name, "OPTIONS-", 8) == 0;
 }
@@ -45,12 +45,12 @@ static int hash_files(const struct dfi_ckpt *c, const char *path, struct dfi_fil
                 f.size_bytes = (uint64_t)st.st_size;
                 f.inode = st.st_ino;
                 const struct dfi_file *known = dfi_files_find(&c->known, f.name);
-                if (known && is_immutable(f.name) && known->size_bytes == f.size_bytes &&
+                if (known && dfi_is_immutable(f.name) && known->size_bytes == f.size_bytes &&
                     known->inode == f.inode) {
                         memcpy(f.digest, known->digest, sizeof(f.digest));
                 } else {
                         r = df_sha256_file(file, f.digest, &f.size_bytes, err);
-                        if (r == 0 && is_immutable(f.name) && !dfi_is_sst(f.name))
+                        if (r == 0 && dfi_is_immutable(f.name) && !dfi_is_sst(f.name))
                                 r = dfi_sync_file(file, err);
                 }
                 if (r == 0)
@@ -130,6 +130,8 @@ int dfi_ckpt_persist(struct df_ckpt *base, uint64_t k, struct df_bytes note, str
         memcpy(m.parent_digest, c->current.digest, sizeof(m.parent_digest));
         c->has_candidate = false;
         r = write_checkpoint(c, &m, path, candidate.digest, &local);
+        if (r == 0 && c->store_dir[0])
+                r = dfi_shared_upload(c, candidate.name, &m.files, &local);
         if (r) {
                 /* RocksDB does not come back from a failed flush: only a takeover does. */
                 r = dfi_store_kill(&c->store, r, &local);
@@ -212,5 +214,5 @@ int dfi_ckpt_retire(struct df_ckpt *base, struct df_error *err)
                         r = dfi_remove_tree(path, err);
         }
         dfi_names_release(&names);
-        return r;
+        return r || !c->store_dir[0] ? r : dfi_shared_retire(c, err);
 }

@@ -30,17 +30,37 @@ static int check_lost(const struct dfi_ckpt *c, const struct dfi_names *names, s
         return 0;
 }
 
-static int count_epoch(struct dfi_ckpt *c, const struct dfi_names *names, struct df_error *err)
+/* Where the committed offset decides, CURRENT is a hint for people. */
+static int read_counts(struct dfi_ckpt *c, bool committed_decides, const struct dfi_names *names,
+                       struct df_error *err)
 {
+        struct df_error ignored;
         int r = dfi_epoch_read(c->dir, &c->epoch, err);
 
-        if (r == 0)
-                r = dfi_current_read(c->dir, &c->current, err);
-        if (r == 0)
-                r = check_lost(c, names, err);
+        if (committed_decides && r == DF_ECORRUPT && c->store_dir[0])
+                r = 0; /* the store counts */
         if (r)
                 return r;
-        c->epoch.epoch++;
+        if (committed_decides) {
+                if (dfi_current_read(c->dir, &c->current, &ignored) < 0)
+                        c->current = (struct dfi_current){0};
+                return 0;
+        }
+        r = dfi_current_read(c->dir, &c->current, err);
+        return r ? r : check_lost(c, names, err);
+}
+
+static int count_epoch(struct dfi_ckpt *c, bool committed_decides, const struct dfi_names *names,
+                       struct df_error *err)
+{
+        int r = read_counts(c, committed_decides, names, err);
+
+        if (r == 0 && c->store_dir[0])
+                r = dfi_shared_epoch(c->store_dir, c->epoch.epoch + 1, &c->epoch.epoch, err);
+        else
+                c->epoch.epoch++;
+        if (r)
+                return r;
         c->epoch.published |= c->current.present;
         return dfi_epoch_write(c->dir, &c->epoch, err);
 }
@@ -105,72 +125,146 @@ static int open_live(struct dfi_ckpt *c, const struct dfi_manifest *m, struct df
         return r;
 }
 
-/* The committed offset decides (K8): a valid child of what it names is opened first, which was
- * persisted and then perhaps not committed: its outbox leaves now. */
-static bool find_child(struct dfi_ckpt *c, const struct df_ckpt_ref *of,
-                       const struct dfi_names *names, struct dfi_current *ret)
-{
-        uint64_t k, epoch, best = 0;
+/* ---- the committed offset decides (K8) ---- */
 
-        for (size_t i = 0; i < names->count; i++) {
+static int verify(const char *dir, const struct dfi_current *which, struct dfi_manifest *ret,
+                  struct df_error *err)
+{
+        int r = dfi_verify_manifest(dir, which->name, which->digest, ret, NULL, err);
+
+        if (r == 0)
+                r = dfi_verify_files(dir, which->name, ret, err);
+        if (r)
+                dfi_manifest_release(ret);
+        return r;
+}
+
+/* A child of what is committed: persisted, and then perhaps not committed. Its outbox leaves now.
+ * Of several the one of the latest owner. */
+static void find_child(const char *dir, const struct df_ckpt_ref *of, uint64_t *best,
+                       struct dfi_current *ret)
+{
+        struct dfi_names names = {0};
+        struct df_error ignored; /* what cannot be read is no candidate */
+        uint64_t k, epoch;
+
+        if (dfi_names_read(dir, &names, &ignored) < 0)
+                return;
+        for (size_t i = 0; i < names.count; i++) {
                 struct dfi_current child = {.present = true};
                 struct dfi_manifest m = {0};
-                struct df_error ignored; /* a damaged candidate is none */
 
-                if (!dfi_ck_name_parse(names->v[i], &k, &epoch) || epoch < best)
+                if (!dfi_ck_name_parse(names.v[i], &k, &epoch) || epoch <= *best)
                         continue;
-                memcpy(child.name, names->v[i], strlen(names->v[i]));
-                if (dfi_verify_manifest(c->dir, child.name, NULL, &m, child.digest, &ignored) < 0)
+                memcpy(child.name, names.v[i], strlen(names.v[i]));
+                if (dfi_verify_manifest(dir, child.name, NULL, &m, child.digest, &ignored) < 0)
                         continue;
                 if (strcmp(m.parent, of->name) == 0 &&
-                    memcmp(m.parent_digest, of->digest, sizeof(of->digest)) == 0 &&
-                    dfi_verify_files(c->dir, child.name, &m, &ignored) == 0) {
+                    memcmp(m.parent_digest, of->digest, sizeof(of->digest)) == 0) {
                         *ret = child;
-                        best = epoch;
+                        *best = epoch;
                 }
                 dfi_manifest_release(&m);
         }
-        return best > 0;
+        dfi_names_release(&names);
 }
 
-static bool has_name(const struct dfi_names *names, const char *prefix, const char *name)
+static int put_aside(const struct dfi_ckpt *c, const char *name, struct df_error *err)
 {
-        size_t n = strlen(prefix);
+        char from[DFI_PATH_MAX], to[DFI_PATH_MAX];
+        int r = dfi_state_path(from, err, "%s/%s", c->dir, name);
 
-        for (size_t i = 0; i < names->count; i++)
-                if (strncmp(names->v[i], prefix, n) == 0 && strcmp(names->v[i] + n, name) == 0)
-                        return true;
-        return false;
+        if (r == 0)
+                r = dfi_state_path(to, err, "%s/damaged-%s", c->dir, name);
+        if (r == 0)
+                r = dfi_remove_tree(to, err);
+        if (r == 0 && rename(from, to) < 0)
+                r = df_fail_errno(err, DF_EIO, "cannot rename %s", from);
+        return r;
 }
 
-static int choose(struct dfi_ckpt *c, const struct df_ckpt_wanted *wanted,
-                  const struct dfi_names *names, bool *ret_candidate, struct df_error *err)
+/* Here if it is here and whole, else from the store. DF_ENOENT: in neither. */
+static int locate(struct dfi_ckpt *c, const struct dfi_current *which, struct dfi_manifest *ret,
+                  struct df_error *err)
 {
-        if (wanted->rebuild && !c->current.present)
-                return 0;
-        if (!wanted->any && c->current.present)
-                return df_fail(err, DF_ESCHEMA,
-                               "%s has checkpoint %s, but no offset is committed: the group's "
-                               "offsets were deleted; put them back, or %s (K14)",
-                               c->dir, c->current.name, DFI_RECOVER_HINT);
-        if (!wanted->any)
-                return 0;
-        if (find_child(c, &wanted->ref, names, &c->current)) {
+        char path[DFI_PATH_MAX];
+        bool here;
+        int r = dfi_state_path(path, err, "%s/%s", c->dir, which->name);
+
+        if (r)
+                return r;
+        here = dfi_exists(path);
+        if (here) {
+                r = verify(c->dir, which, ret, err);
+                if (r != DF_ECORRUPT || !c->store_dir[0])
+                        return r;
+        }
+        if (c->store_dir[0])
+                r = dfi_state_path(path, err, "%s/%s", c->store_dir, which->name);
+        if (!c->store_dir[0] || (r == 0 && !dfi_exists(path)))
+                return here ? df_wrap(err, "and not in the checkpoint store")
+                            : df_fail(err, DF_ENOENT,
+                                      "the committed checkpoint %s is neither in %s nor in %s; "
+                                      "%s (K10)",
+                                      which->name, c->dir,
+                                      c->store_dir[0] ? c->store_dir
+                                                      : "a checkpoint store (--checkpoint-store, "
+                                                        "if another machine made it)",
+                                      DFI_RECOVER_HINT);
+        if (r == 0 && here)
+                r = put_aside(c, which->name, err);
+        return r ? r : dfi_shared_fetch(c, which, ret, err);
+}
+
+/* Nothing was ever committed: so no checkpoint may know of one. */
+static int check_never(const struct dfi_ckpt *c, struct df_error *err)
+{
+        bool was = c->current.present;
+        int r = 0;
+
+        if (!was && c->store_dir[0])
+                r = dfi_shared_was_committed(c->store_dir, &was, err);
+        if (r || !was)
+                return r;
+        return df_fail(err, DF_ESCHEMA,
+                       "%s has checkpoints, but no offset is committed: the group's offsets were "
+                       "deleted; put them back, or %s (K14)",
+                       c->current.present ? c->dir : c->store_dir, DFI_RECOVER_HINT);
+}
+
+static int choose(struct dfi_ckpt *c, const struct df_ckpt_wanted *wanted, struct dfi_manifest *m,
+                  bool *ret_candidate, struct df_error *err)
+{
+        struct dfi_current which = {.present = true}, child = {0}, instead = {0};
+        uint64_t best = 0;
+        int r = wanted->any || wanted->rebuild ? 0 : check_never(c, err);
+
+        c->current = (struct dfi_current){0};
+        if (r || !wanted->any || wanted->rebuild)
+                return r;
+        memcpy(which.name, wanted->ref.name, sizeof(which.name));
+        memcpy(which.digest, wanted->ref.digest, sizeof(which.digest));
+        r = dfi_fallback_read(c->store_dir[0] ? c->store_dir : c->dir, which.name, &instead, err);
+        if (r == 0 && instead.present) {
+                which = instead;
+        } else if (r == 0) {
+                find_child(c->dir, &wanted->ref, &best, &child);
+                if (c->store_dir[0])
+                        find_child(c->store_dir, &wanted->ref, &best, &child);
+        }
+        if (r == 0 && child.present && locate(c, &child, m, err) == 0) {
+                c->current = child;
                 *ret_candidate = true;
                 return 0;
         }
-        if (has_name(names, "", wanted->ref.name)) {
-                c->current = (struct dfi_current){.present = true};
-                memcpy(c->current.name, wanted->ref.name, sizeof(c->current.name));
-                memcpy(c->current.digest, wanted->ref.digest, sizeof(c->current.digest));
-                return 0;
-        }
-        /* `adtally recover --from checkpoint` set it aside: CURRENT names what it went back to. */
-        if (c->current.present && has_name(names, "damaged-", wanted->ref.name))
-                return 0;
-        return df_fail(err, DF_ENOENT, "%s does not hold the committed checkpoint %s; %s (K10)",
-                       c->dir, wanted->ref.name, DFI_RECOVER_HINT);
+        if (r == 0)
+                r = locate(c, &which, m, err);
+        if (r == 0)
+                c->current = which;
+        return r;
 }
+
+/* ---- both ---- */
 
 static int take_over(struct dfi_ckpt *c, const struct df_ckpt_wanted *wanted,
                      struct dfi_manifest *m, bool *ret_candidate, struct df_error *err)
@@ -179,14 +273,11 @@ static int take_over(struct dfi_ckpt *c, const struct df_ckpt_wanted *wanted,
 
         int r = dfi_names_read(c->dir, &names, err);
         if (r == 0)
-                r = count_epoch(c, &names, err);
+                r = count_epoch(c, wanted != NULL, &names, err);
         if (r == 0 && wanted)
-                r = choose(c, wanted, &names, ret_candidate, err);
-        if (r == 0 && c->current.present) {
-                r = dfi_verify_manifest(c->dir, c->current.name, c->current.digest, m, NULL, err);
-                if (r == 0)
-                        r = dfi_verify_files(c->dir, c->current.name, m, err);
-        }
+                r = choose(c, wanted, m, ret_candidate, err);
+        else if (r == 0 && c->current.present)
+                r = verify(c->dir, &c->current, m, err);
         if (r)
                 goto out;
         memcpy(c->current_parent, m->parent, sizeof(c->current_parent));
@@ -216,6 +307,7 @@ static int takeover(struct df_ckpt *base, const struct df_ckpt_wanted *wanted,
         c->has_candidate = false;
         c->current = (struct dfi_current){0};
         c->current_k = 0;
+        c->fetched_bytes = 0;
         r = take_over(c, wanted, &m, &candidate, err);
         if (r) {
                 dfi_ckpt_drop_live(base);
@@ -231,6 +323,7 @@ static int takeover(struct df_ckpt *base, const struct df_ckpt_wanted *wanted,
         c->current_note = m.note;
         m.note = (struct df_buf){0};
         dfi_manifest_release(&m);
+        memcpy(c->uploaded, c->current.name, sizeof(c->uploaded));
         c->owner = true;
         *ret = (struct df_takeover){
                 .store = &c->store.base,
@@ -238,6 +331,7 @@ static int takeover(struct df_ckpt *base, const struct df_ckpt_wanted *wanted,
                 .fresh = !c->current.present,
                 .candidate = candidate,
                 .k = c->current_k,
+                .fetched_bytes = c->fetched_bytes,
         };
         memcpy(ret->name, c->current.name, sizeof(ret->name));
         memcpy(ret->digest, c->current.digest, sizeof(ret->digest));

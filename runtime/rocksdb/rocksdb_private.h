@@ -228,13 +228,19 @@ struct dfi_ckpt {
         struct dfi_current candidate;
         uint64_t candidate_k;
         struct df_buf candidate_note;
-        struct dfi_files known; /* digests of files seen in this process's life */
+        struct dfi_files known;       /* of the last checkpoint: opened, or made in this life */
+        char store_dir[DFI_PATH_MAX]; /* K2: the checkpoint store; "" = none */
+        char uploaded[DF_CKPT_NAME_MAX + 1]; /* whose files are `known`, in the store */
+        uint64_t fetched_bytes;              /* by the last takeover */
         char live[DFI_PATH_MAX];
         struct dfi_store store;
         bool store_open;
 };
 
 struct dfi_ckpt *dfi_ckpt_from(struct df_ckpt *base);
+int dfi_make_dirs(const char *dir, struct df_error *err); /* mkdir -p, durable */
+/* RocksDB never writes it again. */
+bool dfi_is_immutable(const char *name);
 void dfi_ckpt_drop_live(struct df_ckpt *base);
 int dfi_ckpt_takeover(struct df_ckpt *base, struct df_takeover *ret, struct df_error *err);
 int dfi_ckpt_takeover_at(struct df_ckpt *base, const struct df_ckpt_wanted *wanted,
@@ -243,5 +249,24 @@ void dfi_ckpt_candidate(struct df_ckpt *base, struct df_ckpt_ref *ret);
 int dfi_ckpt_persist(struct df_ckpt *base, uint64_t k, struct df_bytes note, struct df_error *err);
 int dfi_ckpt_publish(struct df_ckpt *base, uint64_t k, struct df_error *err);
 int dfi_ckpt_retire(struct df_ckpt *base, struct df_error *err);
+
+/* ---- ckpt_shared.c ---- */
+
+/* A number that no other takeover of this task has, on whatever machine. */
+int dfi_shared_epoch(const char *store, uint64_t at_least, uint64_t *ret, struct df_error *err);
+int dfi_shared_upload(struct dfi_ckpt *c, const char *name, const struct dfi_files *files,
+                      struct df_error *err);
+/* ret is the manifest, verified with its files. DF_ECORRUPT: damaged in the store, too. */
+int dfi_shared_fetch(struct dfi_ckpt *c, const struct dfi_current *which, struct dfi_manifest *ret,
+                     struct df_error *err);
+int dfi_shared_retire(const struct dfi_ckpt *c, struct df_error *err);
+int dfi_shared_was_committed(const char *store, bool *ret, struct df_error *err);
+
+/* ---- recover_at.c ---- */
+
+/* What `adtally recover --from checkpoint` said for the committed checkpoint `of`; ret->present
+ * false: nothing. dir: the store, or the state directory when there is none. */
+int dfi_fallback_read(const char *dir, const char *of, struct dfi_current *ret,
+                      struct df_error *err);
 
 #endif

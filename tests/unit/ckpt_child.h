@@ -6,7 +6,9 @@
 
 #include "state_test.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <spawn.h>
@@ -87,7 +89,7 @@ static struct df_bytes note_of(uint64_t k, char ret[32])
         return df_bytes(ret, (size_t)snprintf(ret, 32, "note \n%" PRIu64, k));
 }
 
-static int do_k(struct df_ckpt *c, struct df_store *s, uint64_t k, struct df_error *err)
+static inline int do_k(struct df_ckpt *c, struct df_store *s, uint64_t k, struct df_error *err)
 {
         char note[32];
         int r;
@@ -112,7 +114,8 @@ static int check_data(void *arg, struct df_bytes key, struct df_bytes value, str
 }
 
 /* The store holds exactly checkpoint k: an independent recount. */
-static int check_state(struct df_ckpt *c, struct df_store *s, uint64_t k, struct df_error *err)
+static inline int check_state(struct df_ckpt *c, struct df_store *s, uint64_t k,
+                              struct df_error *err)
 {
         struct df_bytes v = {0}, note;
         uint64_t n = 0, stored = 0;
@@ -143,7 +146,7 @@ static int check_state(struct df_ckpt *c, struct df_store *s, uint64_t k, struct
 }
 
 /* Prints "t<k>" after the takeover, "p<k>" after each publish. */
-static int child_work(const char *dir, uint64_t cycles)
+static inline int child_work(const char *dir, uint64_t cycles)
 {
         struct df_ckpt *c = NULL;
         struct df_takeover t;
@@ -179,7 +182,8 @@ static int child_work(const char *dir, uint64_t cycles)
 }
 
 /* Run this program again with arguments; ret_k is the last number it printed. */
-static int run_self(const char *mode, const char *dir, long n, uint64_t cycles, uint64_t *ret_k)
+static inline int run_self(const char *mode, const char *dir, long n, uint64_t cycles,
+                           uint64_t *ret_k)
 {
         /* Its path means nothing once the program has a mount namespace of its own. */
         static char self[] = "/proc/self/exe";
@@ -211,6 +215,64 @@ static int run_self(const char *mode, const char *dir, long n, uint64_t cycles, 
         if (last)
                 *ret_k = strtoull(last, NULL, 10);
         return status;
+}
+
+/* ---- files ---- */
+
+__attribute__((format(printf, 1, 2))) static inline void run(const char *fmt, ...)
+{
+        char command[9000];
+        va_list args;
+
+        va_start(args, fmt);
+        (void)vsnprintf(command, sizeof(command), fmt, args);
+        va_end(args);
+        assert_int_equal(system(command), 0);
+}
+
+/* A deep copy: hard links would carry the damage over. */
+static inline void copy_dir(const char *from, const char *to)
+{
+        remove_dir(to);
+        run("cp -r --no-preserve=links '%s' '%s'", from, to);
+}
+
+/* Name of the directory entry that starts with prefix (the last one); count of such entries. */
+static inline int find_entry(const char *dir, const char *prefix, char ret[300])
+{
+        DIR *d = opendir(dir);
+        int n = 0;
+
+        assert_non_null(d);
+        for (struct dirent *e; (e = readdir(d));)
+                if (strncmp(e->d_name, prefix, strlen(prefix)) == 0) {
+                        n++;
+                        (void)snprintf(ret, 300, "%s", e->d_name);
+                }
+        (void)closedir(d);
+        return n;
+}
+
+enum damage { FLIP, TRUNCATE, REMOVE, DAMAGES };
+
+static inline void do_damage(const char *path, enum damage d)
+{
+        struct stat st;
+        char c;
+
+        assert_int_equal(stat(path, &st), 0);
+        if (d == REMOVE) {
+                assert_int_equal(unlink(path), 0);
+        } else if (d == TRUNCATE) {
+                assert_int_equal(truncate(path, st.st_size - 1), 0);
+        } else {
+                int fd = open(path, O_RDWR);
+                assert_true(fd >= 0);
+                assert_int_equal(pread(fd, &c, 1, st.st_size / 2), 1);
+                c ^= 1;
+                assert_int_equal(pwrite(fd, &c, 1, st.st_size / 2), 1);
+                (void)close(fd);
+        }
 }
 
 #endif

@@ -32,40 +32,6 @@ static void build(const char *dir, uint64_t k)
         df_ckpt_close(o.c);
 }
 
-__attribute__((format(printf, 1, 2))) static void run(const char *fmt, ...)
-{
-        char command[9000];
-        va_list args;
-
-        va_start(args, fmt);
-        (void)vsnprintf(command, sizeof(command), fmt, args);
-        va_end(args);
-        assert_int_equal(system(command), 0);
-}
-
-/* A deep copy: hard links would carry the damage over. */
-static void copy_dir(const char *from, const char *to)
-{
-        remove_dir(to);
-        run("cp -r --no-preserve=links '%s' '%s'", from, to);
-}
-
-/* Name of the directory entry that starts with prefix (the last one); count of such entries. */
-static int find_entry(const char *dir, const char *prefix, char ret[300])
-{
-        DIR *d = opendir(dir);
-        int n = 0;
-
-        assert_non_null(d);
-        for (struct dirent *e; (e = readdir(d));)
-                if (strncmp(e->d_name, prefix, strlen(prefix)) == 0) {
-                        n++;
-                        (void)snprintf(ret, 300, "%s", e->d_name);
-                }
-        (void)closedir(d);
-        return n;
-}
-
 static void assert_refused(const char *dir, int code, const char *part)
 {
         struct df_ckpt *c;
@@ -250,28 +216,6 @@ static void test_error_at_each_call_k7(void **state)
 }
 
 /* ---- damage ---- */
-
-enum damage { FLIP, TRUNCATE, REMOVE, DAMAGES };
-
-static void do_damage(const char *path, enum damage d)
-{
-        struct stat st;
-        char c;
-
-        assert_int_equal(stat(path, &st), 0);
-        if (d == REMOVE) {
-                assert_int_equal(unlink(path), 0);
-        } else if (d == TRUNCATE) {
-                assert_int_equal(truncate(path, st.st_size - 1), 0);
-        } else {
-                int fd = open(path, O_RDWR);
-                assert_true(fd >= 0);
-                assert_int_equal(pread(fd, &c, 1, st.st_size / 2), 1);
-                c ^= 1;
-                assert_int_equal(pwrite(fd, &c, 1, st.st_size / 2), 1);
-                (void)close(fd);
-        }
-}
 
 static int current_name(void *arg, const struct df_rocksdb_ckpt_info *info, struct df_error *err)
 {

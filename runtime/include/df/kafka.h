@@ -54,6 +54,11 @@ int df_kafka_group_open(struct df_log *log, const char *group, const char *insta
 int df_kafka_txn_open(struct df_log *log, struct df_group *group, const char *topic,
                       uint32_t partition, struct df_txn **ret, struct df_error *err);
 
+/* What group "<prefix><group>" has committed for a partition, without being a member. Blocks up to
+ * 30 s. */
+int df_kafka_committed(struct df_log *log, const char *group, const char *topic, uint32_t partition,
+                       struct df_committed *ret, struct df_error *err);
+
 /* True when the log is this adapter's. */
 bool df_kafka_is(const struct df_log *log);
 

@@ -13,7 +13,10 @@ struct df_rocksdb_options {
         uint64_t write_buffer_bytes; /* 0 = 32 MiB; at least 64 KiB */
         uint64_t block_cache_bytes;  /* 0 = 32 MiB */
         /* K2: this task's folder in the checkpoint store, a directory that every machine sees; NULL
-         * = none. persist uploads to it, takeover_at fetches from it, retire deletes there too. */
+         * = none. Made when missing. persist uploads to it and takeover_at fetches from it (both
+         * fail when it cannot be reached), retire deletes there, too. Local disks protect against
+         * a crash; what is in the store is hard-linked between checkpoints, so it is no defence
+         * against bit rot either: then the log is (K10). */
         const char *store_dir;
 };
 
@@ -65,6 +68,16 @@ int df_rocksdb_ckpt_fallback(const char *dir, bool dry_run, struct df_rocksdb_fa
  * takeovers goes on. ret_moved_to (may be NULL) holds at least 4096 bytes. Interrupted, it is
  * simply called again. dry_run only tells the place. */
 int df_rocksdb_ckpt_reset(const char *dir, bool dry_run, char *ret_moved_to, struct df_error *err);
+
+/* The same where the committed offset decides (df_ckpt_takeover_at): the next takeover that finds
+ * `wanted` committed opens the newest older checkpoint of the directory or its checkpoint store
+ * (store_dir, NULL = none); whether the log continues it the takeover checks. ret->from is wanted.
+ * DF_EEXIST: wanted verifies in one of the two places, a takeover finds it by itself. */
+int df_rocksdb_ckpt_fallback_at(const char *dir, const char *store_dir,
+                                const struct df_ckpt_ref *wanted, bool dry_run,
+                                struct df_rocksdb_fallback *ret, struct df_error *err);
+/* Rename a checkpoint of a checkpoint store to damaged-<name>; absent is fine. */
+int df_rocksdb_ckpt_set_aside(const char *store_dir, const char *name, struct df_error *err);
 
 /* A store with a write-ahead log, opened in place again after a crash: for the serving view, which
  * can be rebuilt from its topic. Extra calls beyond df_store: */

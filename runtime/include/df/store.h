@@ -101,7 +101,8 @@ struct df_takeover {
         bool candidate;         /* takeover_at: not committed yet */
         uint64_t k;             /* of the checkpoint; 0 when fresh */
         char name[DF_CKPT_NAME_MAX + 1];
-        uint8_t digest[32]; /* SHA-256 of its manifest */
+        uint8_t digest[32];     /* SHA-256 of its manifest */
+        uint64_t fetched_bytes; /* from the checkpoint store; 0 = it was here */
 };
 
 /* A checkpoint by name and content: what the committed offset's metadata says on Kafka (K3). */
@@ -116,7 +117,7 @@ struct df_ckpt_wanted {
         bool any; /* false: nothing was ever committed: the directory must hold no checkpoint that
                    * was (DF_ESCHEMA: the committed offset was deleted, K14) */
         struct df_ckpt_ref ref;
-        bool rebuild; /* K10: a directory without a checkpoint is fresh, whatever is committed */
+        bool rebuild; /* K10: fresh, whatever is committed and whatever checkpoints there are */
 };
 
 struct df_ckpt_ops {

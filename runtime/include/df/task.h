@@ -115,6 +115,10 @@ struct df_session_ports {
          * source exist, rebuild from the log instead of refusing. (An older checkpoint that the
          * seals continue needs no leave: what is missing is processed again.) */
         bool recover_from_log;
+        /* With transactions: recover_from_log holds only while this is what is committed,
+         * "<offset> <metadata>" (df_committed_text); NULL or "" = whatever is. Borrowed until
+         * df_session_open returns. */
+        const char *recover_of;
         /* Called between the numbered steps of the protocol: fail points. NULL = none. A negative
          * result is returned as if the step after it had failed. */
         int (*step)(void *arg, const char *name, struct df_error *err);
@@ -134,6 +138,11 @@ int df_session_commit(struct df_session *s, struct df_error *err);
 /* K9: the partition was assigned again to the owner that has it. 0: nobody else committed in
  * between, the session goes on with the group's present generation; DF_ELOST: close and open. */
 int df_session_keep(struct df_session *s, struct df_error *err);
+/* What a committed offset's metadata names; false: it is not of this program (K3). */
+bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret);
+/* "<offset> <metadata>", for recover_of. */
+#define DF_COMMITTED_TEXT_MAX (DF_TXN_METADATA_MAX + 24)
+void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX]);
 struct df_task *df_session_task(struct df_session *s);
 uint64_t df_session_epoch(const struct df_session *s);
 uint64_t df_session_lag(struct df_session *s); /* records between position and the durable end */
