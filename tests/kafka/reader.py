@@ -16,7 +16,7 @@ def consumer(bootstrap, **settings):
     from confluent_kafka import Consumer
     return Consumer({"bootstrap.servers": bootstrap, "group.id": "independent-reader", "enable.auto.commit": False,
                      "auto.offset.reset": "error", "isolation.level": "read_committed", "check.crcs": True,
-                     "enable.partition.eof": True, **settings})
+                     "enable.partition.eof": True, "log_level": 2, "reconnect.backoff.ms": 300, **settings})
 
 
 def partitions(bootstrap, topic, timeout=20):
