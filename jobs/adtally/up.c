@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "df/trace.h"
+#include "jobs/common/places.h"
 
 #define DRAIN_MS 15000
 #define READY_EVERY_MS 200
@@ -249,8 +250,10 @@ static void tick(void *arg)
 
 static int prepare(struct state *s, const struct df_config *c, struct df_error *err)
 {
-        int rc = lock_data(c, &s->lock_fd, err);
+        int rc = ad_store_check(c, err);
 
+        if (rc == 0)
+                rc = lock_data(c, &s->lock_fd, err);
         if (rc == 0)
                 wait_for_orphans(df_config_text(c, "data"));
         if (rc == 0)

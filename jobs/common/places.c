@@ -1,5 +1,6 @@
 #include "jobs/common/places.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -72,8 +73,9 @@ int ad_store_check(const struct df_config *c, struct df_error *err)
 
         if (!store || !*store || access(store, R_OK | W_OK | X_OK) == 0)
                 return 0;
-        return df_fail_errno(err, DF_ENOENT,
-                             "--checkpoint-store %s: mount it, or create it if it is new", store);
+        return df_fail(err, DF_EINVAL,
+                       "--checkpoint-store %s: %s: mount it, or create it if it is new", store,
+                       strerror(errno));
 }
 
 void ad_status_name(const struct df_config *c, char *ret)

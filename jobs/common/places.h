@@ -27,7 +27,7 @@ int ad_rebuild_mark(const struct df_config *c, const char *topic, uint32_t parti
 /* "" when there is no checkpoint store. */
 int ad_store_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
                  struct df_error *err);
-/* DF_ENOENT: it is never made here, for it may be a mount that is missing. */
+/* DF_EINVAL: it is never made here, for it may be a mount that is missing. */
 int ad_store_check(const struct df_config *c, struct df_error *err);
 /* Into ret, 64 bytes: the name of the status file without ".prom". */
 void ad_status_name(const struct df_config *c, char *ret);

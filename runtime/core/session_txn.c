@@ -61,8 +61,11 @@ bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret)
 
 void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX])
 {
-        (void)snprintf(ret, DF_COMMITTED_TEXT_MAX, "%llu %s", (unsigned long long)c->offset,
-                       c->metadata);
+        if (c->any)
+                (void)snprintf(ret, DF_COMMITTED_TEXT_MAX, "%llu %s", (unsigned long long)c->offset,
+                               c->metadata);
+        else
+                (void)snprintf(ret, DF_COMMITTED_TEXT_MAX, "none");
 }
 
 /* ---- open ---- */
@@ -75,7 +78,7 @@ static bool told_to_rebuild(const struct df_session *s)
         if (!s->ports.recover_from_log || !s->ports.recover_of || !s->ports.recover_of[0])
                 return s->ports.recover_from_log;
         df_committed_text(&s->committed, text);
-        return s->committed.any && strcmp(text, s->ports.recover_of) == 0;
+        return strcmp(text, s->ports.recover_of) == 0;
 }
 
 static int refuse_offset(const struct df_session *s, const char *why, struct df_error *err)

@@ -140,7 +140,7 @@ int df_session_commit(struct df_session *s, struct df_error *err);
 int df_session_keep(struct df_session *s, struct df_error *err);
 /* What a committed offset's metadata names; false: it is not of this program (K3). */
 bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret);
-/* "<offset> <metadata>", for recover_of. */
+/* "<offset> <metadata>", or "none", for recover_of. */
 #define DF_COMMITTED_TEXT_MAX (DF_TXN_METADATA_MAX + 24)
 void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX]);
 struct df_task *df_session_task(struct df_session *s);
