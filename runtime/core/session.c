@@ -277,6 +277,8 @@ int df_session_open(const struct df_task_config *config, const struct df_session
         s->config = *config;
         s->ports = *ports;
         rc = take_over(s, err);
+        if (rc < 0 && s->ports.txn)
+                rc = dfi_txn_confirm(s, rc, err);
         if (rc < 0) {
                 df_session_close(s);
                 return rc;

@@ -1,0 +1,270 @@
+/* kafka_main.c - the realtime job on the model broker (K1 to K9, K13), seed after seed.
+ *
+ *   kafka_main --seeds N [--first S]     seeds S to S + N - 1 (S = 1)
+ *   kafka_main --seed S [--steps]        one seed; --steps prints every step and request
+ *   kafka_main --reckless --seeds N      with a broken commit (df_sim_kafka_reckless): ends well
+ *                                        only if one of the seeds shows a wrong number
+ *
+ * For each seed a world (world.h) is processed by two to four workers of a group (kworker.h) while
+ * its records are still being appended. At the end
+ *   - the outputs, read as the serving view does, are those of the recount (check.c);
+ *   - the same outputs, read by somebody who knows nothing of collections and adds up whatever
+ *     read_committed shows, hold each checkpoint once, whole and in order (K3);
+ *   - the committed offset and its metadata are those of the last seal (K3, K8).
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/sim/kworker.h"
+#include "tests/sim/served.h"
+
+#define FEEDER 15 /* the process that appends events */
+
+static const char *const outputs[AD_OUT_COUNT] = {
+        [AD_OUT_LATE] = "late", [AD_OUT_QUARANTINE] = "quarantine", [AD_OUT_ROLLUPS] = "rollups"};
+
+struct options {
+        bool verbose, reckless;
+        uint64_t wrong; /* seeds with a wrong number */
+        struct kcounts counts;
+};
+
+static void print_line(void *arg, const char *line)
+{
+        (void)arg;
+        printf("  %s\n", line);
+}
+
+/* ---- the events: no trouble on this network ---- */
+
+struct feed {
+        struct df_log *log;
+        struct df_log_writer *writer;
+        size_t next;
+};
+
+static void feed_open(struct feed *f, const struct world *w, struct df_sim *sim)
+{
+        *f = (struct feed){.log = df_sim_kafka_log_open(sim, FEEDER)};
+        df_check(df_log_topic_create(f->log, "events", w->partitions, NULL) == 0);
+        for (size_t i = 0; i < AD_OUT_COUNT; i++)
+                df_check(df_log_topic_create(f->log, outputs[i], w->partitions, NULL) == 0);
+        df_check(df_log_writer_open(f->log, "events", &f->writer, NULL) == 0);
+}
+
+static bool feed_one(struct feed *f, const struct world *w, struct df_sim *sim)
+{
+        const struct world_record *r = &w->records[f->next];
+        struct df_append item = {0};
+
+        if (f->next == w->record_count)
+                return false;
+        item.partition = r->partition;
+        item.value = r->value;
+        df_sim_faults_pause(sim, true);
+        if (r->clock_restart)
+                df_sim_clock_restart(sim);
+        df_sim_set_now_ms(sim, r->append_ms);
+        df_check(df_log_append(f->writer, &item, 1, NULL) == 0);
+        df_sim_faults_pause(sim, false);
+        f->next++;
+        return true;
+}
+
+/* ---- the properties ---- */
+
+/* What is wrong with an output partition as a plain reader sees it; "" = nothing. */
+static void check_plain(struct df_sim *sim, const char *topic, uint32_t p, char *ret, size_t size)
+{
+        uint64_t k = 1, n = 0;
+        size_t count;
+        const struct df_record *r = df_sim_records(sim, topic, p, &count);
+
+        ret[0] = '\0';
+        for (size_t i = 0; i < count; i++) {
+                struct df_output o;
+                struct df_error err = {0};
+
+                if (df_output_decode(r[i].value, &o, &err) < 0) {
+                        (void)snprintf(ret, size, "%s/%u offset %" PRIu64 ": %.150s", topic, p,
+                                       r[i].offset, err.text);
+                        return;
+                }
+                if (o.origin.k != k || o.origin.n != n || (o.is_seal && o.seal.rows != n)) {
+                        (void)snprintf(ret, size,
+                                       "%s/%u offset %" PRIu64 ": checkpoint %" PRIu64
+                                       " item %u stands where %" PRIu64 " item %" PRIu64
+                                       " must: whoever adds up what is committed counts wrong (K3)",
+                                       topic, p, r[i].offset, o.origin.k, o.origin.n, k, n);
+                        return;
+                }
+                n = o.is_seal ? 0 : n + 1;
+                k += o.is_seal;
+        }
+        if (n > 0)
+                (void)snprintf(ret, size, "%s/%u: checkpoint %" PRIu64 " ends without a seal (K3)",
+                               topic, p, k);
+}
+
+static void check_committed(const struct kworld *k, const struct served *v, uint32_t p)
+{
+        const struct served_chain *c = &v->chains[AD_OUT_ROLLUPS][p];
+        const struct served_seal *last = c->count ? &c->seals[c->count - 1] : NULL;
+        struct df_committed is;
+        char want[48];
+
+        if (!df_sim_kafka_committed(k->sim, KGROUP, "events", p, &is))
+                sim_fail(k->seed, "events/%u: an offset is pending at the end", p);
+        if (is.any != (last != NULL))
+                sim_fail(k->seed, "events/%u: an offset without a seal, or the reverse (K3)", p);
+        if (!last)
+                return;
+        (void)snprintf(want, sizeof(want), "adtally1 ck-%" PRIu64 "-%" PRIu64 "-", last->k,
+                       last->epoch);
+        if (is.offset != last->seal.to_offset)
+                sim_fail(k->seed,
+                         "events/%u: committed offset %" PRIu64 ", sealed up to %" PRIu64 " (K3)",
+                         p, is.offset, last->seal.to_offset);
+        /* A candidate that a successor published has its maker's epoch in the name (K8). */
+        if (strncmp(is.metadata, want,
+                    strcspn(want + strlen("adtally1 ck-"), "-") + strlen("adtally1 ck-") + 1) != 0)
+                sim_fail(k->seed,
+                         "events/%u: the metadata is \"%s\", the last seal's k %" PRIu64 " (K3)", p,
+                         is.metadata, last->k);
+}
+
+static void check_served(const struct kworld *k, const struct oracle *o, uint64_t generation)
+{
+        struct served v;
+
+        served_read(&v, k->world, k->sim, generation);
+        served_check(&v, o);
+        for (uint32_t p = 0; p < k->world->partitions; p++)
+                check_committed(k, &v, p);
+        served_release(&v);
+}
+
+/* False: somebody counts wrong. */
+static bool check_all_plain(const struct kworld *k)
+{
+        char wrong[256];
+
+        for (uint32_t out = 0; out < AD_OUT_COUNT; out++)
+                for (uint32_t p = 0; p < k->world->partitions; p++) {
+                        check_plain(k->sim, outputs[out], p, wrong, sizeof(wrong));
+                        if (wrong[0] == '\0')
+                                continue;
+                        if (!k->reckless)
+                                sim_fail(k->seed, "%s", wrong);
+                        printf("seed %" PRIu64 ": %s\n", k->seed, wrong);
+                        return false;
+                }
+        return true;
+}
+
+/* ---- a seed ---- */
+
+static void run_job(struct kworld *k, struct feed *f)
+{
+        for (bool more = true; more && !k->refused;) {
+                for (uint64_t n = df_sim_random_below(&k->random, 3); more && !k->down && n > 0;
+                     n--)
+                        more = feed_one(f, k->world, k->sim);
+                for (uint64_t n = df_sim_random_below(&k->random, 6); n > 0; n--)
+                        kworld_act(k);
+        }
+        for (int i = 0; i < 20; i++)
+                kworld_act(k);
+        kworld_finish(k);
+}
+
+static void run_seed(uint64_t seed, struct options *opt)
+{
+        struct world w;
+        struct oracle o;
+        struct feed f;
+        struct kworld k = {.seed = seed, .world = &w, .counts = &opt->counts};
+
+        sim_seed("kafka_main", seed);
+        world_make(&w, seed);
+        oracle_recount(&o, &w);
+        k.sim = df_sim_create(seed ^ 0x6b61666b61);
+        k.reckless = opt->reckless;
+        df_sim_random_init(&k.random, seed * 31 + 7);
+        if (opt->verbose) {
+                k.to = stdout;
+                df_sim_set_trace(k.sim, print_line, NULL);
+        }
+        feed_open(&f, &w, k.sim);
+        for (uint32_t p = 0; p < w.partitions; p++) {
+                world_task_config(&w, p, &k.configs[p]);
+                k.configs[p].source.generation = df_sim_generation(k.sim, "events");
+        }
+        kworld_open(&k);
+        run_job(&k, &f);
+        if (!check_all_plain(&k))
+                opt->wrong++;
+        else if (!k.refused)
+                check_served(&k, &o, df_sim_generation(k.sim, "events"));
+        kworld_close(&k);
+        df_log_writer_close(f.writer);
+        df_log_close(f.log);
+        df_sim_destroy(k.sim);
+        oracle_release(&o);
+        world_release(&w);
+        opt->counts.seeds++;
+}
+
+static void print_counts(const struct kcounts *c)
+{
+        printf("%" PRIu64 " seeds: %" PRIu64 " takeovers, %" PRIu64 " kept, %" PRIu64
+               " assignments, %" PRIu64 " commits, %" PRIu64 " crashes, %" PRIu64
+               " workers stood still, %" PRIu64 " partitions lost, %" PRIu64
+               " members fenced, %" PRIu64 " requests without an answer\n",
+               c->seeds, c->takeovers, c->kept, c->rebalances, c->commits, c->crashes, c->zombies,
+               c->lost, c->fenced, c->troubled);
+}
+
+static int usage(void)
+{
+        (void)fputs("usage: kafka_main [--reckless] --seeds N [--first S] | --seed S [--steps]\n",
+                    stderr);
+        return 64;
+}
+
+int main(int argc, char **argv)
+{
+        struct options opt = {0};
+        uint64_t first = 1, count = 0;
+
+        for (int i = 1; i < argc; i++) {
+                const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+
+                if (strcmp(argv[i], "--steps") == 0) {
+                        opt.verbose = true;
+                        continue;
+                }
+                if (strcmp(argv[i], "--reckless") == 0) {
+                        opt.reckless = true;
+                        continue;
+                }
+                if (!value)
+                        return usage();
+                if (strcmp(argv[i], "--seeds") == 0)
+                        count = strtoull(value, NULL, 10);
+                else if (strcmp(argv[i], "--first") == 0 || strcmp(argv[i], "--seed") == 0)
+                        first = strtoull(value, NULL, 10);
+                else
+                        return usage();
+                if (strcmp(argv[i], "--seed") == 0)
+                        count = 1;
+                i++;
+        }
+        if (count == 0)
+                return usage();
+        for (uint64_t s = first; s < first + count && opt.wrong == 0; s++)
+                run_seed(s, &opt);
+        print_counts(&opt.counts);
+        return opt.reckless && opt.wrong == 0;
+}
