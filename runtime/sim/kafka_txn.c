@@ -277,8 +277,13 @@ static int txn_abort(struct df_txn *base, struct df_error *err)
         struct dfi_answer a;
 
         t->doubt = true;
-        if (!t->begun || reckless(t))
+        if (!t->begun)
                 return 0;
+        if (reckless(t)) {
+                q.api = DFI_END_TXN;
+                (void)dfi_net_call(&t->at, &q, &a, NULL);
+                return 0;
+        }
         return ask(t, &q, DFI_END_TXN, DF_ELOST, &a, err);
 }
 
