@@ -332,13 +332,13 @@ static void let_others_act(struct kworld *k, uint64_t turns, int64_t each_ms)
 }
 
 /* Before a request of w, or between two steps of one of its sessions. */
-static void interrupt(struct kworld *k, struct kworker *w)
+static void interrupt(struct kworld *k, struct kworker *w, uint32_t zombie_permille)
 {
         const uint64_t x = pick(k, 1000);
 
         if (k->calm || k->depth >= DEPTH_MAX)
                 return;
-        if (x < 6) {
+        if (chance(k, zombie_permille)) {
                 say(w, "stands still", 0, NULL);
                 k->counts->zombies++;
                 df_sim_pause(k->sim, w->process);
@@ -364,10 +364,12 @@ static void on_request(void *arg, uint32_t process, const char *request)
 {
         struct kworld *k = arg;
         struct kworker *w = worker_of(k, process);
+        const bool decides = strncmp(request, "InitProducerId", 14) == 0 ||
+                             strncmp(request, "TxnOffsetCommit", 15) == 0 ||
+                             strncmp(request, "EndTxn", 6) == 0;
 
-        (void)request;
         if (w)
-                interrupt(k, w);
+                interrupt(k, w, decides ? 50 : 5);
 }
 
 static int on_step(void *arg, const char *name, struct df_error *err)
@@ -375,7 +377,7 @@ static int on_step(void *arg, const char *name, struct df_error *err)
         struct kworker *w = arg;
         struct kworld *k = w->world;
 
-        interrupt(k, w);
+        interrupt(k, w, 5);
         if (df_sim_crashed(k->sim, w->process))
                 return df_fail(err, DF_ECRASH, "process %u crashed", w->process);
         if (k->calm || k->step_countdown < 0 || k->step_countdown-- > 0)
