@@ -40,6 +40,19 @@ static void close_slot(struct kslot *s)
         s->ckpt = NULL;
 }
 
+/* The process goes on elsewhere: what it had on its disk is not there (K2). */
+static void lose_disk(struct kworker *w)
+{
+        char dir[32];
+
+        for (uint32_t p = 0; p < w->world->world->partitions; p++) {
+                (void)snprintf(dir, sizeof(dir), "events-%u@%u", p, w->process);
+                df_sim_ckpt_lose(w->world->sim, dir, false);
+        }
+        w->world->counts->disks++;
+        say(w, "loses its disk", 0, NULL);
+}
+
 static void end_process(struct kworker *w, uint32_t away)
 {
         for (uint32_t p = 0; p < WORLD_PARTITIONS_MAX; p++) {
@@ -317,6 +330,8 @@ static void turn(struct kworker *w)
                 k->counts->crashes++;
                 say(w, "has crashed", 0, NULL);
                 end_process(w, chance(k, 300) ? (uint32_t)pick(k, 60) : 0);
+                if (chance(k, 200))
+                        lose_disk(w);
         }
         w->busy = false;
 }

@@ -46,8 +46,8 @@ struct kworker {
 };
 
 struct kcounts {
-        uint64_t seeds, takeovers, candidates, kept, commits, lost, crashes, zombies, rebalances,
-                fenced, troubled;
+        uint64_t seeds, takeovers, kept, commits, lost, crashes, zombies, rebalances, disks, fenced,
+                troubled;
 };
 
 struct kworld {
