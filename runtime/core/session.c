@@ -501,6 +501,8 @@ uint64_t df_session_lag(struct df_session *s)
 {
         uint64_t first, end, at = df_task_position(s->task);
 
+        if (s->used == s->have) /* behind markers, where no record is */
+                at = df_log_position(s->reader);
         if (df_log_bounds(s->ports.log, s->config.source.stream, s->config.source.partition, &first,
                           &end, NULL) < 0)
                 return 0;

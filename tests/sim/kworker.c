@@ -30,6 +30,13 @@ static void say(const struct kworker *w, const char *what, uint32_t partition,
 
 /* ---- slots ---- */
 
+static void dir_of(const struct kworld *k, uint32_t task, char ret[DF_TOPIC_NAME_MAX + 16])
+{
+        const struct df_source *source = &k->tasks[task].source;
+
+        (void)snprintf(ret, DF_TOPIC_NAME_MAX + 16, "%s-%u", source->stream, source->partition);
+}
+
 static void close_slot(struct kslot *s)
 {
         df_session_close(s->session);
@@ -43,10 +50,11 @@ static void close_slot(struct kslot *s)
 /* The process goes on elsewhere: what it had on its disk is not there (K2). */
 static void lose_disk(struct kworker *w)
 {
-        char dir[32];
+        char of_task[DF_TOPIC_NAME_MAX + 16], dir[DF_TOPIC_NAME_MAX + 32];
 
-        for (uint32_t p = 0; p < w->world->world->partitions; p++) {
-                (void)snprintf(dir, sizeof(dir), "events-%u@%u", p, w->process);
+        for (uint32_t p = 0; p < w->world->task_count; p++) {
+                dir_of(w->world, p, of_task);
+                (void)snprintf(dir, sizeof(dir), "%s@%u", of_task, w->process);
                 df_sim_ckpt_lose(w->world->sim, dir, false);
         }
         w->world->counts->disks++;
@@ -55,7 +63,7 @@ static void lose_disk(struct kworker *w)
 
 static void end_process(struct kworker *w, uint32_t away)
 {
-        for (uint32_t p = 0; p < WORLD_PARTITIONS_MAX; p++) {
+        for (uint32_t p = 0; p < KTASKS_MAX; p++) {
                 close_slot(&w->slots[p]);
                 w->slots[p].state = KSLOT_AWAY;
         }
@@ -83,10 +91,10 @@ static void fail_slot(struct kworker *w, uint32_t p, const char *call, const str
                 return;
         }
         if (df_err_action(err->code) == DF_STOP)
-                sim_fail(k->seed, "%s of events/%u by worker %u is refused: %s: %s", call, p,
+                sim_fail(k->seed, "%s of task %u by worker %u is refused: %s: %s", call, p,
                          w->process, df_err_code(err->code), err->text);
         if (++s->failures > TRIES_MAX)
-                sim_fail(k->seed, "%s of events/%u by worker %u never succeeds: %s: %s", call, p,
+                sim_fail(k->seed, "%s of task %u by worker %u never succeeds: %s: %s", call, p,
                          w->process, df_err_code(err->code), err->text);
         if (err->code != DF_ELOST)
                 return;
@@ -102,17 +110,18 @@ static void open_slot(struct kworker *w, uint32_t p)
         struct kworld *k = w->world;
         struct kslot *s = &w->slots[p];
         struct df_error err = {0};
-        char dir[32];
+        char dir[DF_TOPIC_NAME_MAX + 16];
         struct df_session_ports ports = {.log = w->log, .step = on_step, .step_arg = w};
         int rc;
 
-        (void)snprintf(dir, sizeof(dir), "events-%u", p);
+        dir_of(k, p, dir);
         s->ckpt = df_sim_ckpt_open_shared(k->sim, w->process, dir);
-        rc = df_sim_kafka_txn_open(w->log, w->group, "events", p, &s->txn, &err);
+        rc = df_sim_kafka_txn_open(w->log, w->group, k->tasks[p].source.stream,
+                                   k->tasks[p].source.partition, &s->txn, &err);
         ports.ckpt = s->ckpt;
         ports.txn = s->txn;
         if (rc == 0)
-                rc = df_session_open(&k->configs[p], &ports, &s->session, &err);
+                rc = df_session_open(&k->tasks[p], &ports, &s->session, &err);
         if (rc < 0) {
                 s->session = NULL;
                 fail_slot(w, p, "open", &err);
@@ -165,10 +174,13 @@ static bool poll_slot(struct kworker *w, uint32_t p, size_t max, size_t *ret_cou
 
 /* ---- membership ---- */
 
-static bool assigned(const struct df_group_event *e, uint32_t p)
+static bool assigned(const struct kworld *k, const struct df_group_event *e, uint32_t task)
 {
+        const struct df_source *source = &k->tasks[task].source;
+
         for (size_t i = 0; i < e->count; i++)
-                if (e->partitions[i].partition == p)
+                if (e->partitions[i].partition == source->partition &&
+                    strcmp(e->partitions[i].topic, source->stream) == 0)
                         return true;
         return false;
 }
@@ -193,19 +205,19 @@ static void take(struct kworker *w, uint32_t p)
 static void follow_assign(struct kworker *w, const struct df_group_event *e)
 {
         w->world->counts->rebalances++;
-        for (uint32_t p = 0; p < w->world->world->partitions; p++)
-                if (!assigned(e, p)) {
+        for (uint32_t p = 0; p < w->world->task_count; p++)
+                if (!assigned(w->world, e, p)) {
                         close_slot(&w->slots[p]);
                         w->slots[p].state = KSLOT_AWAY;
                 }
-        for (uint32_t p = 0; p < w->world->world->partitions; p++)
-                if (assigned(e, p) && !df_sim_crashed(w->world->sim, w->process))
+        for (uint32_t p = 0; p < w->world->task_count; p++)
+                if (assigned(w->world, e, p) && !df_sim_crashed(w->world->sim, w->process))
                         take(w, p);
 }
 
 static void follow_revoke(struct kworker *w)
 {
-        for (uint32_t p = 0; p < w->world->world->partitions; p++) {
+        for (uint32_t p = 0; p < w->world->task_count; p++) {
                 struct kslot *s = &w->slots[p];
                 struct df_error err = {0};
                 int rc = 0;
@@ -226,7 +238,7 @@ static void follow_revoke(struct kworker *w)
 
 static void follow_lost(struct kworker *w)
 {
-        for (uint32_t p = 0; p < w->world->world->partitions; p++) {
+        for (uint32_t p = 0; p < w->world->task_count; p++) {
                 if (w->slots[p].state == KSLOT_AWAY)
                         continue;
                 close_slot(&w->slots[p]);
@@ -236,16 +248,21 @@ static void follow_lost(struct kworker *w)
 
 static int start(struct kworker *w, struct df_error *err)
 {
-        static const char *const topics[] = {"events"};
+        const struct kworld *k = w->world;
+        const char *topics[KTASKS_MAX];
+        size_t count = 0;
         int rc;
 
         if (w->log)
                 return 0;
-        df_sim_restart(w->world->sim, w->process);
+        for (uint32_t i = 0; i < k->task_count; i++)
+                if (i == 0 || strcmp(k->tasks[i].source.stream, topics[count - 1]) != 0)
+                        topics[count++] = k->tasks[i].source.stream;
+        df_sim_restart(k->sim, w->process);
         say(w, "starts", 0, NULL);
-        w->log = df_sim_kafka_log_open(w->world->sim, w->process);
+        w->log = df_sim_kafka_log_open(k->sim, w->process);
         rc = df_sim_kafka_group_open(w->log, KGROUP, w->instance, &w->group, err);
-        return rc < 0 ? rc : df_group_subscribe(w->group, topics, 1, err);
+        return rc < 0 ? rc : df_group_subscribe(w->group, topics, count, err);
 }
 
 static void follow(struct kworker *w)
@@ -323,7 +340,7 @@ static void turn(struct kworker *w)
                 (void)df_sim_crash(k->sim, w->process, NULL);
         else if (x < 14 && !df_sim_crashed(k->sim, w->process))
                 drain(w);
-        for (uint32_t i = 0; w->log && i < k->world->partitions; i++)
+        for (uint32_t i = 0; w->log && i < k->task_count; i++)
                 if (!df_sim_crashed(k->sim, w->process) && chance(k, 700))
                         work(w, i);
         if (w->log && df_sim_crashed(k->sim, w->process)) {
@@ -471,9 +488,28 @@ static void heal(struct kworld *k)
                 k->workers[i].away = 0;
 }
 
+static bool is_finished(const struct kworld *k, uint32_t task)
+{
+        for (uint32_t i = 0; i < k->worker_count; i++)
+                if (k->workers[i].slots[task].finished)
+                        return true;
+        return false;
+}
+
+/* Those that write what this one reads. */
+static bool earlier_finished(const struct kworld *k, uint32_t task)
+{
+        for (uint32_t i = 0; i < task; i++)
+                if (strcmp(k->tasks[i].source.stream, k->tasks[task].source.stream) != 0 &&
+                    !is_finished(k, i))
+                        return false;
+        return true;
+}
+
 static void finish_slot(struct kworker *w, uint32_t p)
 {
         struct kslot *s = &w->slots[p];
+        const bool earlier = earlier_finished(w->world, p);
         struct df_error err = {0};
         size_t n = 1;
 
@@ -487,19 +523,14 @@ static void finish_slot(struct kworker *w, uint32_t p)
         if (commit_slot(w, p, &err) < 0)
                 handle(w, p, "commit", &err);
         else
-                s->finished = true;
+                s->finished = earlier;
 }
 
 static bool all_finished(const struct kworld *k)
 {
-        for (uint32_t p = 0; p < k->world->partitions; p++) {
-                bool finished = false;
-
-                for (uint32_t i = 0; i < k->worker_count; i++)
-                        finished |= k->workers[i].slots[p].finished;
-                if (!finished)
+        for (uint32_t i = 0; i < k->task_count; i++)
+                if (!is_finished(k, i))
                         return false;
-        }
         return true;
 }
 
@@ -513,7 +544,7 @@ void kworld_finish(struct kworld *k)
                         struct kworker *w = &k->workers[i];
 
                         follow(w);
-                        for (uint32_t p = 0; p < k->world->partitions; p++)
+                        for (uint32_t p = 0; p < k->task_count; p++)
                                 finish_slot(w, p);
                         if (df_sim_crashed(k->sim, w->process))
                                 end_process(w, 0);
