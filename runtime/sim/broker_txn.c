@@ -96,6 +96,16 @@ void dfi_txns_tick(struct dfi_broker *b)
         }
 }
 
+bool df_sim_kafka_settled(const struct df_sim *sim)
+{
+        const struct dfi_broker *b = sim->broker;
+
+        for (size_t i = 0; b && i < b->txn_count; i++)
+                if (b->txns[i]->state == DFI_TXN_ONGOING || prepared(b->txns[i]))
+                        return false;
+        return true;
+}
+
 /* ---- requests ---- */
 
 enum dfi_answer_code dfi_txn_verify(struct dfi_broker *b, const struct dfi_request *q,

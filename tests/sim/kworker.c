@@ -496,9 +496,12 @@ static bool is_finished(const struct kworld *k, uint32_t task)
         return false;
 }
 
-/* Those that write what this one reads. */
+/* Those that write what this one reads have come to their end, and no transaction of an owner that
+ * has lost hides it. */
 static bool earlier_finished(const struct kworld *k, uint32_t task)
 {
+        if (!df_sim_kafka_settled(k->sim))
+                return false;
         for (uint32_t i = 0; i < task; i++)
                 if (strcmp(k->tasks[i].source.stream, k->tasks[task].source.stream) != 0 &&
                     !is_finished(k, i))

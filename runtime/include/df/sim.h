@@ -113,6 +113,8 @@ bool df_sim_paused(const struct df_sim *sim, uint32_t process);
  * holds another one pending. */
 bool df_sim_kafka_committed(struct df_sim *sim, const char *group, const char *topic,
                             uint32_t partition, struct df_committed *ret);
+/* No transaction is open or half written: what readers see is all that there is. */
+bool df_sim_kafka_settled(const struct df_sim *sim);
 
 /* ---- faults ---- */
 enum df_sim_fault_kind { DF_SIM_CRASH, DF_SIM_EIO, DF_SIM_ENOSPC, DF_SIM_FAULT_KINDS };
