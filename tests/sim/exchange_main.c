@@ -2,8 +2,8 @@
  *
  *   exchange_main [--kafka] --seeds N [--first S] | --seed S [--steps]
  *
- * --kafka: on the model broker, by workers of a group (kworker.h). Stage two then reads a topic that
- * others write in transactions, several at a time: offsets have holes, also at the end.
+ * --kafka: on the model broker, by workers of a group (kworker.h). Stage two then reads a topic
+ * that others write in transactions, several at a time: offsets have holes, also at the end.
  */
 #include <inttypes.h>
 #include <stdio.h>
