@@ -119,15 +119,16 @@ void kcounts_print(const struct kcounts *c)
         printf("%" PRIu64 " seeds: %" PRIu64 " takeovers, %" PRIu64 " kept, %" PRIu64
                " assignments, %" PRIu64 " commits, %" PRIu64 " crashes, %" PRIu64
                " workers stood still, %" PRIu64 " partitions lost, %" PRIu64
-               " members fenced, %" PRIu64 " disks lost, %" PRIu64 " requests without an answer\n",
+               " members fenced, %" PRIu64 " disks lost, %" PRIu64 " states rebuilt, %" PRIu64
+               " requests without an answer\n",
                c->seeds, c->takeovers, c->kept, c->rebalances, c->commits, c->crashes, c->zombies,
-               c->lost, c->fenced, c->disks, c->troubled);
+               c->lost, c->fenced, c->disks, c->recovered, c->troubled);
 }
 
 int kcounts_check(const struct kcounts *c)
 {
         if (c->seeds < MANY_SEEDS || (c->kept && c->zombies && c->lost && c->fenced && c->disks &&
-                                      c->rebalances > c->kept && c->troubled))
+                                      c->recovered && c->rebalances > c->kept && c->troubled))
                 return 0;
         (void)fputs("these seeds left something out: see the counts\n", stderr);
         return 1;

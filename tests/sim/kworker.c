@@ -120,6 +120,7 @@ static void open_slot(struct kworker *w, uint32_t p)
                                    k->tasks[p].source.partition, &s->txn, &err);
         ports.ckpt = s->ckpt;
         ports.txn = s->txn;
+        ports.recover_from_log = k->recover[p];
         if (rc == 0)
                 rc = df_session_open(&k->tasks[p], &ports, &s->session, &err);
         if (rc < 0) {
@@ -436,10 +437,39 @@ static void plan_fault(struct kworld *k)
         df_sim_fault_set(k->sim, (enum df_sim_fault_kind)pick(k, DF_SIM_FAULT_KINDS), fault);
 }
 
+/* K10: an operator gives up the checkpoints of a task, in the store too or not, and has its state
+ * rebuilt from the log. Nobody is in the middle of a call. */
+static void recover(struct kworld *k)
+{
+        const uint32_t task = (uint32_t)pick(k, k->task_count);
+        const bool store_too = chance(k, 500);
+        char of_task[DF_TOPIC_NAME_MAX + 16], dir[DF_TOPIC_NAME_MAX + 32];
+
+        dir_of(k, task, of_task);
+        for (uint32_t i = 0; i < k->worker_count; i++) {
+                struct kslot *s = &k->workers[i].slots[task];
+
+                close_slot(s);
+                if (s->state == KSLOT_OPEN || s->state == KSLOT_PARKED)
+                        s->state = s->state == KSLOT_OPEN ? KSLOT_CLOSED : KSLOT_WAITING;
+                (void)snprintf(dir, sizeof(dir), "%s@%u", of_task, i);
+                df_sim_ckpt_lose(k->sim, dir, true);
+        }
+        (void)snprintf(dir, sizeof(dir), "%s@store", of_task);
+        if (store_too)
+                df_sim_ckpt_lose(k->sim, dir, true);
+        k->recover[task] = true;
+        k->counts->recovered++;
+        if (k->to)
+                (void)fprintf(k->to, "  -- recover %s from log\n", of_task);
+}
+
 void kworld_act(struct kworld *k)
 {
         if (chance(k, 60))
                 plan_fault(k);
+        if (chance(k, 3))
+                recover(k);
         if (k->down && chance(k, 300)) {
                 k->down = false;
                 df_sim_broker_down(k->sim, false);

@@ -48,8 +48,8 @@ struct kworker {
 };
 
 struct kcounts {
-        uint64_t seeds, takeovers, kept, commits, lost, crashes, zombies, rebalances, disks, fenced,
-                troubled;
+        uint64_t seeds, takeovers, kept, commits, lost, crashes, zombies, rebalances, disks,
+                recovered, fenced, troubled;
 };
 
 struct kworld {
@@ -58,6 +58,7 @@ struct kworld {
         struct df_sim_random random;
         struct df_task_config tasks[KTASKS_MAX]; /* what is read by others comes first */
         uint32_t task_count;
+        bool recover[KTASKS_MAX]; /* K10: since then its state may be rebuilt from the log */
         struct kworker workers[KWORKERS_MAX];
         uint32_t worker_count;
         uint32_t depth;         /* workers that are interrupted */
