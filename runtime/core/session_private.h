@@ -77,6 +77,8 @@ int dfi_txn_check(struct df_session *s, const struct df_takeover *t, struct df_e
  * was replaced in the middle of its takeover has read things that do not fit each other. Returns
  * refusal, DF_ELOST, or why it cannot be told now. */
 int dfi_txn_confirm(struct df_session *s, int refusal, struct df_error *err);
+/* Number of the checkpoint that the committed metadata names; 0 = none, or not of this program. */
+uint64_t dfi_txn_committed_k(const struct df_session *s);
 /* All outputs of checkpoint k with its position, in one transaction; then k is committed. */
 int dfi_transact(struct df_session *s, struct df_error *err);
 

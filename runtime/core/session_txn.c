@@ -134,6 +134,16 @@ int dfi_txn_confirm(struct df_session *s, int refusal, struct df_error *err)
                        me->stream, me->partition, (unsigned long long)now.offset);
 }
 
+uint64_t dfi_txn_committed_k(const struct df_session *s)
+{
+        struct df_ckpt_ref ref;
+
+        if (!s->ports.txn || !s->committed.any || !parse_metadata(s->committed.metadata, &ref) ||
+            strncmp(ref.name, "ck-", 3) != 0)
+                return 0;
+        return strtoull(ref.name + 3, NULL, 10);
+}
+
 /* ---- keep (K9) ---- */
 
 int df_session_keep(struct df_session *s, struct df_error *err)
