@@ -277,6 +277,8 @@ int df_session_open(const struct df_task_config *config, const struct df_session
         s->config = *config;
         s->ports = *ports;
         rc = take_over(s, err);
+        if (rc < 0 && s->ports.txn)
+                rc = dfi_txn_confirm(s, rc, err);
         if (rc < 0) {
                 df_session_close(s);
                 return rc;
@@ -499,6 +501,8 @@ uint64_t df_session_lag(struct df_session *s)
 {
         uint64_t first, end, at = df_task_position(s->task);
 
+        if (s->used == s->have) /* behind markers, where no record is */
+                at = df_log_position(s->reader);
         if (df_log_bounds(s->ports.log, s->config.source.stream, s->config.source.partition, &first,
                           &end, NULL) < 0)
                 return 0;

@@ -137,6 +137,7 @@ struct scan { /* of one output partition */
         struct dfi_readback *back;
         size_t index;  /* of the collection */
         bool is_last;  /* the output that readers trust, its first partition */
+        bool shared;   /* other tasks' transactions go into this partition, too */
         uint64_t ours; /* k of the state; 0 = none */
         struct dfi_seen newest;
         /* the link of the chain so far */
@@ -246,6 +247,20 @@ static int scan_records(struct scan *c, struct df_log_reader *reader, uint64_t e
         return rc;
 }
 
+/* The durable end stops at the first open transaction, whosever it is; ours have ended. */
+static int refuse_end(const struct scan *c, const char *topic, uint32_t partition, uint64_t end,
+                      struct df_error *err)
+{
+        const struct df_source *me = &c->s->config.source;
+
+        return df_fail(err, c->shared ? DF_EAGAIN : DF_ESCHEMA,
+                       "%s/%u ends at offset %llu, but checkpoint %llu of %s/%u was written up to "
+                       "%llu: %sthe topic was put back or created again (K8)",
+                       topic, partition, (unsigned long long)end, (unsigned long long)c->ours,
+                       me->stream, me->partition, (unsigned long long)c->s->search_from[c->index],
+                       c->shared ? "another task's transaction is still open, or " : "");
+}
+
 static int scan_partition(struct scan *c, const char *topic, uint32_t partition, bool fresh,
                           struct df_error *err)
 {
@@ -257,13 +272,7 @@ static int scan_partition(struct scan *c, const char *topic, uint32_t partition,
         if (rc < 0)
                 return rc;
         if (*from > end)
-                return df_fail(
-                        err, DF_ESCHEMA,
-                        "%s/%u ends at offset %llu, but checkpoint %llu of %s/%u was written "
-                        "up to %llu: the topic was put back or created again (K8)",
-                        topic, partition, (unsigned long long)end, (unsigned long long)c->ours,
-                        s->config.source.stream, s->config.source.partition,
-                        (unsigned long long)*from);
+                return refuse_end(c, topic, partition, end, err);
         if (*from < first)
                 *from = first; /* retention keeps what has no complete reader yet */
         rc = df_log_reader_open(s->ports.log, topic, partition, *from, NULL, &reader, err);
@@ -304,6 +313,7 @@ int dfi_read_back(struct df_session *s, bool fresh, struct dfi_readback *ret, st
                                          .back = ret,
                                          .index = i,
                                          .is_last = output == last && p == 0,
+                                         .shared = s->ports.txn && o->spread,
                                          .ours = df_task_k(s->task),
                                          .prev_k = df_task_k(s->task),
                                          .prev_digest = dfi_task_digest(s->task)};

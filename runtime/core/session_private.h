@@ -30,6 +30,7 @@ struct df_session {
          * committed, as far as this owner knows. */
         struct df_ckpt_ref ref;
         struct df_committed committed;
+        bool fenced;    /* committed was read */
         bool candidate; /* at open: the checkpoint was never committed */
         /* K10: what the clock must say when the replay has come to the last seal. */
         bool expect_clock;
@@ -72,6 +73,12 @@ void dfi_note_appended(struct df_session *s, uint32_t output, size_t *n);
 int dfi_txn_fence(struct df_session *s, struct df_ckpt_wanted *ret, struct df_error *err);
 /* The opened checkpoint against what is committed (K8); t: what the state directory gave. */
 int dfi_txn_check(struct df_session *s, const struct df_takeover *t, struct df_error *err);
+/* A refusal of open stands, and is a person's matter, only while nobody else commits: an owner that
+ * was replaced in the middle of its takeover has read things that do not fit each other. Returns
+ * refusal, DF_ELOST, or why it cannot be told now. */
+int dfi_txn_confirm(struct df_session *s, int refusal, struct df_error *err);
+/* Number of the checkpoint that the committed metadata names; 0 = none, or not of this program. */
+uint64_t dfi_txn_committed_k(const struct df_session *s);
 /* All outputs of checkpoint k with its position, in one transaction; then k is committed. */
 int dfi_transact(struct df_session *s, struct df_error *err);
 

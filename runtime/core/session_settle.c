@@ -196,6 +196,30 @@ static int publish_rest(struct df_session *s, struct df_error *err)
         return 0;
 }
 
+/* K10 with transactions: what lies between the state and the last seal is processed again without
+ * its outputs, so the last seal must be seen. In a partition that other tasks write too, their open
+ * transactions may hide it. */
+static int check_last_seen(const struct df_session *s, const struct dfi_readback *back,
+                           struct df_error *err)
+{
+        const uint64_t committed_k = dfi_txn_committed_k(s);
+        bool shared = false;
+
+        for (size_t i = 0; i < s->config.output_count; i++)
+                shared |= s->config.outputs[i].spread;
+        if (!shared || committed_k <= df_task_k(s->task) ||
+            (back->last.any && back->last.k >= committed_k))
+                return 0;
+        return df_fail(
+                err, DF_EAGAIN,
+                "%s/%u: checkpoint %llu is committed, and its outputs can be read up to "
+                "%llu only: another task's transaction is still open, or an output topic was "
+                "created again",
+                s->config.source.stream, s->config.source.partition,
+                (unsigned long long)committed_k,
+                (unsigned long long)(back->last.any ? back->last.k : 0));
+}
+
 int dfi_settle(struct df_session *s, bool fresh, struct df_error *err)
 {
         struct dfi_readback back;
@@ -204,6 +228,8 @@ int dfi_settle(struct df_session *s, bool fresh, struct df_error *err)
 
         if (rc == 0)
                 rc = dfi_read_back(s, fresh, &back, err);
+        if (rc == 0)
+                rc = check_last_seen(s, &back, err);
         if (rc < 0)
                 return rc;
         if (fresh)

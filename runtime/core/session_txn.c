@@ -102,6 +102,7 @@ int dfi_txn_fence(struct df_session *s, struct df_ckpt_wanted *ret, struct df_er
                 rc = df_txn_takeover(s->ports.txn, &s->committed, err);
         if (rc < 0)
                 return rc;
+        s->fenced = true;
         ret->any = s->committed.any;
         s->ports.recover_from_log = ret->rebuild = told_to_rebuild(s);
         s->ports.recover_of = NULL;
@@ -133,6 +134,42 @@ int dfi_txn_check(struct df_session *s, const struct df_takeover *t, struct df_e
                        : refuse_offset(s, "the committed offset was moved", err);
 }
 
+static bool as_committed(const struct df_session *s, const struct df_committed *now)
+{
+        return now->any == s->committed.any && now->offset == s->committed.offset &&
+               strcmp(now->metadata, s->committed.metadata) == 0;
+}
+
+int dfi_txn_confirm(struct df_session *s, int refusal, struct df_error *err)
+{
+        const struct df_source *me = &s->config.source;
+        struct df_committed now;
+        struct df_error e = {0};
+        int rc;
+
+        if (!s->fenced || df_err_action(refusal) != DF_STOP || refusal == DF_EFENCED ||
+            refusal == DF_ECRASH)
+                return refusal;
+        rc = df_txn_keep(s->ports.txn, &now, &e);
+        if (rc < 0)
+                return df_fail(err, rc, "%s", e.text);
+        if (as_committed(s, &now))
+                return refusal;
+        return df_fail(err, DF_ELOST,
+                       "%s/%u: somebody else committed offset %llu while it was taken over",
+                       me->stream, me->partition, (unsigned long long)now.offset);
+}
+
+uint64_t dfi_txn_committed_k(const struct df_session *s)
+{
+        struct df_ckpt_ref ref;
+
+        if (!s->ports.txn || !s->committed.any || !parse_metadata(s->committed.metadata, &ref) ||
+            strncmp(ref.name, "ck-", 3) != 0)
+                return 0;
+        return strtoull(ref.name + 3, NULL, 10);
+}
+
 /* ---- keep (K9) ---- */
 
 int df_session_keep(struct df_session *s, struct df_error *err)
@@ -145,8 +182,7 @@ int df_session_keep(struct df_session *s, struct df_error *err)
         rc = df_txn_keep(s->ports.txn, &now, err);
         if (rc < 0)
                 return rc;
-        if (now.any == s->committed.any && now.offset == s->committed.offset &&
-            strcmp(now.metadata, s->committed.metadata) == 0)
+        if (as_committed(s, &now))
                 return 0;
         return df_fail(err, DF_ELOST, "%s/%u: somebody else committed offset %llu in between (K9)",
                        s->config.source.stream, s->config.source.partition,

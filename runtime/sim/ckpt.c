@@ -185,7 +185,7 @@ static int choose(struct dfi_sim_ckpt *c, const struct df_ckpt_wanted *wanted, b
         struct dfi_sim_dir *d = c->dir;
 
         *ret = NULL;
-        if (obey_reset(d, wanted))
+        if (obey_reset(d, wanted) || (wanted->rebuild && !d->current))
                 return 0;
         if (!wanted->any && (d->current || (d->store && d->store->current)))
                 return df_fail(err, DF_ESCHEMA,

@@ -1,5 +1,5 @@
 /* log.c - the log port in memory. */
-#include "sim_private.h"
+#include "broker_private.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -86,7 +86,7 @@ static int need_topic(struct df_sim *sim, const char *name, uint32_t partition,
         return 0;
 }
 
-static bool name_ok(const char *s)
+bool dfi_sim_topic_name_ok(const char *s)
 {
         size_t n = strlen(s);
 
@@ -129,7 +129,7 @@ static int topic_create(struct df_log *base, const char *topic, uint32_t partiti
         struct dfi_sim_topic *t;
         int rc;
 
-        if (!name_ok(topic) || partitions == 0 || partitions > DF_PARTITIONS_MAX)
+        if (!dfi_sim_topic_name_ok(topic) || partitions == 0 || partitions > DF_PARTITIONS_MAX)
                 return df_fail(err, DF_EINVAL, "topic \"%.80s\" of %u partitions", topic,
                                partitions);
         rc = dfi_sim_enter(&l->at, true, &s, err, "topic_create %s %u", topic, partitions);
@@ -458,6 +458,8 @@ void df_sim_clock_restart(struct df_sim *sim)
         for (size_t i = 0; i < sim->topic_count; i++)
                 for (uint32_t p = 0; p < sim->topics[i]->info.partitions; p++)
                         sim->topics[i]->partitions[p].last_append_ms = INT64_MIN;
+        if (sim->broker)
+                dfi_broker_clock_restart(sim->broker);
 }
 
 static struct dfi_sim_partition *look_at(struct df_sim *sim, const char *topic, uint32_t partition)
@@ -488,16 +490,22 @@ void df_sim_log_trim(struct df_sim *sim, const char *topic, uint32_t partition, 
 const struct df_record *df_sim_records(struct df_sim *sim, const char *topic, uint32_t partition,
                                        size_t *ret_count)
 {
-        struct dfi_sim_partition *p = look_at(sim, topic, partition);
+        struct dfi_sim_partition *p;
 
+        if (sim->broker && dfi_ktopic_find(sim->broker, topic))
+                return dfi_broker_records(sim->broker, topic, partition, ret_count);
+        p = look_at(sim, topic, partition);
         *ret_count = p->count;
         return p->records;
 }
 
 uint64_t df_sim_generation(struct df_sim *sim, const char *topic)
 {
+        const struct dfi_ktopic *k = sim->broker ? dfi_ktopic_find(sim->broker, topic) : NULL;
         struct dfi_sim_topic *t = find_topic(sim, topic);
 
+        if (k)
+                return k->info.generation;
         df_check(t != NULL);
         return t->info.generation;
 }

@@ -1,5 +1,5 @@
 /* sim.c - the world: processes, the fault plan, memory. */
-#include "sim_private.h"
+#include "broker_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +56,7 @@ void df_sim_destroy(struct df_sim *sim)
         if (!sim)
                 return;
         df_check(sim->handles == 0);
+        dfi_broker_free(sim->broker);
         for (size_t i = 0; i < sim->topic_count; i++)
                 dfi_sim_topic_free(sim->topics[i]);
         for (size_t i = 0; i < sim->dir_count; i++)
@@ -84,12 +85,14 @@ void df_sim_fault_set(struct df_sim *sim, enum df_sim_fault_kind kind, struct df
 
 void df_sim_faults_pause(struct df_sim *sim, bool paused)
 {
+        sim->net_paused = paused;
         for (size_t i = 0; i < DF_SIM_FAULT_KINDS; i++)
                 sim->faults[i].paused = paused;
 }
 
 void df_sim_faults_clear(struct df_sim *sim)
 {
+        sim->net_paused = false;
         for (size_t i = 0; i < DF_SIM_FAULT_KINDS; i++)
                 sim->faults[i] = (struct df_sim_fault){.countdown = -1};
 }
@@ -127,7 +130,7 @@ void df_sim_restart(struct df_sim *sim, uint32_t process)
 {
         struct dfi_sim_process *p = process_of(sim, process);
 
-        p->crashed = false;
+        p->crashed = p->paused = false;
         p->life++;
 }
 

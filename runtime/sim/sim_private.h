@@ -1,4 +1,5 @@
-/* sim_private.h - between sim.c, log.c, store.c, ckpt.c and dirs.c. */
+/* sim_private.h - between sim.c, log.c, store.c, ckpt.c and dirs.c; the broker has
+ * broker_private.h. */
 #ifndef DFI_SIM_PRIVATE_H
 #define DFI_SIM_PRIVATE_H
 
@@ -81,9 +82,10 @@ void dfi_sim_checkpoints_drop(struct dfi_sim_dir *d, uint64_t a, uint64_t b, uin
                               struct df_sim_random *chance);
 
 /* ---- the world ---- */
+struct dfi_broker;
 struct dfi_sim_process {
         uint64_t life;
-        bool crashed;
+        bool crashed, paused;
 };
 struct df_sim {
         struct df_sim_random random; /* of the world itself: prefixes, generations */
@@ -94,6 +96,8 @@ struct df_sim {
         size_t dir_count, dir_cap;
         struct dfi_sim_process processes[DF_SIM_PROCESSES_MAX];
         struct df_sim_fault faults[DF_SIM_FAULT_KINDS];
+        struct dfi_broker *broker; /* NULL = none */
+        bool net_paused;
         uint64_t struck[DF_SIM_FAULT_KINDS];
         uint64_t calls;
         uint64_t last_checkpoint_id;
@@ -152,5 +156,6 @@ struct dfi_sim_ckpt {
 };
 
 void dfi_sim_topic_free(struct dfi_sim_topic *t);
+bool dfi_sim_topic_name_ok(const char *name);
 
 #endif

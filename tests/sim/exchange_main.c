@@ -1,15 +1,20 @@
 /* exchange_main.c - the toy graph (toy.h) under crashes: its result equals a naive recount.
  *
- *   exchange_main --seeds N [--first S] | --seed S [--steps]
+ *   exchange_main [--kafka] --seeds N [--first S] | --seed S [--steps]
+ *
+ * --kafka: on the model broker, by workers of a group (kworker.h). Stage two then reads a topic
+ * that others write in transactions, several at a time: offsets have holes, also at the end.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "tests/sim/job.h"
+#include "tests/sim/kworker.h"
 #include "tests/sim/toy.h"
 
 #define CLICKS_PARTITIONS_MAX 3
+#define WRITER 15 /* the process that writes clicks */
 #define CAMPAIGNS 9
 #define RECORDS_MAX 200
 
@@ -23,8 +28,10 @@ struct graph {
         uint32_t clicks_partitions;
         struct toy_params params;
         struct job job;
+        bool kafka; /* then k, not job */
+        struct kworld k;
         uint64_t recount[CAMPAIGNS]; /* every click, as it is appended */
-        struct df_log *log;          /* of process 1, which writes clicks */
+        struct df_log *log;          /* of WRITER */
         struct df_log_writer *clicks;
 };
 
@@ -53,19 +60,30 @@ static void add_stage(struct graph *g, const char *topic, uint32_t partitions,
         (void)snprintf(c.source.stream, sizeof(c.source.stream), "%s", topic);
         for (uint32_t p = 0; p < partitions; p++) {
                 c.source.partition = p;
-                job_add(&g->job, &c);
+                if (g->kafka)
+                        g->k.tasks[g->k.task_count++] = c;
+                else
+                        job_add(&g->job, &c);
         }
 }
 
-static void graph_open(struct graph *g, uint64_t seed, bool verbose)
+struct options {
+        bool verbose, kafka;
+        uint64_t crashes;
+        struct kcounts counts;
+};
+
+static void graph_open(struct graph *g, uint64_t seed, struct options *opt)
 {
         uint32_t q;
 
-        *g = (struct graph){.seed = seed, .sim = df_sim_create(seed)};
+        *g = (struct graph){.seed = seed, .kafka = opt->kafka, .sim = df_sim_create(seed)};
+        g->k = (struct kworld){.seed = seed, .sim = g->sim, .counts = &opt->counts};
+        df_sim_random_init(&g->k.random, seed * 31 + 11);
         df_sim_random_init(&g->random, seed);
         g->clicks_partitions = 1 + (uint32_t)df_sim_random_below(&g->random, CLICKS_PARTITIONS_MAX);
         q = g->params.exchange_partitions = 1 + (uint32_t)df_sim_random_below(&g->random, 4);
-        g->log = df_sim_log_open(g->sim, 1);
+        g->log = g->kafka ? df_sim_kafka_log_open(g->sim, WRITER) : df_sim_log_open(g->sim, WRITER);
         df_check(df_log_topic_create(g->log, "clicks", g->clicks_partitions, NULL) == 0);
         df_check(df_log_topic_create(g->log, "by-campaign", q, NULL) == 0);
         df_check(df_log_topic_create(g->log, "counts", q, NULL) == 0);
@@ -74,13 +92,17 @@ static void graph_open(struct graph *g, uint64_t seed, bool verbose)
         add_stage(g, "clicks", g->clicks_partitions, stage_one, 1,
                   (struct df_output_config){"by-campaign", true, q});
         add_stage(g, "by-campaign", q, stage_two, 2, (struct df_output_config){"counts", false, q});
-        g->job.to = verbose ? stdout : NULL;
-        if (verbose)
+        g->k.to = g->job.to = opt->verbose ? stdout : NULL;
+        if (opt->verbose)
                 df_sim_set_trace(g->sim, print_line, NULL);
+        if (g->kafka)
+                kworld_open(&g->k);
 }
 
 static void graph_close(struct graph *g)
 {
+        if (g->kafka)
+                kworld_close(&g->k);
         job_close(&g->job);
         df_log_writer_close(g->clicks);
         df_log_close(g->log);
@@ -143,43 +165,63 @@ static void check(struct graph *g)
                                  i, totals[i], g->recount[i]);
 }
 
-static void run_seed(uint64_t seed, bool verbose, uint64_t *crashes)
+static void act(struct graph *g)
+{
+        if (g->kafka) {
+                kworld_act(&g->k);
+                return;
+        }
+        if (df_sim_random_chance(&g->random, 120))
+                job_plan_fault(&g->job);
+        if (df_sim_random_chance(&g->random, 80))
+                job_plan_step_fault(&g->job);
+        job_act(&g->job);
+}
+
+static void finish(struct graph *g)
+{
+        if (g->kafka) {
+                kworld_finish(&g->k);
+                (void)kworld_check(&g->k);
+        }
+        for (uint32_t t = 0; t < g->job.task_count; t++) /* stage one comes first */
+                job_finish(&g->job, t, 1 + df_sim_random_below(&g->random, 50));
+}
+
+static void run_seed(uint64_t seed, struct options *opt)
 {
         struct graph g;
         uint64_t clicks;
 
-        sim_seed("exchange_main", seed);
-        graph_open(&g, seed, verbose);
+        sim_seed(opt->kafka ? "exchange_main --kafka" : "exchange_main", seed);
+        graph_open(&g, seed, opt);
         clicks = df_sim_random_below(&g.random, RECORDS_MAX);
         while (clicks > 0) {
-                for (uint64_t n = 1 + df_sim_random_below(&g.random, 5); clicks > 0 && n > 0;
-                     n--, clicks--)
+                for (uint64_t n = 1 + df_sim_random_below(&g.random, 5);
+                     clicks > 0 && n > 0 && !g.k.down; n--, clicks--)
                         click(&g);
-                for (uint64_t n = df_sim_random_below(&g.random, 8); n > 0; n--) {
-                        if (df_sim_random_chance(&g.random, 120))
-                                job_plan_fault(&g.job);
-                        if (df_sim_random_chance(&g.random, 80))
-                                job_plan_step_fault(&g.job);
-                        job_act(&g.job);
-                }
+                for (uint64_t n = df_sim_random_below(&g.random, 8); n > 0; n--)
+                        act(&g);
         }
-        for (uint32_t t = 0; t < g.job.task_count; t++) /* stage one comes first */
-                job_finish(&g.job, t, 1 + df_sim_random_below(&g.random, 50));
+        finish(&g);
         check(&g);
-        *crashes += g.job.crashes;
+        opt->crashes += g.job.crashes;
+        opt->counts.seeds++;
         graph_close(&g);
 }
 
 int main(int argc, char **argv)
 {
-        uint64_t first = 1, count = 0, crashes = 0;
-        bool verbose = false;
+        uint64_t first = 1, count = 0;
+        struct options opt = {0};
 
         for (int i = 1; i < argc; i++) {
                 const char *value = i + 1 < argc ? argv[i + 1] : "";
 
                 if (strcmp(argv[i], "--steps") == 0)
-                        verbose = true;
+                        opt.verbose = true;
+                else if (strcmp(argv[i], "--kafka") == 0)
+                        opt.kafka = true;
                 else if (strcmp(argv[i], "--seeds") == 0)
                         count = strtoull(value, NULL, 10);
                 else if (strcmp(argv[i], "--first") == 0 || strcmp(argv[i], "--seed") == 0)
@@ -188,12 +230,17 @@ int main(int argc, char **argv)
                         count = 1;
         }
         if (count == 0) {
-                (void)fputs("usage: exchange_main --seeds N [--first S] | --seed S [--steps]\n",
+                (void)fputs("usage: exchange_main [--kafka] --seeds N [--first S] | --seed S "
+                            "[--steps]\n",
                             stderr);
                 return 64;
         }
         for (uint64_t s = first; s < first + count; s++)
-                run_seed(s, verbose, &crashes);
-        printf("%" PRIu64 " seeds, %" PRIu64 " crashes\n", count, crashes);
+                run_seed(s, &opt);
+        if (opt.kafka) {
+                kcounts_print(&opt.counts);
+                return kcounts_check(&opt.counts);
+        }
+        printf("%" PRIu64 " seeds, %" PRIu64 " crashes\n", count, opt.crashes);
         return 0;
 }

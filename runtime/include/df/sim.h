@@ -27,8 +27,10 @@
 #ifndef DF_SIM_H
 #define DF_SIM_H
 
+#include "df/group.h"
 #include "df/log.h"
 #include "df/store.h"
+#include "df/txn.h"
 
 #define DF_SIM_PROCESSES_MAX 16
 
@@ -60,6 +62,59 @@ struct df_ckpt *df_sim_ckpt_open(struct df_sim *sim, uint32_t process, const cha
 /* The same with a checkpoint store that all processes see (K2): what this process has itself is the
  * directory "<dir>@<process>", the store is "<dir>@store"; the functions below take these names. */
 struct df_ckpt *df_sim_ckpt_open_shared(struct df_sim *sim, uint32_t process, const char *dir);
+
+/* ---- Kafka in memory: a model broker ----
+ *
+ * A world that uses one of these has a broker beside (or in place of) the topics of
+ * df_sim_log_open: partitions with transaction markers and a last stable offset, transaction and
+ * group coordinators. Between it and each process is a network: a request may be lost, come late
+ * (also after its sender gave up, or has crashed), come twice, or be answered in vain. The ports
+ * behave as those of df/kafka.h do with a real cluster, retries and time-outs included.
+ *
+ * Time:    the broker has a clock of its own, for sessions, time-outs and requests under way. It
+ *          goes by df_sim_broker_advance, and by itself while a call waits. Members of the group
+ *          send their heartbeats as it goes, unless their process is paused or has crashed.
+ * Faults:  a crash of the fault plan strikes at requests too; any other fault of the plan, and the
+ *          permilles of df_sim_net_set, are trouble on the network. df_sim_faults_pause holds for
+ *          the network, too.
+ * Threads: one; other processes may be made to act in df_sim_net_hook's function.
+ */
+#define DF_SIM_SESSION_MS 10000     /* a member that is silent for longer is out of the group */
+#define DF_SIM_TRANSACTION_MS 30000 /* an open transaction is aborted then; calls give up, too */
+
+struct df_log *df_sim_kafka_log_open(struct df_sim *sim, uint32_t process);
+/* As df_kafka_group_open and df_kafka_txn_open: log is one of df_sim_kafka_log_open. */
+int df_sim_kafka_group_open(struct df_log *log, const char *group, const char *instance,
+                            struct df_group **ret, struct df_error *err);
+int df_sim_kafka_txn_open(struct df_log *log, struct df_group *group, const char *topic,
+                          uint32_t partition, struct df_txn **ret, struct df_error *err);
+
+struct df_sim_net { /* permille of requests */
+        uint32_t lose_request, lose_answer, duplicate;
+        uint32_t delay;   /* its sender gives up before; it arrives within delay_max_ms */
+        uint32_t markers; /* of transactions: their markers are written late, one by one */
+        int64_t delay_max_ms;
+};
+void df_sim_net_set(struct df_sim *sim, struct df_sim_net net);
+/* Called before each request of a process, "EndTxn events-0 commit": other processes may act in it,
+ * the clock may go on, and this process may be paused and resumed, or crash. */
+void df_sim_net_hook(struct df_sim *sim,
+                     void (*fn)(void *arg, uint32_t process, const char *request), void *arg);
+uint64_t df_sim_net_troubled(struct df_sim *sim);       /* requests that got no answer */
+void df_sim_broker_down(struct df_sim *sim, bool down); /* nothing arrives */
+void df_sim_broker_advance(struct df_sim *sim, int64_t ms);
+/* A seeded bug: a commit without an answer is taken for aborted, and nothing is fenced (K13). */
+void df_sim_kafka_reckless(struct df_sim *sim, bool reckless);
+/* The process stands still: no heartbeats. It must make no call until it is resumed. */
+void df_sim_pause(struct df_sim *sim, uint32_t process);
+void df_sim_resume(struct df_sim *sim, uint32_t process);
+bool df_sim_paused(const struct df_sim *sim, uint32_t process);
+/* Looking in: what the group's offset of the partition is, without a request. False: a transaction
+ * holds another one pending. */
+bool df_sim_kafka_committed(struct df_sim *sim, const char *group, const char *topic,
+                            uint32_t partition, struct df_committed *ret);
+/* No transaction is open or half written: what readers see is all that there is. */
+bool df_sim_kafka_settled(const struct df_sim *sim);
 
 /* ---- faults ---- */
 enum df_sim_fault_kind { DF_SIM_CRASH, DF_SIM_EIO, DF_SIM_ENOSPC, DF_SIM_FAULT_KINDS };
@@ -101,7 +156,8 @@ uint64_t df_sim_ckpt_count(struct df_sim *sim, const char *dir); /* checkpoints 
 void df_sim_log_trim(struct df_sim *sim, const char *topic, uint32_t partition, uint64_t offset);
 
 /* ---- looking in, without a port call ---- */
-/* Records of a partition, from the first held; borrowed until the next append. */
+/* Records of a partition, from the first held; borrowed until the next append. Of the broker: what
+ * read_committed sees. */
 const struct df_record *df_sim_records(struct df_sim *sim, const char *topic, uint32_t partition,
                                        size_t *ret_count);
 uint64_t df_sim_generation(struct df_sim *sim, const char *topic);
