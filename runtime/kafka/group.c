@@ -395,20 +395,26 @@ int df_kafka_group_open(struct df_log *log, const char *group, const char *insta
 
 /* ---- the committed offset ---- */
 
+bool dfk_is_printable(const char *text, size_t len)
+{
+        for (size_t i = 0; i < len; i++)
+                if (text[i] < ' ' || text[i] > '~')
+                        return false;
+        return true;
+}
+
 static void take_committed(const rd_kafka_topic_partition_t *p, struct df_committed *ret)
 {
-        const char *text = p->metadata;
+        const char *text = p->metadata; /* not always with a NUL behind it */
+        size_t len = text ? p->metadata_size : 0;
 
         *ret = (struct df_committed){.any = p->offset >= 0};
         if (!ret->any)
                 return;
         ret->offset = (uint64_t)p->offset;
-        if (!text || p->metadata_size == 0)
-                return;
-        for (size_t i = 0; text[i]; i++)
-                if (i >= DF_TXN_METADATA_MAX || text[i] < ' ' || text[i] > '~')
-                        return; /* not ours */
-        (void)snprintf(ret->metadata, sizeof(ret->metadata), "%s", text);
+        if (len > DF_TXN_METADATA_MAX || !dfk_is_printable(text, len))
+                return; /* not ours */
+        memcpy(ret->metadata, text, len);
 }
 
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,

@@ -336,6 +336,22 @@ uint64_t dfk_position(struct df_log_reader *r)
         return reader_of(r)->position;
 }
 
+/* The end that came with the last answer to a fetch. One leader that cannot be reached must not
+ * hold up a worker's other partitions (K11), so nobody is asked. */
+int dfk_seen_end(struct df_log_reader *base, uint64_t *ret_end, struct df_error *err)
+{
+        struct reader *r = reader_of(base);
+        int64_t low, high;
+        rd_kafka_resp_err_t code = rd_kafka_get_watermark_offsets(
+                r->handle->rk, r->topic, (int32_t)r->partition, &low, &high);
+
+        if (code || high < 0)
+                return df_fail(err, DF_EAGAIN, "%s/%u: the broker has not said its end yet",
+                               r->topic, r->partition);
+        *ret_end = (uint64_t)high > r->position ? (uint64_t)high : r->position;
+        return 0;
+}
+
 void dfk_reader_close(struct df_log_reader *base)
 {
         struct reader *r = reader_of(base);

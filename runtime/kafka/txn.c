@@ -280,6 +280,8 @@ static int txn_offsets(struct df_txn *base, uint64_t offset, const char *metadat
         if (len > DF_TXN_METADATA_MAX)
                 return df_fail(err, DF_ELIMIT, "metadata of %zu bytes, at most %d", len,
                                DF_TXN_METADATA_MAX);
+        if (!dfk_is_printable(metadata, len))
+                return df_fail(err, DF_EINVAL, "metadata of %s: printable ASCII alone", t->id);
         t->next.any = true;
         t->next.offset = offset;
         memcpy(t->next.metadata, metadata, len + 1);
