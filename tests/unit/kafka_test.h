@@ -19,6 +19,7 @@
 #define WAIT_MS 30000 /* for what must come; far beyond what it takes */
 
 static struct df_error err;
+static int32_t session_ms = 6000; /* of logs opened from now on */
 static uint64_t dice_seed, dice_state;
 
 /* The call must succeed; otherwise its error text is shown. */
@@ -84,7 +85,7 @@ static inline struct df_kafka_options options_of(const char *prefix)
                                          .prefix = prefix,
                                          .retention_ms = DAY_MS,
                                          .retention_min_ms = DAY_MS / 2,
-                                         .session_timeout_ms = 6000,
+                                         .session_timeout_ms = session_ms,
                                          .transaction_timeout_ms = 10000};
 }
 
