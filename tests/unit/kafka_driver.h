@@ -1,4 +1,4 @@
-/* kafka_driver.h - brokers of a test's own, which it stops and starts (tests/kafka/broker.py drive). */
+/* kafka_driver.h - brokers of a test's own, which it stops and starts: broker.py drive. */
 #ifndef KAFKA_DRIVER_H
 #define KAFKA_DRIVER_H
 

@@ -1,4 +1,4 @@
-/* kafka_group_test.h - members of a consumer group, for the tests of membership and transactions. */
+/* kafka_group_test.h - members of a consumer group, for tests of membership and transactions. */
 #ifndef KAFKA_GROUP_TEST_H
 #define KAFKA_GROUP_TEST_H
 

@@ -84,6 +84,7 @@ static void a_leader_that_is_silent_holds_up_its_partitions_alone(void **state)
         struct df_record record;
         uint64_t first, end, seen;
         uint32_t away = 0, apart = 0;
+        int node;
         size_t n;
 
         ok(df_log_topic_create(log, "e", BROKERS, &err));
@@ -94,7 +95,8 @@ static void a_leader_that_is_silent_holds_up_its_partitions_alone(void **state)
         }
         assert_int_equal(apart, 0xe); /* one each */
         away = (uint32_t)dice(BROKERS);
-        broker("pause", leader_of(full_name(prefix, "e"), (int)away));
+        node = leader_of(full_name(prefix, "e"), (int)away);
+        broker("pause", node);
         for (int round = 0; round < 3; round++)
                 for (uint32_t p = 0; p < BROKERS; p++) {
                         ok(df_log_seen_end(r[p], "e", p, &seen, &err));
@@ -107,7 +109,7 @@ static void a_leader_that_is_silent_holds_up_its_partitions_alone(void **state)
                         }
                 }
         fails(df_log_bounds(log, "e", away, &first, &end, &err), DF_EAGAIN, full_name(prefix, "e"));
-        broker("resume", leader_of(full_name(prefix, "e"), (int)away));
+        broker("resume", node);
         append_and_read(log, r[away], away);
         for (uint32_t p = 0; p < BROKERS; p++)
                 df_log_reader_close(r[p]);
