@@ -118,6 +118,36 @@ static inline uint64_t end_of(struct df_log *log, const char *topic, uint32_t pa
         return end;
 }
 
+struct looked {
+        const char *topic;
+        uint64_t generation;
+        uint32_t partitions;
+        int found;
+};
+
+static inline int look(void *arg, const struct df_topic_info *info)
+{
+        struct looked *l = arg;
+
+        if (strcmp(info->name, l->topic) == 0) {
+                l->generation = info->generation;
+                l->partitions = info->partitions;
+                l->found++;
+        }
+        return 0;
+}
+
+/* 0: it is not listed. */
+static inline uint64_t generation_of(struct df_log *log, const char *topic)
+{
+        struct looked l = {.topic = topic};
+
+        ok(df_log_topic_list(log, topic, look, &l, &err));
+        assert_true(l.found <= 1);
+        assert_true(!l.found || l.generation != 0);
+        return l.generation;
+}
+
 struct read_one {
         uint64_t offset;
         int64_t append_ms;

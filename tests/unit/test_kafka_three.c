@@ -21,6 +21,18 @@ static struct df_log *open_at(const char *prefix, int node, int replication)
         return log;
 }
 
+/* How many records of the control topic name the topic. */
+static int notes_of(struct df_log *log, const char *topic)
+{
+        struct read_all all = read_from(log, "topics", 0, 0);
+        int n = 0;
+
+        for (size_t i = 0; i < all.count; i++)
+                n += memmem(all.list[i].value, all.list[i].len, topic, strlen(topic)) != NULL;
+        release_all(&all);
+        return n;
+}
+
 static void a_new_topic_is_usable_at_once_through_any_broker(void **state)
 {
         const char *prefix = fresh_prefix();
@@ -34,7 +46,10 @@ static void a_new_topic_is_usable_at_once_through_any_broker(void **state)
 
                 (void)snprintf(topic, sizeof(topic), "e%d", round);
                 ok(df_log_topic_create(maker, topic, 6, &err));
-                ok(df_log_topic_create(other, topic, 6, &err));
+                ok(df_log_topic_create(other, topic, 6, &err)); /* must not take it for missing */
+                assert_true(generation_of(maker, topic) != 0);
+                assert_true(generation_of(maker, topic) == generation_of(other, topic));
+                assert_int_equal(notes_of(maker, topic), 1);
                 for (uint32_t p = 0; p < 6; p++) {
                         struct df_log_reader *r = NULL;
 

@@ -132,36 +132,6 @@ static void another_number_of_partitions_is_refused(void **state)
 
 /* ---- generations ---- */
 
-struct looked {
-        const char *topic;
-        uint64_t generation;
-        uint32_t partitions;
-        int found;
-};
-
-static int look(void *arg, const struct df_topic_info *info)
-{
-        struct looked *l = arg;
-
-        if (strcmp(info->name, l->topic) == 0) {
-                l->generation = info->generation;
-                l->partitions = info->partitions;
-                l->found++;
-        }
-        return 0;
-}
-
-/* 0: it is not listed. */
-static uint64_t generation_of(struct df_log *log, const char *topic)
-{
-        struct looked l = {.topic = topic};
-
-        ok(df_log_topic_list(log, topic, look, &l, &err));
-        assert_true(l.found <= 1);
-        assert_true(!l.found || l.generation != 0);
-        return l.generation;
-}
-
 static void a_topic_keeps_its_generation_until_it_is_made_again(void **state)
 {
         const char *prefix = fresh_prefix();
