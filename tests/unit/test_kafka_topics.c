@@ -130,6 +130,46 @@ static void another_number_of_partitions_is_refused(void **state)
         df_log_close(log);
 }
 
+static void *create_later(void *full)
+{
+        static settings good = {GOOD};
+
+        dfk_pause(300);
+        raw_create(full, 1, good);
+        return NULL;
+}
+
+/* Right after a topic was made, a broker may not know it: its settings are asked for again. */
+static void settings_are_waited_for(void **state)
+{
+        char *full = full_name(fresh_prefix(), "e");
+        struct df_log *log = open_log(fresh_prefix());
+        pthread_t t;
+
+        assert_int_equal(pthread_create(&t, NULL, create_later, full), 0);
+        ok(dfk_admin_check(dfk_kafka_of(log), full, DAY_MS, &err));
+        assert_int_equal(pthread_join(t, NULL), 0);
+        df_log_close(log);
+}
+
+/* What ends a generation: the controller's word, by a question that creates nothing. */
+static void missing_is_asked_without_making_it(void **state)
+{
+        const char *prefix = fresh_prefix();
+        struct df_log *log = open_log(prefix);
+        struct dfk_kafka *k = dfk_kafka_of(log);
+        bool missing = false;
+
+        for (int i = 0; i < 2; i++) {
+                ok(dfk_admin_is_missing(k, full_name(prefix, "e"), &missing, &err));
+                assert_true(missing);
+        }
+        ok(df_log_topic_create(log, "e", 1, &err));
+        ok(dfk_admin_is_missing(k, full_name(prefix, "e"), &missing, &err));
+        assert_false(missing);
+        df_log_close(log);
+}
+
 /* ---- generations ---- */
 
 static void a_topic_keeps_its_generation_until_it_is_made_again(void **state)
@@ -353,6 +393,8 @@ int main(int argc, char **argv)
                 cmocka_unit_test(a_control_topic_that_could_forget_is_refused),
                 cmocka_unit_test(a_control_topic_that_forgot_is_refused),
                 cmocka_unit_test(another_number_of_partitions_is_refused),
+                cmocka_unit_test(settings_are_waited_for),
+                cmocka_unit_test(missing_is_asked_without_making_it),
                 cmocka_unit_test(a_topic_keeps_its_generation_until_it_is_made_again),
                 cmocka_unit_test(what_a_killed_creator_left_is_finished),
                 cmocka_unit_test(a_late_note_is_ignored),
