@@ -141,7 +141,7 @@ static void print_partitions(const struct report *r)
                 (void)snprintf(name, sizeof(name), "%s/%s", stream, partition);
                 printf("  %-28s %10s %12.0f %8.0f %10.0f %12.1f %12.1f\n", name,
                        s->value != 0 ? "runs" : "STOPPED", beside(r, s, "adtally_task_position", 0),
-                       beside(r, s, "adtally_task_lag_records", 0),
+                       beside(r, s, "adtally_task_lag_records", -1),
                        beside(r, s, "adtally_checkpoint_number", 0),
                        beside(r, s, "adtally_checkpoint_age_seconds", -1),
                        beside(r, s, "adtally_watermark_lag_seconds", -1));

@@ -499,12 +499,13 @@ uint64_t df_session_epoch(const struct df_session *s)
 
 uint64_t df_session_lag(struct df_session *s)
 {
-        uint64_t first, end, at = df_task_position(s->task);
+        const struct df_source *me = &s->config.source;
+        uint64_t end, at = df_task_position(s->task);
 
-        if (s->used == s->have) /* behind markers, where no record is */
+        /* What was read is processed: the reader may have passed what holds no record. */
+        if (s->used == s->have && df_log_position(s->reader) > at)
                 at = df_log_position(s->reader);
-        if (df_log_bounds(s->ports.log, s->config.source.stream, s->config.source.partition, &first,
-                          &end, NULL) < 0)
-                return 0;
+        if (df_log_seen_end(s->reader, me->stream, me->partition, &end, NULL) < 0)
+                return DF_LAG_UNKNOWN;
         return end > at ? end - at : 0;
 }

@@ -33,6 +33,8 @@ static const struct {
         {"enable.partition.eof", "a bounded read ends on it"},
         {"enable.gapless.guarantee", "the producer is replaced instead"},
         {"allow.auto.create.topics", "a topic has a generation and settings: Adtally makes it"},
+        {"test.mock.num.brokers", "there would be no broker, and nothing stored"},
+        {"plugin.library.paths", "it loads code that may change all of this"},
         {"heartbeat.interval.ms", "it follows --kafka-session-timeout"},
         {"max.poll.interval.ms", "a restore may take minutes; the watchdog ends what hangs"},
 };

@@ -234,18 +234,24 @@ static int on_rebalance(struct dfk_group *g, rd_kafka_event_t *ev, struct df_gro
 static int on_event(struct dfk_group *g, rd_kafka_event_t *ev, struct df_group_event *ret,
                     struct df_error *err)
 {
-        char text[256];
-
         if (rd_kafka_event_type(ev) == RD_KAFKA_EVENT_REBALANCE)
                 return on_rebalance(g, ev, ret, err);
-        if (rd_kafka_event_type(ev) != RD_KAFKA_EVENT_ERROR)
-                return 0;
-        if (rd_kafka_event_error(ev) != RD_KAFKA_RESP_ERR__FATAL) {
+        if (rd_kafka_event_type(ev) == RD_KAFKA_EVENT_ERROR)
                 df_trace(DF_DEBUG, "kafka", "group=%s %s", g->group,
                          rd_kafka_event_error_string(ev));
+        return 0;
+}
+
+/* A consumer that had a fatal error says so when it is asked; the code of its error event does not
+ * tell (librdkafka 2.0.2 gives the cause there, as for what heals by itself). */
+static int check_fatal(struct dfk_group *g, struct df_group_event *ret, struct df_error *err)
+{
+        char text[256];
+        rd_kafka_resp_err_t code = rd_kafka_fatal_error(g->rk, text, sizeof(text));
+
+        if (!code)
                 return 0;
-        }
-        if (rd_kafka_fatal_error(g->rk, text, sizeof(text)) == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID)
+        if (code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID)
                 return df_fail(err, DF_EFENCED,
                                "another process joined group %s as %s: give each process a name of "
                                "its own (--instance)",
@@ -288,7 +294,10 @@ static int group_poll(struct df_group *base, int timeout_ms, struct df_group_eve
                 return 0;
         rc = make_consumer(g, err);
         if (rc == 0)
-                rc = follow_subscription(g, err);
+                rc = check_fatal(g, ret, err);
+        if (rc < 0 || ret->change != DF_GROUP_NONE)
+                return rc;
+        rc = follow_subscription(g, err);
         if (rc < 0)
                 return rc;
         ev = rd_kafka_queue_poll(g->queue, timeout_ms);
@@ -395,20 +404,25 @@ int df_kafka_group_open(struct df_log *log, const char *group, const char *insta
 
 /* ---- the committed offset ---- */
 
+bool dfk_is_printable(const char *text, size_t len)
+{
+        for (size_t i = 0; i < len; i++)
+                if (text[i] < ' ' || text[i] > '~')
+                        return false;
+        return true;
+}
+
 static void take_committed(const rd_kafka_topic_partition_t *p, struct df_committed *ret)
 {
-        const char *text = p->metadata; /* metadata_size bytes: no NUL follows */
-        size_t len = p->metadata_size;
+        const char *text = p->metadata; /* not always with a NUL behind it */
+        size_t len = text ? p->metadata_size : 0;
 
         *ret = (struct df_committed){.any = p->offset >= 0};
         if (!ret->any)
                 return;
         ret->offset = (uint64_t)p->offset;
-        if (!text || len > DF_TXN_METADATA_MAX)
+        if (len > DF_TXN_METADATA_MAX || !dfk_is_printable(text, len))
                 return; /* not ours */
-        for (size_t i = 0; i < len; i++)
-                if (text[i] < ' ' || text[i] > '~')
-                        return;
         memcpy(ret->metadata, text, len);
 }
 

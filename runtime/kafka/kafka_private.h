@@ -1,8 +1,8 @@
 /* kafka_private.h - between the files of the Kafka adapter: the log object, client handles, errors.
  *
  * client.c   configuration of librdkafka handles, K13's refusals, errors to codes
- * topics.c   topic identity, creation, settings, bounds
- * reader.c   plain consumers      writer.c  the idempotent producer
+ * topics.c   topic identity    topics_admin.c  what is asked of the cluster about topics
+ * reader.c   plain consumers, bounds    writer.c  the idempotent producer
  * txn.c      transactional sink   group.c   membership   watchdog.c  calls that may hang (K13)
  */
 #ifndef DFK_KAFKA_PRIVATE_H
@@ -52,6 +52,14 @@ int dfk_fail(struct df_error *err, rd_kafka_resp_err_t code, const char *fmt, ..
 int dfk_full_name(const struct dfk_kafka *k, const char *name, char *ret, struct df_error *err);
 
 /* ---- topics.c ---- */
+struct dfk_topic;
+struct dfk_topics {
+        pthread_mutex_t lock; /* of all below but admin */
+        rd_kafka_t *admin;
+        uint64_t read_to; /* position in the control topic */
+        struct dfk_topic *known;
+        size_t count;
+};
 int dfk_topics_open(struct dfk_kafka *k, struct df_error *err); /* waits for a broker */
 void dfk_topics_close(struct dfk_kafka *k);
 int dfk_topic_create(struct df_log *log, const char *topic, uint32_t partitions,
@@ -59,6 +67,20 @@ int dfk_topic_create(struct df_log *log, const char *topic, uint32_t partitions,
 int dfk_topic_list(struct df_log *log, const char *prefix,
                    int (*fn)(void *arg, const struct df_topic_info *info), void *arg,
                    struct df_error *err);
+
+/* ---- topics_admin.c ---- */
+/* Thread: any. Each waits for the cluster, at most some 15 s; full: the name with its prefix. */
+/* retention_ms -1: for ever. 0 also when it exists already. */
+int dfk_admin_create(struct dfk_kafka *k, const char *full, uint32_t partitions,
+                     int64_t retention_ms, struct df_error *err);
+/* The controller's word, not that of a broker that may not have heard yet. */
+int dfk_admin_is_missing(struct dfk_kafka *k, const char *full, bool *ret, struct df_error *err);
+/* DF_ESCHEMA: the settings let records be lost or stamped by others (K14). keep_ms: what retention
+ * must be at least; -1 = for ever. */
+int dfk_admin_check(struct dfk_kafka *k, const char *full, int64_t keep_ms, struct df_error *err);
+/* Partitions that a broker knows of; 0 = it does not know the topic. */
+int dfk_admin_partitions(struct dfk_kafka *k, const char *full, uint32_t *ret,
+                         struct df_error *err);
 
 /* ---- reader.c ---- */
 int dfk_readers_open(struct dfk_kafka *k, struct df_error *err);
@@ -71,6 +93,7 @@ int dfk_poll(struct df_log_reader *r, struct df_record *records, size_t max, siz
              struct df_error *err);
 int dfk_release(struct df_log_reader *r, uint64_t offset, struct df_error *err);
 uint64_t dfk_position(struct df_log_reader *r);
+int dfk_seen_end(struct df_log_reader *r, uint64_t *ret_end, struct df_error *err);
 void dfk_reader_close(struct df_log_reader *r);
 
 /* ---- writer.c ---- */
@@ -105,6 +128,7 @@ rd_kafka_consumer_group_metadata_t *dfk_group_metadata(struct dfk_group *g);
 /* What is committed for the partition: stable, never half of a transaction. */
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
                         struct df_committed *ret, struct df_error *err);
+bool dfk_is_printable(const char *text, size_t len); /* ASCII */
 /* False when the member knows that it lost its assignment. */
 bool dfk_group_holds(struct dfk_group *g);
 

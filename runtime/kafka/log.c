@@ -123,6 +123,7 @@ static const struct df_log_ops log_ops = {
         .release = dfk_release,
         .position = dfk_position,
         .bounds = dfk_bounds,
+        .seen_end = dfk_seen_end,
         .reader_close = dfk_reader_close,
         .close = log_close,
 };

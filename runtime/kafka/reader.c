@@ -15,7 +15,7 @@
 
 #include "kafka_private.h"
 
-#define BOUNDS_TIMEOUT_MS 10000
+#define BOUNDS_TIMEOUT_MS 5000
 #define FIRST_WAIT_MS 10
 
 struct handle {
@@ -133,14 +133,39 @@ static void forget(struct reader *r)
         pthread_mutex_unlock(&r->kafka->readers->lock);
 }
 
+/* rd_kafka_query_watermark_offsets of librdkafka 2.0.2 waits without end for a leader that is down;
+ * rd_kafka_offsets_for_times keeps to its time-out, and hands the times -2 and -1 of the protocol,
+ * first and end, on as they are. With isolation.level=read_committed the end is the last stable
+ * offset. */
+enum { ASK_END = -1, ASK_FIRST = -2 };
+
+static int ask_offset(rd_kafka_t *rk, const char *full, uint32_t partition, int64_t which,
+                      uint64_t *ret, struct df_error *err)
+{
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+        rd_kafka_resp_err_t code;
+        int64_t offset;
+
+        rd_kafka_topic_partition_list_add(list, full, (int32_t)partition)->offset = which;
+        code = rd_kafka_offsets_for_times(rk, list, BOUNDS_TIMEOUT_MS);
+        if (!code)
+                code = list->elems[0].err;
+        offset = list->elems[0].offset;
+        rd_kafka_topic_partition_list_destroy(list);
+        if (!code && offset < 0)
+                code = RD_KAFKA_RESP_ERR__TIMED_OUT;
+        if (code)
+                return dfk_fail(err, code, "offsets of %s/%u", full, partition);
+        *ret = (uint64_t)offset;
+        return 0;
+}
+
 int dfk_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64_t *ret_first,
                uint64_t *ret_end, struct df_error *err)
 {
         struct dfk_kafka *k = dfk_kafka_of(log);
         char full[DFK_KAFKA_NAME_MAX + 1];
         struct handle *h = NULL;
-        rd_kafka_resp_err_t code;
-        int64_t low = 0, high = 0;
         int rc = dfk_full_name(k, topic, full, err);
 
         if (rc < 0)
@@ -152,14 +177,8 @@ int dfk_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64
         pthread_mutex_unlock(&k->readers->lock);
         if (rc < 0)
                 return rc;
-        /* With isolation.level=read_committed the broker answers with the last stable offset. */
-        code = rd_kafka_query_watermark_offsets(h->rk, full, (int32_t)partition, &low, &high,
-                                                BOUNDS_TIMEOUT_MS);
-        if (code)
-                return dfk_fail(err, code, "offsets of %s/%u", full, partition);
-        *ret_first = (uint64_t)low;
-        *ret_end = (uint64_t)high;
-        return 0;
+        rc = ask_offset(h->rk, full, partition, ASK_FIRST, ret_first, err);
+        return rc < 0 ? rc : ask_offset(h->rk, full, partition, ASK_END, ret_end, err);
 }
 
 static int start(struct reader *r, struct df_error *err)
@@ -334,6 +353,22 @@ int dfk_release(struct df_log_reader *r, uint64_t offset, struct df_error *err)
 uint64_t dfk_position(struct df_log_reader *r)
 {
         return reader_of(r)->position;
+}
+
+/* The end that came with the last answer to a fetch. One leader that cannot be reached must not
+ * hold up a worker's other partitions (K11), so nobody is asked. */
+int dfk_seen_end(struct df_log_reader *base, uint64_t *ret_end, struct df_error *err)
+{
+        struct reader *r = reader_of(base);
+        int64_t low, high;
+        rd_kafka_resp_err_t code = rd_kafka_get_watermark_offsets(
+                r->handle->rk, r->topic, (int32_t)r->partition, &low, &high);
+
+        if (code || high < 0)
+                return df_fail(err, DF_EAGAIN, "%s/%u: the broker has not said its end yet",
+                               r->topic, r->partition);
+        *ret_end = (uint64_t)high > r->position ? (uint64_t)high : r->position;
+        return 0;
 }
 
 void dfk_reader_close(struct df_log_reader *base)

@@ -1,7 +1,17 @@
-/* topics.c - which topics there are, which generation each is of, and whether they are as they must
- * be (E1, K14; df/kafka.h). */
-#include <inttypes.h>
-#include <stdio.h>
+/* topics.c - which topics there are and which generation each is of (E1, K14; df/kafka.h).
+ *
+ * What the control topic says of a topic is decided by the order of its records:
+ *
+ *   over        the generation G ended: the topic was found missing. Written before it is created
+ *               again, so that whoever finds the new topic knows that it is not G's.
+ *   generation  the topic is of generation N, which follows G. The first record that follows an
+ *               ended G counts, all later ones are ignored.
+ *
+ * A topic on the cluster without a generation gets one by whoever finds it: a creator that was
+ * killed in between leaves nothing that could be mistaken. Every step reads the control topic to an
+ * end that was asked for after the write, so all agree. "Missing" is the controller's word, asked
+ * for after reading which generation is alive: a broker that does not know of a topic yet must not
+ * end its generation. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -11,218 +21,82 @@
 
 #define CONTROL_TOPIC "topics"
 #define WAIT_BROKER_MS 10000
-#define REQUEST_MS 15000
+#define WAIT_TOPIC_MS 20000
+#define READ_MS 15000
+#define LOOK_AGAIN_MS 50
 #define READ_RECORDS 64
 
-enum { TOPIC_NAME = 1, TOPIC_PARTITIONS, TOPIC_GENERATION, TOPIC_BEFORE };
+enum { TOPIC_NAME = 1, TOPIC_PARTITIONS, TOPIC_GENERATION, TOPIC_BEFORE, TOPIC_OVER };
 
-struct dfk_topics {
-        pthread_mutex_t lock;
-        rd_kafka_t *admin;
-        uint64_t read_to; /* position in the control topic */
-        struct df_topic_info *known;
-        size_t count;
+struct dfk_topic {
+        struct df_topic_info info; /* generation 0: it never had one */
+        bool over;
 };
-
-/* ---- requests ---- */
-
-static int wait_event(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
-                      struct df_error *err)
-{
-        *ret = rd_kafka_queue_poll(q, REQUEST_MS);
-        if (!*ret)
-                return df_fail(err, DF_EAGAIN, "%s: no answer from the cluster", what);
-        if (rd_kafka_event_error(*ret))
-                return dfk_fail(err, rd_kafka_event_error(*ret), "%s: %s", what,
-                                rd_kafka_event_error_string(*ret));
-        return 0;
-}
-
-static rd_kafka_AdminOptions_t *admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op)
-{
-        rd_kafka_AdminOptions_t *o = rd_kafka_AdminOptions_new(k->topics->admin, op);
-        char text[128];
-
-        (void)rd_kafka_AdminOptions_set_request_timeout(o, REQUEST_MS - 1000, text, sizeof(text));
-        return o;
-}
-
-/* *ret_made false: it was there already. */
-static int create(struct dfk_kafka *k, const char *full, uint32_t partitions, int64_t retention_ms,
-                  bool *ret_made, struct df_error *err)
-{
-        rd_kafka_queue_t *q = rd_kafka_queue_new(k->topics->admin);
-        rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_CREATETOPICS);
-        char text[256], ms[32];
-        int replication = k->options.replication > 0 ? k->options.replication : -1;
-        rd_kafka_NewTopic_t *t =
-                rd_kafka_NewTopic_new(full, (int)partitions, replication, text, sizeof(text));
-        rd_kafka_event_t *ev = NULL;
-        int rc = t ? 0 : df_fail(err, DF_EINVAL, "topic %s: %s", full, text);
-
-        *ret_made = false;
-        (void)snprintf(ms, sizeof(ms), "%" PRId64, retention_ms);
-        if (rc == 0) {
-                (void)rd_kafka_NewTopic_set_config(t, "message.timestamp.type", "LogAppendTime");
-                (void)rd_kafka_NewTopic_set_config(t, "cleanup.policy", "delete");
-                (void)rd_kafka_NewTopic_set_config(t, "retention.ms", ms);
-                (void)rd_kafka_NewTopic_set_config(t, "max.message.bytes", "2097152");
-                rd_kafka_CreateTopics(k->topics->admin, &t, 1, o, q);
-                rc = wait_event(q, &ev, "create topics", err);
-        }
-        if (rc == 0) {
-                size_t n;
-                const rd_kafka_topic_result_t **r = rd_kafka_CreateTopics_result_topics(
-                        rd_kafka_event_CreateTopics_result(ev), &n);
-                rd_kafka_resp_err_t code = n ? rd_kafka_topic_result_error(r[0]) : 0;
-
-                if (code && code != RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
-                        rc = dfk_fail(err, code, "create topic %s: %s", full,
-                                      rd_kafka_topic_result_error_string(r[0]));
-                *ret_made = code == 0;
-        }
-        if (ev)
-                rd_kafka_event_destroy(ev);
-        if (t)
-                rd_kafka_NewTopic_destroy(t);
-        rd_kafka_AdminOptions_destroy(o);
-        rd_kafka_queue_destroy(q);
-        return rc;
-}
-
-static const char *config_value(const rd_kafka_ConfigResource_t *r, const char *name)
-{
-        size_t n;
-        const rd_kafka_ConfigEntry_t **e = rd_kafka_ConfigResource_configs(r, &n);
-
-        for (size_t i = 0; i < n; i++)
-                if (strcmp(rd_kafka_ConfigEntry_name(e[i]), name) == 0)
-                        return rd_kafka_ConfigEntry_value(e[i]);
-        return NULL;
-}
-
-static int wrong(const char *full, const char *name, const char *is, const char *must,
-                 struct df_error *err)
-{
-        return df_fail(err, DF_ESCHEMA,
-                       "topic %s has %s=%s, it must be %s: kafka-configs.sh --alter --topic %s "
-                       "--add-config %s=%s (K13)",
-                       full, name, is ? is : "?", must, full, name, must);
-}
-
-static int judge_settings(struct dfk_kafka *k, const char *full, const rd_kafka_ConfigResource_t *r,
-                          struct df_error *err)
-{
-        const char *stamp = config_value(r, "message.timestamp.type");
-        const char *policy = config_value(r, "cleanup.policy");
-        const char *retention = config_value(r, "retention.ms");
-        const char *unclean = config_value(r, "unclean.leader.election.enable");
-        int64_t keeps = retention ? strtoll(retention, NULL, 10) : -1;
-        char must[32];
-
-        if (!stamp || strcmp(stamp, "LogAppendTime") != 0)
-                return wrong(full, "message.timestamp.type", stamp, "LogAppendTime", err);
-        if (!policy || strcmp(policy, "delete") != 0)
-                return wrong(full, "cleanup.policy", policy, "delete", err);
-        (void)snprintf(must, sizeof(must), "%" PRId64, k->options.retention_min_ms);
-        if (keeps >= 0 && keeps < k->options.retention_min_ms)
-                return wrong(full, "retention.ms", retention, must, err);
-        if (unclean && strcmp(unclean, "true") == 0)
-                df_trace(DF_WARN, "kafka",
-                         "topic=%s unclean.leader.election.enable=true: acknowledged events may be "
-                         "lost with a broker",
-                         full);
-        return 0;
-}
-
-static int check_settings(struct dfk_kafka *k, const char *full, struct df_error *err)
-{
-        rd_kafka_queue_t *q = rd_kafka_queue_new(k->topics->admin);
-        rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
-        rd_kafka_ConfigResource_t *r = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, full);
-        rd_kafka_event_t *ev = NULL;
-        int rc;
-
-        rd_kafka_DescribeConfigs(k->topics->admin, &r, 1, o, q);
-        rc = wait_event(q, &ev, "describe topic settings", err);
-        if (rc == 0) {
-                size_t n;
-                const rd_kafka_ConfigResource_t **all = rd_kafka_DescribeConfigs_result_resources(
-                        rd_kafka_event_DescribeConfigs_result(ev), &n);
-
-                if (n == 1 && rd_kafka_ConfigResource_error(all[0]) == 0)
-                        rc = judge_settings(k, full, all[0], err);
-                else
-                        rc = df_fail(
-                                err, DF_EAGAIN, "topic %s: its settings cannot be read: %s", full,
-                                n ? rd_kafka_ConfigResource_error_string(all[0]) : "no answer");
-        }
-        if (ev)
-                rd_kafka_event_destroy(ev);
-        rd_kafka_ConfigResource_destroy(r);
-        rd_kafka_AdminOptions_destroy(o);
-        rd_kafka_queue_destroy(q);
-        return rc;
-}
-
-/* Partitions of the topic on the cluster; 0 = there is none. */
-static int partitions_of(struct dfk_kafka *k, const char *full, uint32_t *ret, struct df_error *err)
-{
-        const struct rd_kafka_metadata *m = NULL;
-        rd_kafka_resp_err_t code = rd_kafka_metadata(k->topics->admin, 1, NULL, &m, REQUEST_MS);
-
-        *ret = 0;
-        if (code)
-                return dfk_fail(err, code, "topics of %s", k->options.brokers);
-        for (int i = 0; i < m->topic_cnt; i++)
-                if (strcmp(m->topics[i].topic, full) == 0 && !m->topics[i].err)
-                        *ret = (uint32_t)m->topics[i].partition_cnt;
-        rd_kafka_metadata_destroy(m);
-        return 0;
-}
 
 /* ---- the control topic ---- */
 
-static struct df_topic_info *find(const struct dfk_topics *t, const char *name)
+static struct dfk_topic *find(const struct dfk_topics *t, const char *name)
 {
         for (size_t i = 0; i < t->count; i++)
-                if (strcmp(t->known[i].name, name) == 0)
+                if (strcmp(t->known[i].info.name, name) == 0)
                         return &t->known[i];
         return NULL;
 }
 
-static int take_record(struct dfk_topics *t, struct df_bytes value, struct df_error *err)
+struct note { /* one record */
+        struct df_topic_info info;
+        uint64_t before, over;
+};
+
+static int parse_note(struct df_bytes value, struct note *ret, struct df_error *err)
 {
         struct df_reader r = df_reader(value);
-        struct df_topic_info info = {0}, *known;
-        uint64_t before = 0;
         struct df_pb_field f;
 
+        *ret = (struct note){0};
         while (df_pb_next(&r, &f)) {
                 if (f.number == TOPIC_NAME && f.bytes.len <= DF_TOPIC_NAME_MAX)
-                        memcpy(info.name, f.bytes.data, f.bytes.len);
+                        memcpy(ret->info.name, f.bytes.data, f.bytes.len);
                 else if (f.number == TOPIC_PARTITIONS)
-                        info.partitions = (uint32_t)f.u;
+                        ret->info.partitions = (uint32_t)f.u;
                 else if (f.number == TOPIC_GENERATION)
-                        info.generation = f.u;
+                        ret->info.generation = f.u;
                 else if (f.number == TOPIC_BEFORE)
-                        before = f.u;
+                        ret->before = f.u;
+                else if (f.number == TOPIC_OVER)
+                        ret->over = f.u;
         }
-        if (r.bad || info.name[0] == '\0' || info.generation == 0)
-                return df_fail(err, DF_ECORRUPT,
-                               "the topic %s holds a record that is not Adtally's", CONTROL_TOPIC);
-        known = find(t, info.name);
-        if (before != (known ? known->generation : 0))
-                return 0; /* another creator was first */
+        if (!r.bad && ret->info.name[0] && !ret->info.generation != !ret->over)
+                return 0;
+        return df_fail(err, DF_ECORRUPT, "the topic %s holds a record that is not Adtally's",
+                       CONTROL_TOPIC);
+}
+
+static int take_record(struct dfk_topics *t, struct df_bytes value, struct df_error *err)
+{
+        struct dfk_topic *known;
+        struct note n;
+        int rc = parse_note(value, &n, err);
+
+        if (rc < 0)
+                return rc;
+        known = find(t, n.info.name);
+        if (n.over) {
+                if (known && known->info.generation == n.over)
+                        known->over = true;
+                return 0;
+        }
+        if (known ? !known->over || known->info.generation != n.before : n.before != 0)
+                return 0; /* another one was first */
         if (!known) {
-                struct df_topic_info *grown = realloc(t->known, (t->count + 1) * sizeof(*grown));
+                struct dfk_topic *grown = realloc(t->known, (t->count + 1) * sizeof(*grown));
 
                 if (!grown)
                         return df_fail(err, DF_ENOMEM, "topics");
                 t->known = grown;
                 known = &t->known[t->count++];
         }
-        *known = info;
+        *known = (struct dfk_topic){.info = n.info};
         return 0;
 }
 
@@ -232,12 +106,15 @@ static int read_control(struct dfk_kafka *k, struct df_error *err)
         struct df_record records[READ_RECORDS];
         struct df_log_reader *r = NULL;
         uint64_t first, end;
-        int64_t until = dfk_now_ms() + REQUEST_MS;
+        int64_t until = dfk_now_ms() + READ_MS;
         int rc = dfk_bounds(&k->base, CONTROL_TOPIC, 0, &first, &end, err);
 
         if (rc < 0 || t->read_to >= end)
                 return rc;
         rc = dfk_reader_open(&k->base, CONTROL_TOPIC, 0, t->read_to, NULL, &r, err);
+        if (rc == DF_EOFFSET)
+                (void)df_wrap(err, "records that say which generation a topic is of were deleted; "
+                                   "put the topic back, or use another --kafka-prefix (K14)");
         while (rc == 0 && dfk_position(r) < end) {
                 size_t n = 0;
 
@@ -256,24 +133,20 @@ static int read_control(struct dfk_kafka *k, struct df_error *err)
         return rc;
 }
 
-static int write_control(struct dfk_kafka *k, const char *topic, uint32_t partitions,
-                         uint64_t before, struct df_error *err)
+/* One record, and everything up to it and what others wrote meanwhile read. */
+static int write_control(struct dfk_kafka *k, const struct note *n, struct df_error *err)
 {
         struct df_log_writer *w = NULL;
         struct df_buf b = {0};
         struct df_append a = {0};
-        uint64_t generation = 0;
-        int rc = 0;
+        int rc;
 
-        while (rc == 0 && generation == 0)
-                if (getrandom(&generation, sizeof(generation), 0) != sizeof(generation))
-                        rc = df_fail_errno(err, DF_EIO, "getrandom");
-        df_pb_str(&b, TOPIC_NAME, topic);
-        df_pb_uint(&b, TOPIC_PARTITIONS, partitions);
-        df_pb_uint(&b, TOPIC_GENERATION, generation);
-        df_pb_uint(&b, TOPIC_BEFORE, before);
-        if (rc == 0)
-                rc = df_buf_check(&b, err);
+        df_pb_str(&b, TOPIC_NAME, n->info.name);
+        df_pb_uint(&b, TOPIC_PARTITIONS, n->info.partitions);
+        df_pb_uint(&b, TOPIC_GENERATION, n->info.generation);
+        df_pb_uint(&b, TOPIC_BEFORE, n->before);
+        df_pb_uint(&b, TOPIC_OVER, n->over);
+        rc = df_buf_check(&b, err);
         if (rc == 0)
                 rc = dfk_writer_open(&k->base, CONTROL_TOPIC, &w, err);
         a.value = df_buf_bytes(&b);
@@ -281,42 +154,96 @@ static int write_control(struct dfk_kafka *k, const char *topic, uint32_t partit
                 rc = dfk_append(w, &a, 1, err);
         df_log_writer_close(w);
         df_buf_release(&b);
-        return rc;
+        return rc < 0 ? rc : read_control(k, err);
+}
+
+static int end_generation(struct dfk_kafka *k, const struct dfk_topic *known, struct df_error *err)
+{
+        struct note n = {.info = known->info, .over = known->info.generation};
+
+        df_trace(DF_WARN, "kafka", "topic=%s is gone from the cluster: its generation %016llx ends",
+                 n.info.name, (unsigned long long)n.over);
+        n.info.generation = 0;
+        return write_control(k, &n, err);
+}
+
+static int begin_generation(struct dfk_kafka *k, const char *topic, uint32_t partitions,
+                            uint64_t before, struct df_error *err)
+{
+        struct note n = {.info.partitions = partitions, .before = before};
+
+        memcpy(n.info.name, topic, strlen(topic) + 1);
+        while (n.info.generation == 0)
+                if (getrandom(&n.info.generation, sizeof(n.info.generation), 0) !=
+                    sizeof(n.info.generation))
+                        return df_fail_errno(err, DF_EIO, "getrandom");
+        return write_control(k, &n, err);
 }
 
 /* ---- the port ---- */
 
+/* The topic is not on the cluster, or the broker that was asked does not know it yet. */
+static int bring_forth(struct dfk_kafka *k, const struct dfk_topic *known, const char *full,
+                       uint32_t partitions, struct df_error *err)
+{
+        bool missing = true;
+        int rc = 0;
+
+        if (known && !known->over) {
+                rc = dfk_admin_is_missing(k, full, &missing, err);
+                if (rc == 0 && missing)
+                        return end_generation(k, known, err); /* and the next look creates it */
+        } else {
+                rc = dfk_admin_create(k, full, partitions, k->options.retention_ms, err);
+        }
+        if (rc == 0)
+                dfk_pause(LOOK_AGAIN_MS);
+        return rc;
+}
+
+static int wrong_count(const char *full, uint32_t is, uint32_t wanted, const char *who,
+                       struct df_error *err)
+{
+        return df_fail(err, DF_ESCHEMA,
+                       "topic %s has %u partitions%s, wanted are %u: an event's partition follows "
+                       "from their number, so it never changes; start with the old number, or make "
+                       "a new topic (K14)",
+                       full, is, who, wanted);
+}
+
+/* One step a round, each after reading what all others did before. */
 static int ensure(struct dfk_kafka *k, const char *topic, const char *full, uint32_t partitions,
                   struct df_error *err)
 {
-        struct df_topic_info *known;
-        uint32_t there = 0;
-        bool made = false;
+        int64_t until = dfk_now_ms() + WAIT_TOPIC_MS;
         int rc = read_control(k, err);
 
-        if (rc == 0)
-                rc = partitions_of(k, full, &there, err);
-        if (rc == 0 && there == 0)
-                rc = create(k, full, partitions, k->options.retention_ms, &made, err);
-        if (rc == 0 && there == 0 && !made) /* another creator was quicker */
-                rc = read_control(k, err);
-        if (rc < 0)
-                return rc;
-        known = find(k->topics, topic);
-        if (!known || made)
-                rc = write_control(k, topic, partitions, known ? known->generation : 0, err);
-        if (rc == 0)
-                rc = read_control(k, err);
-        if (rc < 0)
-                return rc;
-        known = find(k->topics, topic);
-        if (!known)
-                return df_fail(err, DF_EAGAIN, "topic %s is not in %s%s yet", full,
-                               k->options.prefix, CONTROL_TOPIC);
-        if (known->partitions != partitions || (there && there != partitions))
-                return df_fail(err, DF_ESCHEMA, "topic %s has %u partitions, wanted are %u (K14)",
-                               full, there ? there : known->partitions, partitions);
-        return check_settings(k, full, err);
+        while (rc == 0) {
+                const struct dfk_topic *known = find(k->topics, topic);
+                uint32_t there = 0;
+
+                rc = dfk_admin_partitions(k, full, &there, err);
+                if (rc < 0)
+                        break;
+                if (there && there != partitions)
+                        return wrong_count(full, there, partitions, "", err);
+                if (there && known && !known->over) {
+                        if (known->info.partitions != partitions)
+                                return wrong_count(full, known->info.partitions, partitions,
+                                                   " since its generation began", err);
+                        return dfk_admin_check(k, full, k->options.retention_min_ms, err);
+                }
+                if (dfk_now_ms() > until)
+                        return df_fail(err, DF_EAGAIN, "topic %s does not come into being", full);
+                if (there)
+                        rc = begin_generation(k, topic, partitions,
+                                              known ? known->info.generation : 0, err);
+                else
+                        rc = bring_forth(k, known, full, partitions, err);
+                if (rc == 0)
+                        rc = read_control(k, err);
+        }
+        return rc;
 }
 
 int dfk_topic_create(struct df_log *log, const char *topic, uint32_t partitions,
@@ -326,6 +253,9 @@ int dfk_topic_create(struct df_log *log, const char *topic, uint32_t partitions,
         char full[DFK_KAFKA_NAME_MAX + 1];
         int rc = dfk_full_name(k, topic, full, err);
 
+        if (rc == 0 && (strlen(topic) > DF_TOPIC_NAME_MAX || strcmp(topic, CONTROL_TOPIC) == 0))
+                rc = df_fail(err, DF_EINVAL, "topic %s: the name is taken or longer than %d", topic,
+                             DF_TOPIC_NAME_MAX);
         if (rc < 0)
                 return rc;
         pthread_mutex_lock(&k->topics->lock);
@@ -350,11 +280,12 @@ static int snapshot(struct dfk_kafka *k, struct df_topic_info **ret, size_t *ret
         pthread_mutex_lock(&t->lock);
         rc = read_control(k, err);
         *ret = rc == 0 ? calloc(t->count + 1, sizeof(**ret)) : NULL;
-        *ret_count = t->count;
+        *ret_count = 0;
         if (rc == 0 && !*ret)
                 rc = df_fail(err, DF_ENOMEM, "topics");
-        if (rc == 0 && t->count)
-                memcpy(*ret, t->known, t->count * sizeof(**ret));
+        for (size_t i = 0; rc == 0 && i < t->count; i++)
+                if (!t->known[i].over) /* without a generation it is not there yet */
+                        (*ret)[(*ret_count)++] = t->known[i].info;
         pthread_mutex_unlock(&t->lock);
         if (rc == 0)
                 qsort(*ret, *ret_count, sizeof(**ret), by_name);
@@ -381,7 +312,7 @@ int dfk_topic_list(struct df_log *log, const char *prefix,
         rd_kafka_resp_err_t code = 0;
 
         if (rc == 0)
-                code = rd_kafka_metadata(k->topics->admin, 1, NULL, &m, REQUEST_MS);
+                code = rd_kafka_metadata(k->topics->admin, 1, NULL, &m, READ_MS);
         if (code)
                 rc = dfk_fail(err, code, "topics of %s", k->options.brokers);
         for (size_t i = 0; rc == 0 && i < count; i++) {
@@ -413,31 +344,42 @@ static int wait_for_broker(struct dfk_kafka *k, struct df_error *err)
         return 0;
 }
 
-int dfk_topics_open(struct dfk_kafka *k, struct df_error *err)
+/* The control topic keeps its records for ever, or an old topic would become a new one. */
+static int open_control(struct dfk_kafka *k, struct df_error *err)
 {
+        int64_t until = dfk_now_ms() + WAIT_TOPIC_MS;
         char full[DFK_KAFKA_NAME_MAX + 1];
         uint32_t there = 0;
-        bool made;
         int rc = dfk_full_name(k, CONTROL_TOPIC, full, err);
+
+        if (rc == 0)
+                rc = dfk_admin_partitions(k, full, &there, err);
+        if (rc == 0 && there == 0)
+                rc = dfk_admin_create(k, full, 1, -1, err);
+        while (rc == 0 && there == 0 && dfk_now_ms() < until) { /* until the brokers know it */
+                dfk_pause(LOOK_AGAIN_MS);
+                rc = dfk_admin_partitions(k, full, &there, err);
+        }
+        if (rc == 0 && there > 1)
+                rc = df_fail(err, DF_ESCHEMA,
+                             "topic %s has %u partitions, it must be 1, or its records have no "
+                             "order: another program's topic? use another --kafka-prefix (K14)",
+                             full, there);
+        return rc < 0 ? rc : dfk_admin_check(k, full, -1, err);
+}
+
+int dfk_topics_open(struct dfk_kafka *k, struct df_error *err)
+{
+        int rc;
 
         k->topics = calloc(1, sizeof(*k->topics));
         if (!k->topics)
                 return df_fail(err, DF_ENOMEM, "topics");
         pthread_mutex_init(&k->topics->lock, NULL);
-        if (rc == 0)
-                rc = dfk_client_new(k, DFK_ADMIN, NULL, NULL, NULL, &k->topics->admin, err);
+        rc = dfk_client_new(k, DFK_ADMIN, NULL, NULL, NULL, &k->topics->admin, err);
         if (rc == 0)
                 rc = wait_for_broker(k, err);
-        if (rc == 0)
-                rc = partitions_of(k, full, &there, err);
-        if (rc == 0 && there == 0)
-                rc = create(k, full, 1, -1, &made, err);
-        for (int i = 0; rc == 0 && there == 0 && i < 100; i++) { /* until every broker knows it */
-                rc = partitions_of(k, full, &there, err);
-                if (there == 0)
-                        dfk_pause(50);
-        }
-        return rc;
+        return rc < 0 ? rc : open_control(k, err);
 }
 
 void dfk_topics_close(struct dfk_kafka *k)

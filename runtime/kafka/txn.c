@@ -28,6 +28,7 @@ struct dfk_txn {
         struct df_committed committed; /* as far as this owner knows */
         struct df_committed next;      /* of the open transaction */
         bool doubt;
+        bool lost; /* DF_ELOST was answered: a new producer here would fence the successor */
         int64_t began_ms;
         rd_kafka_resp_err_t delivery; /* first failed record of the open transaction */
 };
@@ -113,6 +114,12 @@ static bool is_lost(rd_kafka_resp_err_t code)
         }
 }
 
+static int lost_if(struct dfk_txn *t, int rc)
+{
+        t->lost |= rc == DF_ELOST;
+        return rc;
+}
+
 /* Takes e. unknown: what to answer when neither "aborted" nor "lost" is certain. */
 static int fail(struct dfk_txn *t, rd_kafka_error_t *e, const char *what, int unknown,
                 struct df_error *err)
@@ -132,7 +139,7 @@ static int fail(struct dfk_txn *t, rd_kafka_error_t *e, const char *what, int un
         (void)df_fail(err, rc, "%s of %s: %s (%s)", what, t->id, rd_kafka_error_string(e),
                       rd_kafka_error_name(e));
         rd_kafka_error_destroy(e);
-        return rc;
+        return lost_if(t, rc);
 }
 
 /* Call again while it may be, within the time-out and under the watchdog. */
@@ -209,7 +216,10 @@ static int txn_takeover(struct df_txn *base, struct df_committed *ret, struct df
         struct dfk_txn *t = txn_of(base);
         int rc = make_producer(t, err);
 
-        return rc < 0 ? rc : refresh(t, ret, err);
+        if (rc < 0)
+                return rc;
+        t->lost = false;
+        return refresh(t, ret, err);
 }
 
 static int txn_keep(struct df_txn *base, struct df_committed *ret, struct df_error *err)
@@ -223,9 +233,11 @@ static int txn_begin(struct df_txn *base, struct df_error *err)
         rd_kafka_error_t *e;
         int rc = 0;
 
+        if (t->lost)
+                return df_fail(err, DF_ELOST, "%s: lost before; close it (K7)", t->id);
         (void)rd_kafka_poll(t->producer, 0); /* what went wrong since the last one */
         if (t->doubt)
-                rc = recycle(t, err);
+                rc = lost_if(t, recycle(t, err));
         if (rc < 0)
                 return rc;
         t->delivery = RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -265,7 +277,7 @@ static int txn_produce(struct df_txn *base, const char *topic, struct df_append 
                         rc = df_fail(err, is_lost(code) ? DF_ELOST : DF_EAGAIN, "%s to %s: %s",
                                      t->id, full, rd_kafka_err2str(code));
         }
-        return rc;
+        return lost_if(t, rc);
 }
 
 static int txn_offsets(struct df_txn *base, uint64_t offset, const char *metadata,
@@ -280,6 +292,8 @@ static int txn_offsets(struct df_txn *base, uint64_t offset, const char *metadat
         if (len > DF_TXN_METADATA_MAX)
                 return df_fail(err, DF_ELIMIT, "metadata of %zu bytes, at most %d", len,
                                DF_TXN_METADATA_MAX);
+        if (!dfk_is_printable(metadata, len))
+                return df_fail(err, DF_EINVAL, "metadata of %s: printable ASCII alone", t->id);
         t->next.any = true;
         t->next.offset = offset;
         memcpy(t->next.metadata, metadata, len + 1);
@@ -307,9 +321,10 @@ static int txn_commit(struct df_txn *base, struct df_error *err)
         (void)rd_kafka_flush(t->producer, limit_ms(t) / 2); /* delivery reports tell the rest */
         if (t->delivery || rd_kafka_outq_len(t->producer) > 0) {
                 t->doubt = true;
-                return df_fail(err, is_lost(t->delivery) ? DF_ELOST : DF_EAGAIN,
-                               "%s: records were not taken: %s", t->id,
-                               t->delivery ? rd_kafka_err2str(t->delivery) : "time-out");
+                return lost_if(t,
+                               df_fail(err, is_lost(t->delivery) ? DF_ELOST : DF_EAGAIN,
+                                       "%s: records were not taken: %s", t->id,
+                                       t->delivery ? rd_kafka_err2str(t->delivery) : "time-out"));
         }
         UNTIL_DEFINITE(t, e, "commit_transaction",
                        rd_kafka_commit_transaction(t->producer, limit_ms(t)));

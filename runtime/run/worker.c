@@ -183,7 +183,8 @@ static void render_view(void *arg, const struct df_worker_view *v)
         (void)snprintf(l, sizeof(l), "stream=\"%s\",partition=\"%u\"", v->source.stream,
                        v->source.partition);
         df_metric(b, "adtally_task_running", l, v->running);
-        df_metric(b, "adtally_task_lag_records", l, (double)v->lag_records);
+        if (v->lag_records != DF_LAG_UNKNOWN)
+                df_metric(b, "adtally_task_lag_records", l, (double)v->lag_records);
         df_metric(b, "adtally_task_position", l, (double)v->position);
         df_metric(b, "adtally_task_records_total", l, (double)v->records);
         df_metric(b, "adtally_task_restarts_total", l, (double)v->restarts);

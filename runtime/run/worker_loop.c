@@ -96,7 +96,7 @@ static void pause_slot(struct dfi_slot *s, int64_t now, const struct df_error *e
 void dfi_slot_show(struct dfi_worker *w, struct dfi_slot *s)
 {
         struct df_task *t = s->session ? df_session_task(s->session) : NULL;
-        uint64_t lag = s->session ? df_session_lag(s->session) : 0;
+        uint64_t lag = s->session ? df_session_lag(s->session) : DF_LAG_UNKNOWN;
 
         pthread_mutex_lock(&w->pool->lock);
         s->view.running = s->state == DFI_OPEN || s->state == DFI_PARKED;
@@ -111,8 +111,8 @@ void dfi_slot_show(struct dfi_worker *w, struct dfi_slot *s)
                 s->view.position = df_task_position(t);
                 s->view.watermark_ms = df_task_clock(t)->watermark_ms;
                 s->view.epoch = df_session_epoch(s->session);
-                s->view.lag_records = lag;
         }
+        s->view.lag_records = lag;
         s->view.commit_median_ms = dfi_median(s->commit_ms, s->commits);
         s->view.restarts = s->restarts;
         s->view.commits = s->commits;

@@ -7,6 +7,8 @@
   broker.py stop --dir DIR
   broker.py kill|pause|resume --dir DIR [--node N]   SIGKILL, SIGSTOP, SIGCONT
   broker.py run [--brokers 1|3] -- COMMAND     COMMAND with TEST_KAFKA set; its exit code
+  broker.py drive [--brokers 1|3]              for tests that are not in Python: prints HOST:PORT,..., then follows
+                                               lines "kill|start|pause|resume N", each answered by "ok"; ends with stdin
 
 It ends with --parent (default: the process that called it; 0: never). Data is for one run only: DIR is emptied at
 start. Needs java and, once, mvn with network for the jars, which are kept in
@@ -419,9 +421,23 @@ def run(args):
             return 128 - code if code < 0 else code
 
 
+def drive(args):
+    with tempfile.TemporaryDirectory(prefix="adtally-kafka-") as d:
+        with Cluster(Path(d) / "kafka", args.brokers, args.port) as c:
+            print(c.bootstrap, flush=True)
+            for line in sys.stdin:
+                what, number = line.split()
+                node = c.nodes[int(number) - 1]
+                {"kill": node.kill, "start": node.start, "pause": node.pause, "resume": node.resume}[what]()
+                if what == "start":
+                    c.wait_ready()
+                print("ok", flush=True)
+    return 0
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["fetch", "start", "stop", "kill", "pause", "resume", "run"])
+    p.add_argument("what", choices=["fetch", "start", "stop", "kill", "pause", "resume", "run", "drive"])
     p.add_argument("--dir")
     p.add_argument("--port", type=int)
     p.add_argument("--brokers", type=int, default=1)
@@ -433,13 +449,13 @@ def main():
         argv, command = argv[:at], argv[at + 1:]
     args = p.parse_args(argv)
     args.command = command
-    if args.what not in ("fetch", "run") and not args.dir:
+    if args.what not in ("fetch", "run", "drive") and not args.dir:
         p.error(f"{args.what} needs --dir")
     try:
         if args.what == "fetch":
             print(libs())
             return 0
-        return {"start": start, "stop": stop, "run": run}.get(args.what, strike)(args)
+        return {"start": start, "stop": stop, "run": run, "drive": drive}.get(args.what, strike)(args)
     except BrokerError as e:
         print(f"broker.py: {e}", file=sys.stderr)
         return 69

@@ -2,6 +2,7 @@
  * release (L2); errors that may be tried again. Takeovers: test_takeover.c, test_rebuild.c. */
 #include "unit.h"
 
+#include "runtime/core/session_private.h"
 #include "tests/unit/commit_test.h"
 
 /* ---- the order ---- */
@@ -69,6 +70,56 @@ static void test_the_next_owner_publishes(void **state)
                 rig_compare(&r);
                 rig_close(&r);
         }
+}
+
+/* ---- lag ---- */
+
+static struct {
+        uint64_t position, end;
+        int rc;
+} said;
+
+static uint64_t said_position(struct df_log_reader *r)
+{
+        return said.position;
+}
+
+static int said_end(struct df_log_reader *r, uint64_t *ret_end, struct df_error *e)
+{
+        *ret_end = said.end;
+        return said.rc;
+}
+
+/* K11: lag is what the reader has seen, without a question to the log (bounds is not there to be
+ * called); offsets without a record are no lag; what is not known is not 0. */
+static void test_lag_asks_nobody(void **state)
+{
+        const struct df_log_ops ops = {.position = said_position, .seen_end = said_end};
+        struct df_log log = {.ops = &ops};
+        struct df_log_reader fake = {.log = &log}, *real;
+        struct rig r;
+        size_t n;
+
+        (void)state;
+        rig_open(&r, 1);
+        rig_feed(&r, 0, 4);
+        ok(rig_try_open(&r, 0, err));
+        real = r.sessions[0]->reader;
+        r.sessions[0]->reader = &fake;
+        said.position = 0;
+        said.end = 7;
+        assert_int_equal(df_session_lag(r.sessions[0]), 7);
+        said.position = 5; /* behind markers */
+        assert_int_equal(df_session_lag(r.sessions[0]), 2);
+        said.end = 4; /* old news */
+        assert_int_equal(df_session_lag(r.sessions[0]), 0);
+        said.rc = DF_EAGAIN;
+        assert_true(df_session_lag(r.sessions[0]) == DF_LAG_UNKNOWN);
+        r.sessions[0]->reader = real;
+        ok(df_session_poll(r.sessions[0], 9, &n, err));
+        rig_finish(&r);
+        rig_compare(&r);
+        rig_close(&r);
 }
 
 /* ---- a fault anywhere ---- */
@@ -418,6 +469,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_steps_by_name),
                 cmocka_unit_test(test_the_next_owner_publishes),
+                cmocka_unit_test(test_lag_asks_nobody),
                 cmocka_unit_test(test_a_fault_before_every_step),
                 cmocka_unit_test(test_a_fault_at_every_port_call),
                 cmocka_unit_test(test_a_commit_goes_on),

@@ -209,11 +209,14 @@ static void test_metrics(void **state)
 
         atomic_store(&fakes[1].open_fails, 1);
         atomic_store(&fakes[1].open_code, DF_ESCHEMA);
+        atomic_store(&fakes[2].lag_unknown, 1);
         create(1, 10, 10, 10);
         add(0);
         add(1);
+        add(2);
         wait_view(0, true, 0);
         wait_view(1, false, DF_ESCHEMA);
+        wait_view(2, true, 0);
         df_workers_render(pool, &b);
         df_put_u8(&b, 0);
         assert_non_null(strstr((char *)b.data,
@@ -222,6 +225,13 @@ static void test_metrics(void **state)
                                "adtally_task_running{stream=\"events\",partition=\"1\"} 0\n"));
         assert_non_null(strstr((char *)b.data, "adtally_partition_refused{stream=\"events\","
                                                "partition=\"1\",code=\"state_mismatch\"} 1\n"));
+        /* What nobody knows is not 0: of a refused partition, or while the log is silent. */
+        assert_non_null(strstr((char *)b.data,
+                               "adtally_task_lag_records{stream=\"events\",partition=\"0\"} 0\n"));
+        assert_null(strstr((char *)b.data,
+                           "adtally_task_lag_records{stream=\"events\",partition=\"1\"}"));
+        assert_null(strstr((char *)b.data,
+                           "adtally_task_lag_records{stream=\"events\",partition=\"2\"}"));
         df_buf_release(&b);
         stop();
 }

@@ -24,6 +24,7 @@ struct fake {
         atomic_int open_fails, open_code; /* so many opens fail, with this code */
         atomic_int poll_fails, poll_code;
         atomic_int commit_fails, commit_code;
+        atomic_int lag_unknown;
         atomic_int available; /* records to hand out; ENDLESS: never fewer */
         atomic_int wants_cut;
         atomic_int news; /* a commit would tell something */
@@ -188,6 +189,8 @@ uint64_t df_session_epoch(const struct df_session *s)
 
 uint64_t df_session_lag(struct df_session *s)
 {
+        if (atomic_load(&of(s)->lag_unknown))
+                return DF_LAG_UNKNOWN;
         return (uint64_t)atomic_load(&of(s)->available);
 }
 

@@ -8,13 +8,16 @@
  *   writers    one idempotent producer a process; replaced when it goes fatal; append waits for
  *   acks txn        one transactional producer a partition: transactional.id =
  *   <prefix><topic>-<partition> group      static membership, range assignor; no fetching
- * Topic identity (E1): the topic <prefix>topics, one partition, kept for ever, holds for each topic
- * {name, partitions, generation, generation before}; of two records that follow the same generation
- * the first in the log counts. A topic that is missing on the cluster and created again gets a new
- * generation.
- * Topics are created with message.timestamp.type=LogAppendTime, cleanup.policy=delete and the
- * retention of the options, and checked for them when they exist (DF_ESCHEMA names topic, setting,
- * what it is, what it must be, and the command that mends it).
+ * Topic identity (E1): the topic <prefix>topics, one partition, kept for ever, holds which
+ * generation each topic is of and which ones are over (topics.c). topic_create ends the generation
+ * of a topic that is missing on the cluster before it creates it anew, and gives a new one to a
+ * topic that has none, whoever made it. Any number of processes may do this at once and be killed
+ * in between: all that return 0 agree. (A topic that is deleted and created again by hand while no
+ * topic_create looks keeps its generation: librdkafka 2.0 does not tell Kafka's topic ids.)
+ * Topics are created with message.timestamp.type=LogAppendTime, cleanup.policy=delete,
+ * retention.bytes=-1 and the retention of the options, and checked for them when they exist
+ * (DF_ESCHEMA names topic, setting, what it is, what it must be, and the command that mends it);
+ * the control topic must keep its records for ever.
  */
 #ifndef DF_KAFKA_H
 #define DF_KAFKA_H

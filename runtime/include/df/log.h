@@ -89,6 +89,10 @@ struct df_log_ops {
          * the last stable offset.) */
         int (*bounds)(struct df_log *log, const char *topic, uint32_t partition,
                       uint64_t *ret_first, uint64_t *ret_end, struct df_error *err);
+        /* The durable end as far as the reader knows, without waiting for anybody; DF_EAGAIN: it
+         * does not know yet. For numbers that are shown, never for what is decided: it may be old,
+         * and Kafka's counts the records of open transactions. NULL: bounds does not wait. */
+        int (*seen_end)(struct df_log_reader *r, uint64_t *ret_end, struct df_error *err);
         void (*reader_close)(struct df_log_reader *r);
         void (*close)(struct df_log *log);
 };
@@ -153,6 +157,16 @@ static inline int df_log_bounds(struct df_log *log, const char *topic, uint32_t 
                                 uint64_t *ret_first, uint64_t *ret_end, struct df_error *err)
 {
         return log->ops->bounds(log, topic, partition, ret_first, ret_end, err);
+}
+/* topic and partition are the reader's own. */
+static inline int df_log_seen_end(struct df_log_reader *r, const char *topic, uint32_t partition,
+                                  uint64_t *ret_end, struct df_error *err)
+{
+        uint64_t first;
+
+        if (r->log->ops->seen_end)
+                return r->log->ops->seen_end(r, ret_end, err);
+        return r->log->ops->bounds(r->log, topic, partition, &first, ret_end, err);
 }
 static inline void df_log_reader_close(struct df_log_reader *r)
 {

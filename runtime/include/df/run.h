@@ -114,7 +114,8 @@ struct df_worker_view {
         bool running;        /* taken over and processing */
         int refused;         /* enum df_err when refused (K11), else 0 */
         const char *refusal; /* its text, or "" */
-        uint64_t k, position, lag_records, epoch;
+        uint64_t k, position, epoch;
+        uint64_t lag_records;               /* DF_LAG_UNKNOWN: not shown */
         int64_t watermark_ms, committed_ms; /* wall time of the last commit; 0 = none */
         int64_t commit_median_ms;
         uint64_t restarts, commits, records;

@@ -145,7 +145,9 @@ bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret);
 void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX]);
 struct df_task *df_session_task(struct df_session *s);
 uint64_t df_session_epoch(const struct df_session *s);
-uint64_t df_session_lag(struct df_session *s); /* records between position and the durable end */
-void df_session_close(struct df_session *s);   /* drops the live store; no commit */
+/* Offsets between position and the durable end; does not wait (df_log_seen_end). */
+#define DF_LAG_UNKNOWN UINT64_MAX
+uint64_t df_session_lag(struct df_session *s);
+void df_session_close(struct df_session *s); /* drops the live store; no commit */
 
 #endif
