@@ -20,6 +20,8 @@ extern const size_t ad_setting_count;
 #define AD_TOPIC_LATE "late"
 #define AD_TOPIC_QUARANTINE "quarantine"
 #define AD_TOPIC_IMPORT_PREFIX "import."
+/* Outputs of a run of `adtally replay`: inputs of nobody. */
+#define AD_TOPIC_REPLAY_PREFIX "replay-"
 
 /* Between `adtally recover` and the realtime job: beside a state directory, "rebuild it from the
  * log"; under DATA, touched when refused partitions should be taken over again. */

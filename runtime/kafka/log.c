@@ -123,6 +123,8 @@ static const struct df_log_ops log_ops = {
         .release = dfk_release,
         .position = dfk_position,
         .bounds = dfk_bounds,
+        .offset_at = dfk_offset_at,
+        .topic_delete = dfk_topic_delete,
         .reader_close = dfk_reader_close,
         .close = log_close,
 };

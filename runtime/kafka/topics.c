@@ -26,8 +26,13 @@ struct dfk_topics {
 
 /* ---- requests ---- */
 
-static int wait_event(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
-                      struct df_error *err)
+rd_kafka_t *dfk_admin(struct dfk_kafka *k)
+{
+        return k->topics->admin;
+}
+
+int dfk_wait_event(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
+                   struct df_error *err)
 {
         *ret = rd_kafka_queue_poll(q, REQUEST_MS);
         if (!*ret)
@@ -38,7 +43,7 @@ static int wait_event(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *w
         return 0;
 }
 
-static rd_kafka_AdminOptions_t *admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op)
+rd_kafka_AdminOptions_t *dfk_admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op)
 {
         rd_kafka_AdminOptions_t *o = rd_kafka_AdminOptions_new(k->topics->admin, op);
         char text[128];
@@ -52,7 +57,7 @@ static int create(struct dfk_kafka *k, const char *full, uint32_t partitions, in
                   bool *ret_made, struct df_error *err)
 {
         rd_kafka_queue_t *q = rd_kafka_queue_new(k->topics->admin);
-        rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_CREATETOPICS);
+        rd_kafka_AdminOptions_t *o = dfk_admin_options(k, RD_KAFKA_ADMIN_OP_CREATETOPICS);
         char text[256], ms[32];
         int replication = k->options.replication > 0 ? k->options.replication : -1;
         rd_kafka_NewTopic_t *t =
@@ -68,7 +73,7 @@ static int create(struct dfk_kafka *k, const char *full, uint32_t partitions, in
                 (void)rd_kafka_NewTopic_set_config(t, "retention.ms", ms);
                 (void)rd_kafka_NewTopic_set_config(t, "max.message.bytes", "2097152");
                 rd_kafka_CreateTopics(k->topics->admin, &t, 1, o, q);
-                rc = wait_event(q, &ev, "create topics", err);
+                rc = dfk_wait_event(q, &ev, "create topics", err);
         }
         if (rc == 0) {
                 size_t n;
@@ -138,13 +143,13 @@ static int judge_settings(struct dfk_kafka *k, const char *full, const rd_kafka_
 static int check_settings(struct dfk_kafka *k, const char *full, struct df_error *err)
 {
         rd_kafka_queue_t *q = rd_kafka_queue_new(k->topics->admin);
-        rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
+        rd_kafka_AdminOptions_t *o = dfk_admin_options(k, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
         rd_kafka_ConfigResource_t *r = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, full);
         rd_kafka_event_t *ev = NULL;
         int rc;
 
         rd_kafka_DescribeConfigs(k->topics->admin, &r, 1, o, q);
-        rc = wait_event(q, &ev, "describe topic settings", err);
+        rc = dfk_wait_event(q, &ev, "describe topic settings", err);
         if (rc == 0) {
                 size_t n;
                 const rd_kafka_ConfigResource_t **all = rd_kafka_DescribeConfigs_result_resources(
@@ -397,6 +402,13 @@ int dfk_topic_list(struct df_log *log, const char *prefix,
                 rd_kafka_metadata_destroy(m);
         free(all);
         return rc;
+}
+
+bool dfk_topic_there(struct dfk_kafka *k, const char *full, struct df_error *err)
+{
+        uint32_t partitions = 0;
+
+        return partitions_of(k, full, &partitions, err) < 0 || partitions > 0;
 }
 
 /* ---- life ---- */

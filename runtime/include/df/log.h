@@ -89,6 +89,15 @@ struct df_log_ops {
          * the last stable offset.) */
         int (*bounds)(struct df_log *log, const char *topic, uint32_t partition,
                       uint64_t *ret_first, uint64_t *ret_end, struct df_error *err);
+        /* The first offset whose record was appended at append_ms or later, the durable end when
+         * there is none. Append times of a partition grow; where a repair of the clock (T2) put
+         * them back, it is an offset that no record from append_ms on and before the repair
+         * precedes. Kafka: the record may be one that was aborted. */
+        int (*offset_at)(struct df_log *log, const char *topic, uint32_t partition,
+                         int64_t append_ms, uint64_t *ret_offset, struct df_error *err);
+        /* Delete the topic, for good; 0 also when there is none. DF_EFENCED: a writer has it open.
+         * Its readers are closed before. */
+        int (*topic_delete)(struct df_log *log, const char *topic, struct df_error *err);
         void (*reader_close)(struct df_log_reader *r);
         void (*close)(struct df_log *log);
 };
@@ -153,6 +162,15 @@ static inline int df_log_bounds(struct df_log *log, const char *topic, uint32_t 
                                 uint64_t *ret_first, uint64_t *ret_end, struct df_error *err)
 {
         return log->ops->bounds(log, topic, partition, ret_first, ret_end, err);
+}
+static inline int df_log_offset_at(struct df_log *log, const char *topic, uint32_t partition,
+                                   int64_t append_ms, uint64_t *ret_offset, struct df_error *err)
+{
+        return log->ops->offset_at(log, topic, partition, append_ms, ret_offset, err);
+}
+static inline int df_log_topic_delete(struct df_log *log, const char *topic, struct df_error *err)
+{
+        return log->ops->topic_delete(log, topic, err);
 }
 static inline void df_log_reader_close(struct df_log_reader *r)
 {
