@@ -148,5 +148,7 @@ int ad_command_replay(int argc, char **argv)
         if (rc == 0)
                 rc = run(l.config, &err);
         ad_command_release(&l);
-        return rc < 0 ? ad_command_fail("replay", &err) : DF_EXIT_OK;
+        return rc == DF_EINVAL ? ad_command_usage("replay", "%s", err.text)
+               : rc < 0        ? ad_command_fail("replay", &err)
+                               : DF_EXIT_OK;
 }

@@ -332,12 +332,10 @@ static int check_ledger(const struct fold *f, struct df_error *err)
 
         for (int i = 0; i < DF_OUTCOMES_MAX; i++)
                 ended += r->outcomes[i];
-        if (ended == r->events + r->poison_records)
+        if (ended == r->events)
                 return 0;
-        return df_fail(err, DF_ECORRUPT,
-                       "run %s: %" PRIu64 " events and %" PRIu64 " poison records have %" PRIu64
-                       " outcomes",
-                       f->run->id, r->events, r->poison_records, ended);
+        return df_fail(err, DF_ECORRUPT, "run %s: %" PRIu64 " events have %" PRIu64 " outcomes",
+                       f->run->id, r->events, ended);
 }
 
 static int fold(struct fold *f, struct df_log *log, const char *path, bool quiet,
