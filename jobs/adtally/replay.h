@@ -1,8 +1,8 @@
 /* replay.h - `adtally replay`: a range of a topic processed again, apart from what is live (R1).
  *
- * A run is pinned: the topic's generation and, for each partition, the offsets [from, to). Its id is
- * the hash of the pin, of all settings that shape a number, and of the program's version, so that
- * equal commands over equal ranges are one run: interrupted, it goes on from its last commit;
+ * A run is pinned: the topic's generation and, for each partition, the offsets [from, to). Its id
+ * is the hash of the pin, of all settings that shape a number, and of the program's version: equal
+ * commands over equal ranges are one run. Interrupted, it goes on from its last commit;
  * finished, its result is told again. What it owns bears its id and nothing else is written:
  *
  *   DATA/replay/<run>/RUN                 the pin, and whether it is done
@@ -66,9 +66,9 @@ struct ad_replay {
         int lock_fd;
 };
 /* The run of this command: an unfinished one of the same words (its pin holds, wherever the end is
- * by now), or the one of today's pin, made when it is new. Locked. DF_EFENCED: another process works
- * on it; DF_ESCHEMA: the topic was created again since an unfinished one began (K14). pin_only: make
- * nothing, lock nothing. */
+ * by now), or the one of today's pin, made when it is new. Locked. DF_EFENCED: another process
+ * works on it; DF_ESCHEMA: the topic was created again since an unfinished one began (K14).
+ * pin_only: make nothing, lock nothing. */
 int ad_replay_begin(const struct df_config *c, struct df_log *log, bool pin_only,
                     struct ad_replay *ret, struct df_error *err);
 /* A run by its id, locked. DF_ENOENT. */

@@ -1,7 +1,7 @@
 /* time.c - from an append time to an offset, by frame headers alone.
  *
- * The segment is found by the first header of each, the frame by a walk over the headers of one. All
- * records of a frame have its append time. */
+ * The segment is found by the first header of each, the frame by a walk over the headers of one.
+ * All records of a frame have its append time. */
 #include "filelog_private.h"
 
 #define WALK_CHUNK 4096

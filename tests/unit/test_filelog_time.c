@@ -1,5 +1,5 @@
-/* test_filelog_time.c - an offset by append time, and a topic's deletion (df/log.h). The oracle is a
- * plain array of what was appended when. */
+/* test_filelog_time.c - an offset by append time, and a topic's deletion (df/log.h). The oracle is
+ * a plain array of what was appended when. */
 #include "tests/unit/filelog_test.h"
 
 static int64_t now_ms;

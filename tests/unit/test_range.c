@@ -1,6 +1,6 @@
-/* test_range.c - a session over a range of a partition (R1, K8, K14): what it counts is a recount of
- * exactly these records, whatever lies around them and wherever it crashes; at its end everything is
- * final. */
+/* test_range.c - a session over a range of a partition (R1, K8, K14): what it counts is a recount
+ * of exactly these records, whatever lies around them and wherever it crashes; at its end
+ * everything is final. */
 #include "unit.h"
 
 #include "tests/unit/commit_test.h"

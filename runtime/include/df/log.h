@@ -89,10 +89,10 @@ struct df_log_ops {
          * the last stable offset.) */
         int (*bounds)(struct df_log *log, const char *topic, uint32_t partition,
                       uint64_t *ret_first, uint64_t *ret_end, struct df_error *err);
-        /* The first offset whose record was appended at append_ms or later, the durable end when
-         * there is none. Append times of a partition grow; where a repair of the clock (T2) put
-         * them back, it is an offset that no record from append_ms on and before the repair
-         * precedes. Kafka: the record may be one that was aborted. */
+        /* The first offset whose record was appended at append_ms or later; the durable end when
+         * there is none. Append times of a partition grow, but where a repair of the clock put
+         * them back (T2): then it is one such offset, not always the first. Kafka: it may be that
+         * of an aborted record. */
         int (*offset_at)(struct df_log *log, const char *topic, uint32_t partition,
                          int64_t append_ms, uint64_t *ret_offset, struct df_error *err);
         /* Delete the topic, for good; 0 also when there is none. DF_EFENCED: a writer has it open.
