@@ -12,8 +12,9 @@
  *   group replay-<run>, transactional.id replay-<run>-<topic>-<partition>   on Kafka
  *   consumer replay-<run>                 on the file log: retention waits for it (L2)
  *
- * Order of calls: ad_replay_begin | ad_replay_find, ad_replay_work, ad_replay_result,
- *                 ad_replay_end.   Threads: one; ad_replay_work starts its workers.
+ * Order of calls: ad_replay_begin | ad_replay_find, ad_replay_work, ad_replay_fold,
+ *                 ad_replay_print | ad_replay_drop, ad_replay_end.
+ * Threads: one; ad_replay_work starts its workers.
  */
 #ifndef AD_REPLAY_H
 #define AD_REPLAY_H
@@ -60,6 +61,7 @@ struct ad_replay {
         struct ad_replay_pin pin;
         uint64_t config;
         char version[32];
+        char log[240];   /* "file", or "kafka <prefix>" */
         char *from, *to; /* the words of the command; owned */
         bool done;
         bool locked; /* ad_replay_list: some process works on it */
@@ -71,7 +73,7 @@ struct ad_replay {
  * pin_only: make nothing, lock nothing. */
 int ad_replay_begin(const struct df_config *c, struct df_log *log, bool pin_only,
                     struct ad_replay *ret, struct df_error *err);
-/* A run by its id, locked. DF_ENOENT. */
+/* A run by its id, locked. DF_ENOENT; DF_EINVAL: it is on another log than the settings say. */
 int ad_replay_find(const struct df_config *c, const char *id, struct ad_replay *ret,
                    struct df_error *err);
 int ad_replay_list(const struct df_config *c,

@@ -55,6 +55,15 @@ void ad_replay_end(struct ad_replay *r)
         r->lock_fd = -1;
 }
 
+/* Which log this is, whatever its address is today. */
+static void name_log(const struct df_config *c, char *ret, size_t size)
+{
+        if (ad_log_is_file(c))
+                (void)snprintf(ret, size, "file");
+        else
+                (void)snprintf(ret, size, "kafka %s", df_config_text(c, "kafka-prefix"));
+}
+
 /* ---- the file RUN ---- */
 
 static int write_run(const struct ad_replay *r, struct df_error *err)
@@ -65,6 +74,7 @@ static int write_run(const struct ad_replay *r, struct df_error *err)
 
         df_buf_printf(&b, "adtally-replay 1\ntopic %s\ngeneration %016" PRIx64 "\npartitions %u\n",
                       r->pin.topic.name, r->pin.topic.generation, r->pin.topic.partitions);
+        df_buf_printf(&b, "log %s\n", r->log);
         df_buf_printf(&b, "config %016" PRIx64 "\nversion %s\nfrom %s\nto %s\ndone %d\n", r->config,
                       r->version, r->from, r->to, r->done);
         for (uint32_t p = 0; p < r->pin.topic.partitions; p++)
@@ -97,16 +107,18 @@ static char *line_value(char **at, const char *name)
 
 static bool parse_head(char **at, struct ad_replay *r)
 {
-        const char *topic, *generation, *partitions, *config, *version, *from, *to, *done;
+        const char *topic, *generation, *partitions, *log, *config, *version, *from, *to, *done;
 
         if (!line_value(at, "adtally-replay") || !(topic = line_value(at, "topic")) ||
             !(generation = line_value(at, "generation")) ||
-            !(partitions = line_value(at, "partitions")) || !(config = line_value(at, "config")) ||
-            !(version = line_value(at, "version")) || !(from = line_value(at, "from")) ||
-            !(to = line_value(at, "to")) || !(done = line_value(at, "done")))
+            !(partitions = line_value(at, "partitions")) || !(log = line_value(at, "log")) ||
+            !(config = line_value(at, "config")) || !(version = line_value(at, "version")) ||
+            !(from = line_value(at, "from")) || !(to = line_value(at, "to")) ||
+            !(done = line_value(at, "done")))
                 return false;
         (void)snprintf(r->pin.topic.name, sizeof(r->pin.topic.name), "%s", topic);
         (void)snprintf(r->version, sizeof(r->version), "%s", version);
+        (void)snprintf(r->log, sizeof(r->log), "%s", log);
         r->pin.topic.generation = strtoull(generation, NULL, 16);
         r->pin.topic.partitions = (uint32_t)strtoul(partitions, NULL, 10);
         r->config = strtoull(config, NULL, 16);
@@ -344,6 +356,7 @@ static int pin_now(const struct df_config *c, struct df_log *log, struct ad_repl
         free(w);
         r->config = ad_config_digest(c);
         (void)snprintf(r->version, sizeof(r->version), "%s", ADTALLY_VERSION);
+        name_log(c, r->log, sizeof(r->log));
         r->from = strdup(words[0]);
         r->to = strdup(words[1]);
         if (rc == 0 && (!r->from || !r->to))
@@ -400,8 +413,10 @@ int ad_replay_find(const struct df_config *c, const char *id, struct ad_replay *
                    struct df_error *err)
 {
         struct df_error damaged = {0};
+        char log[sizeof(ret->log)];
         int rc;
 
+        name_log(c, log, sizeof(log));
         *ret = (struct ad_replay){.lock_fd = -1};
         if (!is_id(id))
                 return df_fail(err, DF_EINVAL, "\"%.40s\" is not the id of a run (%d hex digits)",
@@ -410,8 +425,11 @@ int ad_replay_find(const struct df_config *c, const char *id, struct ad_replay *
         if (rc == 0 && access(ret->dir, F_OK) < 0)
                 return df_fail(err, DF_ENOENT, "there is no run %s; see `adtally replay --list`",
                                id);
-        if (rc == 0)
-                (void)read_run(ret, &damaged); /* a damaged one can still be dropped */
+        /* A damaged one can still be dropped. */
+        if (rc == 0 && read_run(ret, &damaged) == 0 && strcmp(ret->log, log) != 0)
+                rc = df_fail(err, DF_EINVAL,
+                             "run %s is on another log (%s), not on this one (%s): give its --log",
+                             id, ret->log, log);
         if (rc == 0)
                 rc = lock_run(ret, err);
         if (rc < 0)

@@ -54,7 +54,7 @@ struct df_task_config {
         const char *binary_version;
         /* Pure. Optional: NULL = all data. *ret_generation is set for DF_CONTROL_BEGIN. */
         enum df_control (*control)(struct df_bytes value, uint64_t *ret_generation);
-        /* The state directory is of this range alone: it may not change (K14). */
+        /* Whoever sets it sees to it that a state directory is of one range alone. */
         struct df_range range;
 };
 
