@@ -14,6 +14,7 @@
 #include "jobs/common/task.h"
 
 #define LOOK_MS 100
+#define CREATE_WAIT_MS 30000
 
 struct work;
 struct part {
@@ -52,13 +53,27 @@ static int open_state(void *arg, struct df_group *group, struct df_session_ports
         return rc;
 }
 
+/* A cluster needs a moment until every broker knows a new topic. */
+static int create_topic(struct work *w, const char *topic, struct df_error *err)
+{
+        int64_t until = df_monotonic_ms() + CREATE_WAIT_MS;
+
+        for (;;) {
+                struct pollfd p = {.fd = df_process_stop_fd(), .events = POLLIN};
+                int rc = df_log_topic_create(w->log, topic, w->run->pin.topic.partitions, err);
+
+                if (rc != DF_EAGAIN || df_process_stopping() || df_monotonic_ms() > until)
+                        return rc;
+                (void)poll(&p, 1, LOOK_MS);
+        }
+}
+
 static int open_outputs(struct work *w, struct df_error *err)
 {
         int rc = 0;
 
         for (int i = 0; rc == 0 && i < AD_OUT_COUNT; i++) {
-                rc = df_log_topic_create(w->log, w->names.topic[i], w->run->pin.topic.partitions,
-                                         err);
+                rc = create_topic(w, w->names.topic[i], err);
                 if (rc == 0 && !df_kafka_is(w->log))
                         rc = df_log_writer_open(w->log, w->names.topic[i], &w->writers[i], err);
         }
