@@ -28,6 +28,7 @@ int ad_command_log(int argc, char **argv);
 int ad_command_watch(int argc, char **argv);
 int ad_command_generate(int argc, char **argv);
 int ad_command_check(int argc, char **argv);
+int ad_command_replay(int argc, char **argv);
 int ad_command_import(int argc, char **argv);
 int ad_command_bench(int argc, char **argv);
 

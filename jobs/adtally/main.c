@@ -14,6 +14,7 @@ static const struct ad_command commands[] = {
         {"generate", "send seeded traffic and write down the exact truth", ad_command_generate},
         {"check", "compare served numbers with that truth", ad_command_check},
         {"import", "count the history in a CSV or NDJSON file, each row once", ad_command_import},
+        {"replay", "process a range of the log again, beside the live numbers", ad_command_replay},
         {"recover", "repair a refused partition or a wrong clock", ad_command_recover},
         {"log", "look into the log: topics, records", ad_command_log},
         {"consumers", "who keeps the log from being deleted", ad_command_consumers},

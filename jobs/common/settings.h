@@ -21,6 +21,8 @@ extern const size_t ad_setting_count;
 #define AD_TOPIC_QUARANTINE "quarantine"
 #define AD_TOPIC_IMPORT_PREFIX "import."
 #define AD_GROUP_REALTIME "realtime" /* on Kafka, after --kafka-prefix */
+/* Outputs of a run of `adtally replay`: inputs of nobody. */
+#define AD_TOPIC_REPLAY_PREFIX "replay-"
 
 /* Between `adtally recover` and the realtime job; under DATA, touched when refused partitions
  * should be taken over again. With a checkpoint store the same file in it is for all machines. */

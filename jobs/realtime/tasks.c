@@ -15,7 +15,7 @@
 #include "df/rocksdb.h"
 #include "df/trace.h"
 #include "jobs/common/places.h"
-#include "jobs/common/prices.h"
+#include "jobs/common/task.h"
 
 #define DISK_CRITICAL_BYTES (32u << 20) /* below it a checkpoint may fail for lack of space */
 
@@ -148,9 +148,7 @@ int ad_tasks_create(const struct df_config *c, struct df_log *log, struct ad_tas
                 ad_tasks_destroy(t);
                 return rc;
         }
-        ad_fill_params(c, &t->live);
-        t->live.price_table = ad_prices_get;
-        t->live.price_arg = t->prices;
+        ad_task_params(c, t->prices, &t->live);
         t->bounded = t->live;
         t->bounded.horizon_hours = 0;
         t->bounded.pricing = AD_PRICE_CLIENT; /* an import states its prices itself */
@@ -172,22 +170,8 @@ static void fill_task(const struct ad_tasks *t, struct partition *p, struct df_w
         bool import = is_import(p->topic);
 
         memset(ret, 0, sizeof(*ret));
-        (void)snprintf(c->source.stream, sizeof(c->source.stream), "%s", info->name);
-        c->source.generation = info->generation;
-        c->source.partition = p->index;
-        c->partitions = info->partitions;
-        c->chain = ad_chain_main;
-        c->chain_length = ad_chain_main_length;
-        c->params = import ? &t->bounded : &t->live;
-        for (int i = 0; i < AD_OUT_COUNT; i++)
-                c->outputs[i] = (struct df_output_config){.topic = output_topics[i],
-                                                          .partitions = info->partitions};
-        c->output_count = AD_OUT_COUNT;
-        ad_fill_rules(t->config, &c->rules);
+        ad_task_fill(t->config, info, p->index, import ? &t->bounded : &t->live, output_topics, c);
         c->rules.bounded = import;
-        c->grace_ms = t->live.grace_ms;
-        c->config = ad_config_digest(t->config);
-        c->binary_version = ADTALLY_VERSION;
         c->control = import ? ad_control : NULL;
         ret->name = p->name;
         ret->ports.log = t->log;

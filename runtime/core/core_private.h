@@ -85,6 +85,7 @@ struct df_task {
         bool uncommitted;  /* the last cut is not yet known to be published */
         bool outbox_known; /* boxes[].chunks says which keys the outbox in the store has */
         uint64_t position;
+        uint64_t events; /* of all intervals */
         int64_t hold_ms;
         int64_t next_news_ms;
         int64_t watermark_seen_ms; /* last one given to on_watermark */
@@ -111,6 +112,8 @@ struct df_hash128 dfi_task_digest(const struct df_task *t);
 /* A fresh task: where to begin, with what clock, in which generation. begun: of its records. */
 void dfi_task_start(struct df_task *t, uint64_t offset, const struct df_clock *clock,
                     uint64_t generation, bool begun);
+/* R1: the range is processed; `to` is behind the position, records that lay between are none. */
+int dfi_task_end(struct df_task *t, uint64_t to, struct df_error *err);
 /* K10: an output holds a collection of the next checkpoint, which ends there: so must ours, or the
  * reader of that output would miss what lies between (it applies each k once). */
 void dfi_task_fix_cut(struct df_task *t, uint64_t offset, struct df_hash128 digest);

@@ -69,6 +69,7 @@ void df_out_count_records(struct df_out *out, uint64_t events, uint64_t poison, 
         struct dfi_meta *now = &out->task->now;
 
         now->events += events;
+        out->task->events += events;
         now->poison_records += poison;
         now->heartbeats += heartbeats;
 }

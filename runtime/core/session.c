@@ -364,22 +364,36 @@ static int process(struct df_session *s, size_t max, size_t *ret_used, struct df
         return rc;
 }
 
+/* The range ends where the reader's position has come to its end (R1): behind it may be markers,
+ * aborted records, or records of the time after. */
+static int follow_range(struct df_session *s, struct df_error *err)
+{
+        const struct df_range *r = &s->config.range;
+
+        while (s->have > s->used && s->records[s->have - 1].offset >= r->to)
+                s->have--;
+        if (s->used < s->have || df_log_position(s->reader) < r->to)
+                return 0;
+        return dfi_task_end(s->task, r->to, err);
+}
+
 int df_session_poll(struct df_session *s, size_t max_records, size_t *ret_processed,
                     struct df_error *err)
 {
         int rc = check_in_order(s, err);
 
         *ret_processed = 0;
-        if (rc < 0 || df_task_wants_cut(s->task))
+        if (rc < 0 || df_task_wants_cut(s->task) || (s->config.range.given && s->task->closed))
                 return rc;
         if (s->used == s->have) {
                 rc = refill(s, max_records, err);
                 if (rc < 0) /* a poll that may be tried again has moved nothing */
                         return df_err_action(rc) == DF_RETRY ? rc : break_off(s, rc, err);
         }
-        if (s->used == s->have)
-                return 0;
-        rc = process(s, max_records, ret_processed, err);
+        if (s->config.range.given)
+                rc = follow_range(s, err);
+        if (rc == 0 && s->used < s->have)
+                rc = process(s, max_records, ret_processed, err);
         return rc < 0 ? break_off(s, rc, err) : 0;
 }
 
@@ -507,5 +521,13 @@ uint64_t df_session_lag(struct df_session *s)
                 at = df_log_position(s->reader);
         if (df_log_seen_end(s->reader, me->stream, me->partition, &end, NULL) < 0)
                 return DF_LAG_UNKNOWN;
+        if (s->config.range.given && end > s->config.range.to)
+                end = s->config.range.to;
         return end > at ? end - at : 0;
+}
+
+bool df_session_done(const struct df_session *s)
+{
+        return s->config.range.given && s->task->closed && s->stage == 0 && s->broken.code == 0 &&
+               !df_task_dirty(s->task);
 }

@@ -148,7 +148,13 @@ static int settle_fresh(struct df_session *s, const struct dfi_readback *back, s
 
         if (!s->ports.recover_from_log && (back->last.any || back->ahead.any))
                 return refuse(s, log_k, "the state directory is new, or was lost", err);
-        if (!s->ports.recover_from_log && back->first > 0)
+        if (s->config.range.given && back->first > s->config.range.from)
+                return df_fail(err, DF_EOFFSET,
+                               "%s/%u: the range begins at offset %llu, the log now at %llu: its "
+                               "first records were deleted (K14)",
+                               me->stream, me->partition, (unsigned long long)s->config.range.from,
+                               (unsigned long long)back->first);
+        if (!s->config.range.given && !s->ports.recover_from_log && back->first > 0)
                 return df_fail(err, DF_EOFFSET,
                                "%s/%u: nothing of this topic was counted, and its records before "
                                "offset %llu are gone: `adtally recover --partition %u --from log` "
@@ -159,7 +165,8 @@ static int settle_fresh(struct df_session *s, const struct dfi_readback *back, s
                 struct df_clock clock;
 
                 df_clock_init(&clock);
-                dfi_task_start(s->task, back->first, &clock, me->generation, false);
+                dfi_task_start(s->task, s->config.range.given ? s->config.range.from : back->first,
+                               &clock, me->generation, false);
                 return 0;
         }
         rc = check_replay(s, back, err);

@@ -299,6 +299,22 @@ static int end_suppression(struct df_task *t, struct df_error *err)
         return 0;
 }
 
+int dfi_task_end(struct df_task *t, uint64_t to, struct df_error *err)
+{
+        int rc = 0;
+
+        df_check(to >= t->position);
+        df_check(!t->uncommitted);
+        t->position = to;
+        if (t->suppressed)
+                rc = end_suppression(t, err);
+        if (rc == 0)
+                rc = end_generation(t, err);
+        df_arena_reset(&t->arena);
+        t->failed = rc < 0;
+        return rc;
+}
+
 /* Where a step must not go beyond: the end of K10, or the only place for a cut. */
 static uint64_t barrier(const struct df_task *t)
 {
@@ -427,6 +443,11 @@ bool df_task_has_news(const struct df_task *t)
 uint64_t df_task_k(const struct df_task *t)
 {
         return t->last.k;
+}
+
+uint64_t df_task_events(const struct df_task *t)
+{
+        return t->events;
 }
 
 const struct df_clock *df_task_clock(const struct df_task *t)

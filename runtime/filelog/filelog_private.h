@@ -189,6 +189,7 @@ int dfi_topic_create(struct df_log *log, const char *topic, uint32_t partitions,
 int dfi_topic_list(struct df_log *log, const char *prefix,
                    int (*fn)(void *arg, const struct df_topic_info *info), void *arg,
                    struct df_error *err);
+int dfi_topic_delete(struct df_log *log, const char *topic, struct df_error *err);
 int dfi_topic_load(const struct dfi_log *log, const char *topic, struct dfi_topic *ret,
                    struct df_error *err);
 int dfi_topic_part(const struct dfi_topic *topic, uint32_t partition, struct dfi_part *ret,
@@ -301,6 +302,8 @@ int dfi_release(struct df_log_reader *r, uint64_t offset, struct df_error *err);
 uint64_t dfi_position(struct df_log_reader *r);
 int dfi_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64_t *ret_first,
                uint64_t *ret_end, struct df_error *err);
+int dfi_offset_at(struct df_log *log, const char *topic, uint32_t partition, int64_t append_ms,
+                  uint64_t *ret_offset, struct df_error *err);
 void dfi_reader_close(struct df_log_reader *r);
 struct dfi_reader *dfi_reader_of(struct df_log_reader *r);
 /* Set seg_base, pos and frame_offset for want; DF_EOFFSET when it is not held. */

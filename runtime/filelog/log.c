@@ -146,6 +146,8 @@ static const struct df_log_ops filelog_ops = {
         .release = dfi_release,
         .position = dfi_position,
         .bounds = dfi_bounds,
+        .offset_at = dfi_offset_at,
+        .topic_delete = dfi_topic_delete,
         .reader_close = dfi_reader_close,
         .close = log_close,
 };

@@ -187,6 +187,39 @@ out:
         return rc;
 }
 
+/* Hidden by one rename first, so that it is there whole or not at all. */
+int dfi_topic_delete(struct df_log *base, const char *topic, struct df_error *err)
+{
+        struct dfi_log *log = dfi_log_of(base);
+        char topics[DFI_PATH_MAX], gone[DFI_PATH_MAX], lock[DFI_PATH_MAX];
+        struct dfi_topic t;
+        int fd = -1, writer = -1, rc;
+
+        dfi_path(topics, "%s/topics", log->dir);
+        dfi_path(lock, "%s/.create", topics);
+        dfi_path(gone, "%s/.new-%s", topics, topic);
+        rc = dfi_lock(lock, true, &fd, err);
+        if (rc)
+                return rc;
+        remove_tree(gone, 3); /* what an interrupted call left */
+        rc = dfi_topic_load(log, topic, &t, err);
+        if (rc == 0) {
+                dfi_path(lock, "%.1000s/LOCK", t.dir);
+                rc = dfi_lock(lock, false, &writer, err);
+                if (rc == 0 && rename(t.dir, gone) != 0)
+                        rc = df_fail_errno(err, DF_EIO, "cannot rename %s to %s", t.dir, gone);
+                if (rc == 0)
+                        rc = dfi_sync_dir(topics, err);
+                if (rc == 0)
+                        remove_tree(gone, 3);
+        } else if (rc == DF_ENOENT) {
+                rc = 0;
+        }
+        (void)dfi_close(writer);
+        (void)dfi_close(fd);
+        return rc;
+}
+
 static int compare_name(const void *a, const void *b)
 {
         return strcmp(((const struct df_topic_info *)a)->name,

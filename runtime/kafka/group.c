@@ -426,19 +426,17 @@ static void take_committed(const rd_kafka_topic_partition_t *p, struct df_commit
         memcpy(ret->metadata, text, len);
 }
 
-int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
-                        struct df_committed *ret, struct df_error *err)
+int dfk_committed(rd_kafka_t *rk, const char *group, const char *full_topic, int32_t partition,
+                  struct df_committed *ret, struct df_error *err)
 {
         int64_t until = dfk_now_ms() + COMMITTED_TIMEOUT_MS;
 
-        if (!g->rk)
-                return df_fail(err, DF_ELOST, "group %s: this member left", g->group);
         for (;;) {
                 rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
                 rd_kafka_resp_err_t code;
 
                 rd_kafka_topic_partition_list_add(list, full_topic, partition);
-                code = rd_kafka_committed(g->rk, list, 5000);
+                code = rd_kafka_committed(rk, list, 5000);
                 if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
                         code = list->elems[0].err;
                 if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
@@ -448,10 +446,18 @@ int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t par
                         return 0;
                 /* Unstable: a transaction of an earlier owner is just being ended. */
                 if (dfk_now_ms() > until)
-                        return dfk_fail(err, code, "group %s: committed offset of %s/%d", g->group,
+                        return dfk_fail(err, code, "group %s: committed offset of %s/%d", group,
                                         full_topic, (int)partition);
                 dfk_pause(COMMITTED_PAUSE_MS);
         }
+}
+
+int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
+                        struct df_committed *ret, struct df_error *err)
+{
+        if (!g->rk)
+                return df_fail(err, DF_ELOST, "group %s: this member left", g->group);
+        return dfk_committed(g->rk, g->group, full_topic, partition, ret, err);
 }
 
 int df_kafka_committed(struct df_log *log, const char *group, const char *topic, uint32_t partition,

@@ -2,6 +2,7 @@
  *
  * client.c   configuration of librdkafka handles, K13's refusals, errors to codes
  * topics.c   topic identity    topics_admin.c  what is asked of the cluster about topics
+ * remove.c   deletes what a run made
  * reader.c   plain consumers, bounds    writer.c  the idempotent producer
  * txn.c      transactional sink   group.c   membership   watchdog.c  calls that may hang (K13)
  */
@@ -81,12 +82,21 @@ int dfk_admin_check(struct dfk_kafka *k, const char *full, int64_t keep_ms, stru
 /* Partitions that a broker knows of; 0 = it does not know the topic. */
 int dfk_admin_partitions(struct dfk_kafka *k, const char *full, uint32_t *ret,
                          struct df_error *err);
+/* An answer of the cluster to a request on this queue; the caller destroys *ret, on errors too. */
+int dfk_admin_wait(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
+                   struct df_error *err);
+rd_kafka_AdminOptions_t *dfk_admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op);
+
+/* ---- remove.c ---- */
+int dfk_topic_delete(struct df_log *log, const char *topic, struct df_error *err);
 
 /* ---- reader.c ---- */
 int dfk_readers_open(struct dfk_kafka *k, struct df_error *err);
 void dfk_readers_close(struct dfk_kafka *k);
 int dfk_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64_t *ret_first,
                uint64_t *ret_end, struct df_error *err);
+int dfk_offset_at(struct df_log *log, const char *topic, uint32_t partition, int64_t append_ms,
+                  uint64_t *ret_offset, struct df_error *err);
 int dfk_reader_open(struct df_log *log, const char *topic, uint32_t partition, uint64_t from_offset,
                     const char *consumer, struct df_log_reader **ret, struct df_error *err);
 int dfk_poll(struct df_log_reader *r, struct df_record *records, size_t max, size_t *ret_count,
@@ -126,6 +136,8 @@ struct dfk_group *dfk_group_of(struct df_group *g);
 /* The metadata that was captured at the last assignment; NULL: there is none. Caller destroys. */
 rd_kafka_consumer_group_metadata_t *dfk_group_metadata(struct dfk_group *g);
 /* What is committed for the partition: stable, never half of a transaction. */
+int dfk_committed(rd_kafka_t *rk, const char *group, const char *full_topic, int32_t partition,
+                  struct df_committed *ret, struct df_error *err);
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
                         struct df_committed *ret, struct df_error *err);
 bool dfk_is_printable(const char *text, size_t len); /* ASCII */

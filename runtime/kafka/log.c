@@ -124,6 +124,8 @@ static const struct df_log_ops log_ops = {
         .position = dfk_position,
         .bounds = dfk_bounds,
         .seen_end = dfk_seen_end,
+        .offset_at = dfk_offset_at,
+        .topic_delete = dfk_topic_delete,
         .reader_close = dfk_reader_close,
         .close = log_close,
 };

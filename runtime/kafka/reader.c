@@ -181,6 +181,37 @@ int dfk_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64
         return rc < 0 ? rc : ask_offset(h->rk, full, partition, ASK_END, ret_end, err);
 }
 
+int dfk_offset_at(struct df_log *log, const char *topic, uint32_t partition, int64_t append_ms,
+                  uint64_t *ret_offset, struct df_error *err)
+{
+        struct dfk_kafka *k = dfk_kafka_of(log);
+        char full[DFK_KAFKA_NAME_MAX + 1];
+        rd_kafka_topic_partition_list_t *list;
+        rd_kafka_resp_err_t code;
+        uint64_t first, end;
+        int64_t found;
+        int rc = dfk_full_name(k, topic, full, err);
+
+        if (rc == 0)
+                rc = dfk_bounds(log, topic, partition, &first, &end, err); /* makes a handle */
+        if (rc < 0)
+                return rc;
+        list = rd_kafka_topic_partition_list_new(1);
+        /* The broker takes no time before 1970; a negative one means another thing. */
+        rd_kafka_topic_partition_list_add(list, full, (int32_t)partition)->offset =
+                append_ms > 0 ? append_ms : 0;
+        code = rd_kafka_offsets_for_times(k->readers->handles->rk, list, BOUNDS_TIMEOUT_MS);
+        if (!code)
+                code = list->elems[0].err;
+        found = list->elems[0].offset;
+        rd_kafka_topic_partition_list_destroy(list);
+        if (code)
+                return dfk_fail(err, code, "offset of a time in %s/%u", full, partition);
+        /* Negative: no record is so late. What lies behind the stable end is not to be read yet. */
+        *ret_offset = found < 0 || (uint64_t)found > end ? end : (uint64_t)found;
+        return 0;
+}
+
 static int start(struct reader *r, struct df_error *err)
 {
         int rc;

@@ -14,8 +14,8 @@
 #define REQUEST_MS 15000
 #define LOOK_AGAIN_MS 50
 
-static int wait_event(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
-                      struct df_error *err)
+int dfk_admin_wait(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
+                   struct df_error *err)
 {
         *ret = rd_kafka_queue_poll(q, REQUEST_MS);
         if (!*ret)
@@ -26,7 +26,7 @@ static int wait_event(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *w
         return 0;
 }
 
-static rd_kafka_AdminOptions_t *admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op)
+rd_kafka_AdminOptions_t *dfk_admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op)
 {
         rd_kafka_AdminOptions_t *o = rd_kafka_AdminOptions_new(k->topics->admin, op);
         char text[128];
@@ -73,11 +73,11 @@ static int request_topic(struct dfk_kafka *k, const char *full, uint32_t partiti
 
         if (!t)
                 return DF_EINVAL;
-        o = admin_options(k, RD_KAFKA_ADMIN_OP_CREATETOPICS);
+        o = dfk_admin_options(k, RD_KAFKA_ADMIN_OP_CREATETOPICS);
         (void)rd_kafka_AdminOptions_set_validate_only(o, only_ask, text, sizeof(text));
         q = rd_kafka_queue_new(k->topics->admin);
         rd_kafka_CreateTopics(k->topics->admin, &t, 1, o, q);
-        rc = wait_event(q, &ev, "create topics", err);
+        rc = dfk_admin_wait(q, &ev, "create topics", err);
         if (rc == 0) {
                 size_t n;
                 const rd_kafka_topic_result_t **r = rd_kafka_CreateTopics_result_topics(
@@ -170,7 +170,7 @@ static int describe(struct dfk_kafka *k, const char *full, int64_t keep_ms, bool
                     struct df_error *err)
 {
         rd_kafka_queue_t *q = rd_kafka_queue_new(k->topics->admin);
-        rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
+        rd_kafka_AdminOptions_t *o = dfk_admin_options(k, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
         rd_kafka_ConfigResource_t *r = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, full);
         const rd_kafka_ConfigResource_t **all = NULL;
         rd_kafka_event_t *ev = NULL;
@@ -178,7 +178,7 @@ static int describe(struct dfk_kafka *k, const char *full, int64_t keep_ms, bool
         int rc;
 
         rd_kafka_DescribeConfigs(k->topics->admin, &r, 1, o, q);
-        rc = wait_event(q, &ev, "describe topic settings", err);
+        rc = dfk_admin_wait(q, &ev, "describe topic settings", err);
         if (rc == 0)
                 all = rd_kafka_DescribeConfigs_result_resources(
                         rd_kafka_event_DescribeConfigs_result(ev), &n);

@@ -20,7 +20,8 @@
 struct dfk_txn {
         struct df_txn base;
         struct dfk_kafka *kafka;
-        struct dfk_group *group;
+        struct dfk_group *group; /* NULL: no members; offsets are kept under alone's name */
+        char alone[DFK_KAFKA_NAME_MAX + 1];
         char topic[DFK_KAFKA_NAME_MAX + 1], id[DFK_KAFKA_NAME_MAX + 1];
         int32_t partition;
         rd_kafka_t *producer;
@@ -172,6 +173,33 @@ static int make_producer(struct dfk_txn *t, struct df_error *err)
         return e ? fail(t, e, "init_transactions", DF_EAGAIN, err) : 0;
 }
 
+/* ---- the group, with this member or without any ---- */
+
+static int tune_alone(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
+{
+        return dfk_conf_set(conf, "group.id", ((const struct dfk_txn *)arg)->alone, err);
+}
+
+static int read_committed(struct dfk_txn *t, struct df_committed *ret, struct df_error *err)
+{
+        rd_kafka_t *rk = NULL;
+        int rc;
+
+        if (t->group)
+                return dfk_group_committed(t->group, t->topic, t->partition, ret, err);
+        rc = dfk_client_new(t->kafka, DFK_PLAIN_CONSUMER, tune_alone, t, NULL, &rk, err);
+        if (rc < 0)
+                return rc;
+        rc = dfk_committed(rk, t->alone, t->topic, t->partition, ret, err);
+        rd_kafka_destroy(rk);
+        return rc;
+}
+
+static bool holds(struct dfk_txn *t)
+{
+        return !t->group || dfk_group_holds(t->group);
+}
+
 static bool same(const struct df_committed *a, const struct df_committed *b)
 {
         return a->any == b->any && a->offset == b->offset && strcmp(a->metadata, b->metadata) == 0;
@@ -182,9 +210,9 @@ static int recycle(struct dfk_txn *t, struct df_error *err)
         struct df_committed now;
         int rc;
 
-        if (!dfk_group_holds(t->group))
+        if (!holds(t))
                 return df_fail(err, DF_ELOST, "%s: the assignment is gone", t->id);
-        rc = dfk_group_committed(t->group, t->topic, t->partition, &now, err);
+        rc = read_committed(t, &now, err);
         if (rc < 0)
                 return rc;
         if (!same(&now, &t->committed))
@@ -202,10 +230,11 @@ static int refresh(struct dfk_txn *t, struct df_committed *ret, struct df_error 
 
         if (t->metadata)
                 rd_kafka_consumer_group_metadata_destroy(t->metadata);
-        t->metadata = dfk_group_metadata(t->group);
+        t->metadata = t->group ? dfk_group_metadata(t->group)
+                               : rd_kafka_consumer_group_metadata_new(t->alone);
         if (!t->metadata)
                 return df_fail(err, DF_ELOST, "%s: this member has no assignment", t->id);
-        rc = dfk_group_committed(t->group, t->topic, t->partition, &t->committed, err);
+        rc = read_committed(t, &t->committed, err);
         if (rc == 0)
                 *ret = t->committed;
         return rc;
@@ -369,23 +398,61 @@ static const struct df_txn_ops txn_ops = {
         .close = txn_close,
 };
 
-int df_kafka_txn_open(struct df_log *log, struct df_group *group, const char *topic,
-                      uint32_t partition, struct df_txn **ret, struct df_error *err)
+/* id: of the transactions, without the prefix. */
+static int txn_new(struct df_log *log, const char *id, const char *topic, uint32_t partition,
+                   struct dfk_txn **ret, struct df_error *err)
 {
         struct dfk_txn *t = calloc(1, sizeof(*t));
+        char full[DFK_KAFKA_NAME_MAX + 1];
         int rc, n;
 
         if (!t)
                 return df_fail(err, DF_ENOMEM, "transactions of %s/%u", topic, partition);
         t->base.ops = &txn_ops;
         t->kafka = dfk_kafka_of(log);
-        t->group = dfk_group_of(group);
         t->partition = (int32_t)partition;
         rc = dfk_full_name(t->kafka, topic, t->topic, err);
-        n = snprintf(t->id, sizeof(t->id), "%s-%u", t->topic, partition);
-        if (rc == 0 && (n < 0 || (size_t)n >= sizeof(t->id)))
-                rc = df_fail(err, DF_ELIMIT, "%s-%u: the transactional id is too long", t->topic,
-                             partition);
+        if (rc == 0)
+                rc = dfk_full_name(t->kafka, id, full, err);
+        if (rc < 0) {
+                free(t);
+                return rc;
+        }
+        n = snprintf(t->id, sizeof(t->id), "%s-%u", full, partition);
+        if (n < 0 || (size_t)n >= sizeof(t->id)) {
+                free(t);
+                return df_fail(err, DF_ELIMIT, "%s-%u: the transactional id is too long", full,
+                               partition);
+        }
+        *ret = t;
+        return 0;
+}
+
+int df_kafka_txn_open(struct df_log *log, struct df_group *group, const char *topic,
+                      uint32_t partition, struct df_txn **ret, struct df_error *err)
+{
+        struct dfk_txn *t = NULL;
+        int rc = txn_new(log, topic, topic, partition, &t, err);
+
+        if (rc < 0)
+                return rc;
+        t->group = dfk_group_of(group);
+        *ret = &t->base;
+        return 0;
+}
+
+int df_kafka_txn_open_alone(struct df_log *log, const char *group, const char *topic,
+                            uint32_t partition, struct df_txn **ret, struct df_error *err)
+{
+        struct dfk_txn *t = NULL;
+        char id[DFK_KAFKA_NAME_MAX + 1];
+        int n = snprintf(id, sizeof(id), "%s-%s", group, topic);
+        int rc = n > 0 && (size_t)n < sizeof(id)
+                         ? txn_new(log, id, topic, partition, &t, err)
+                         : df_fail(err, DF_ELIMIT, "%s: the group's name is too long", group);
+
+        if (rc == 0)
+                rc = dfk_full_name(t->kafka, group, t->alone, err);
         if (rc < 0) {
                 free(t);
                 return rc;

@@ -25,23 +25,53 @@ void df_progress_start(struct df_progress *p, const char *what, const char *unit
         };
 }
 
+void df_progress_whole(struct df_progress *p, uint64_t done, uint64_t all)
+{
+        if (!p->other)
+                p->other_before = done;
+        p->other = true;
+        p->other_done = done;
+        p->other_all = all;
+}
+
+static double share_of(const struct df_progress *p, uint64_t done)
+{
+        double share = p->all ? (double)done / (double)p->all : 0;
+
+        if (p->other)
+                share = p->other_all ? (double)p->other_done / (double)p->other_all : 1;
+        return share > 1 ? 1 : share;
+}
+
+/* 0: unknown, or done. */
+static double seconds_left(const struct df_progress *p, uint64_t done, double seconds)
+{
+        uint64_t all = p->other ? p->other_all - p->other_before : p->all;
+        uint64_t now = p->other ? p->other_done - p->other_before : done;
+
+        return now == 0 || now >= all ? 0 : (double)(all - now) * seconds / (double)now;
+}
+
 static void draw(const struct df_progress *p, uint64_t done, int64_t now)
 {
         double seconds = (double)(now - p->started_ms) / 1000.0;
         double rate = seconds > 0 ? (double)done / seconds : 0;
-        double share = p->all ? (double)done / (double)p->all : 0;
+        double share = share_of(p, done), left = seconds_left(p, done, seconds);
 
-        if (share > 1)
-                share = 1;
         if (!p->tty) {
                 fprintf(stderr, "%s: %" PRIu64 " %s", p->what, done, p->unit);
                 if (p->all)
-                        fprintf(stderr, " of %" PRIu64 " (%.0f %%)", p->all, share * 100);
-                fprintf(stderr, ", %.0f %s/s\n", rate, p->unit);
+                        fprintf(stderr, " of %" PRIu64, p->all);
+                if (p->all || p->other)
+                        fprintf(stderr, " (%.0f %%)", share * 100);
+                fprintf(stderr, ", %.0f %s/s", rate, p->unit);
+                if (p->other && left > 0)
+                        fprintf(stderr, ", %.0f s left", left);
+                fputc('\n', stderr);
                 return;
         }
         fprintf(stderr, "\r\033[K%s ", p->what);
-        if (p->all) {
+        if (p->all || p->other) {
                 char bar[BAR_WIDTH + 1];
                 size_t full = (size_t)(share * BAR_WIDTH);
 
@@ -51,8 +81,8 @@ static void draw(const struct df_progress *p, uint64_t done, int64_t now)
                 fprintf(stderr, "[%s] %3.0f %% ", bar, share * 100);
         }
         fprintf(stderr, "%" PRIu64 " %s, %.0f/s", done, p->unit, rate);
-        if (p->all && rate > 0 && done < p->all)
-                fprintf(stderr, ", %.0f s left", (double)(p->all - done) / rate);
+        if (left > 0)
+                fprintf(stderr, ", %.0f s left", left);
         fflush(stderr);
 }
 

@@ -428,6 +428,51 @@ static int bounds(struct df_log *base, const char *topic, uint32_t partition, ui
         return 0;
 }
 
+static int offset_at(struct df_log *base, const char *topic, uint32_t partition, int64_t append_ms,
+                     uint64_t *ret_offset, struct df_error *err)
+{
+        struct sim_log *l = log_of(base);
+        struct dfi_sim_topic *t = NULL;
+        struct dfi_sim_strike s;
+        uint64_t i = 0;
+        int rc = dfi_sim_enter(&l->at, false, &s, err, "offset_at %s/%u", topic, partition);
+
+        if (rc == 0)
+                rc = need_topic(l->at.sim, topic, partition, &t, err);
+        if (rc == 0)
+                rc = dfi_sim_leave(&l->at, &s, err);
+        if (rc)
+                return rc;
+        while (i < t->partitions[partition].count &&
+               t->partitions[partition].records[i].append_ms < append_ms)
+                i++;
+        *ret_offset = t->partitions[partition].first + i;
+        return 0;
+}
+
+static int topic_delete(struct df_log *base, const char *topic, struct df_error *err)
+{
+        struct sim_log *l = log_of(base);
+        struct df_sim *sim = l->at.sim;
+        struct dfi_sim_strike s;
+        size_t i = 0;
+        int rc = dfi_sim_enter(&l->at, true, &s, err, "topic_delete %s", topic);
+
+        if (rc)
+                return rc;
+        while (i < sim->topic_count && strcmp(sim->topics[i]->info.name, topic) != 0)
+                i++;
+        if (i < sim->topic_count && sim->topics[i]->writer)
+                return df_fail(err, DF_EFENCED, "topic %s is open for writing", topic);
+        if (i < sim->topic_count && !dfi_sim_midway(&s)) {
+                dfi_sim_topic_free(sim->topics[i]);
+                sim->topic_count--;
+                for (; i < sim->topic_count; i++)
+                        sim->topics[i] = sim->topics[i + 1];
+        }
+        return dfi_sim_leave(&l->at, &s, err);
+}
+
 static void reader_close(struct df_log_reader *base)
 {
         struct sim_reader *r = reader_of(base);
@@ -531,6 +576,8 @@ static const struct df_log_ops log_ops = {
         .release = release,
         .position = position,
         .bounds = bounds,
+        .offset_at = offset_at,
+        .topic_delete = topic_delete,
         .reader_close = reader_close,
         .close = log_close,
 };

@@ -241,7 +241,8 @@ class Cluster:
         self.libs = libs()
         self.dir = Path(directory).resolve()
         self.extra = extra or {}
-        self.id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Never a "-" in front: the storage tool would take the id for an option.
+        self.id = "K" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         ports = free_ports(4 * brokers)
         if port:  # the clients' ports are fixed: port, port + 1, port + 2
             for i in range(brokers):

@@ -180,6 +180,38 @@ static void test_log_faults(void **state)
         df_sim_destroy(sim);
 }
 
+static void test_log_by_time_and_deleted(void **state)
+{
+        struct df_sim *sim = df_sim_create(4);
+        struct df_log *log = df_sim_log_open(sim, 0);
+        struct df_log_writer *w = open_writer(log, "t");
+        struct df_append item = {.value = df_bytes_str("a")};
+        uint64_t first, end, at;
+
+        (void)state;
+        for (int64_t ms = 10; ms <= 40; ms += 10) {
+                df_sim_set_now_ms(sim, ms);
+                assert_int_equal(df_log_append(w, &item, 1, NULL), 0);
+        }
+        df_sim_log_trim(sim, "t", 0, 1);
+        assert_int_equal(df_log_offset_at(log, "t", 0, 0, &at, NULL), 0);
+        assert_int_equal(at, 1);
+        assert_int_equal(df_log_offset_at(log, "t", 0, 30, &at, NULL), 0);
+        assert_int_equal(at, 2);
+        assert_int_equal(df_log_offset_at(log, "t", 0, 31, &at, NULL), 0);
+        assert_int_equal(at, 3);
+        assert_int_equal(df_log_offset_at(log, "t", 0, 41, &at, NULL), 0);
+        assert_int_equal(at, 4); /* the end */
+        assert_int_equal(df_log_offset_at(log, "u", 0, 0, &at, NULL), DF_ENOENT);
+        assert_int_equal(df_log_topic_delete(log, "t", NULL), DF_EFENCED);
+        df_log_writer_close(w);
+        assert_int_equal(df_log_topic_delete(log, "t", NULL), 0);
+        assert_int_equal(df_log_topic_delete(log, "t", NULL), 0);
+        assert_int_equal(df_log_bounds(log, "t", 0, &first, &end, NULL), DF_ENOENT);
+        df_log_close(log);
+        df_sim_destroy(sim);
+}
+
 /* ---- store ---- */
 
 static void put(struct df_store *s, const char *key, const char *value)
@@ -439,6 +471,7 @@ int main(void)
                 cmocka_unit_test(test_log_has_one_writer_until_it_crashes),
                 cmocka_unit_test(test_append_that_crashes_leaves_prefixes),
                 cmocka_unit_test(test_log_faults),
+                cmocka_unit_test(test_log_by_time_and_deleted),
                 cmocka_unit_test(test_store_applies_a_batch_in_its_order),
                 cmocka_unit_test(test_store_limits),
                 cmocka_unit_test(test_store_scan),

@@ -61,6 +61,14 @@ int df_kafka_txn_open(struct df_log *log, struct df_group *group, const char *to
  * 30 s. */
 int df_kafka_committed(struct df_log *log, const char *group, const char *topic, uint32_t partition,
                        struct df_committed *ret, struct df_error *err);
+/* Without a member, for a run that sees to it by other means that a partition has one owner (a
+ * lock, and fencing): offsets are those of the group "<prefix><group>", which nobody may join, and
+ * the transactional.id is <prefix><group>-<topic>-<partition>. */
+int df_kafka_txn_open_alone(struct df_log *log, const char *group, const char *topic,
+                            uint32_t partition, struct df_txn **ret, struct df_error *err);
+/* Forget the offsets of a group without members; 0 also when there is none. DF_EAGAIN: somebody is
+ * in it. */
+int df_kafka_group_delete(struct df_log *log, const char *group, struct df_error *err);
 
 /* True when the log is this adapter's. */
 bool df_kafka_is(const struct df_log *log);

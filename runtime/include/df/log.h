@@ -93,6 +93,15 @@ struct df_log_ops {
          * does not know yet. For numbers that are shown, never for what is decided: it may be old,
          * and Kafka's counts the records of open transactions. NULL: bounds does not wait. */
         int (*seen_end)(struct df_log_reader *r, uint64_t *ret_end, struct df_error *err);
+        /* The first offset whose record was appended at append_ms or later; the durable end when
+         * there is none. Append times of a partition grow, but where a repair of the clock put
+         * them back (T2): then it is one such offset, not always the first. Kafka: it may be that
+         * of an aborted record. */
+        int (*offset_at)(struct df_log *log, const char *topic, uint32_t partition,
+                         int64_t append_ms, uint64_t *ret_offset, struct df_error *err);
+        /* Delete the topic, for good; 0 also when there is none. DF_EFENCED: a writer has it open.
+         * Its readers are closed before. */
+        int (*topic_delete)(struct df_log *log, const char *topic, struct df_error *err);
         void (*reader_close)(struct df_log_reader *r);
         void (*close)(struct df_log *log);
 };
@@ -167,6 +176,15 @@ static inline int df_log_seen_end(struct df_log_reader *r, const char *topic, ui
         if (r->log->ops->seen_end)
                 return r->log->ops->seen_end(r, ret_end, err);
         return r->log->ops->bounds(r->log, topic, partition, &first, ret_end, err);
+}
+static inline int df_log_offset_at(struct df_log *log, const char *topic, uint32_t partition,
+                                   int64_t append_ms, uint64_t *ret_offset, struct df_error *err)
+{
+        return log->ops->offset_at(log, topic, partition, append_ms, ret_offset, err);
+}
+static inline int df_log_topic_delete(struct df_log *log, const char *topic, struct df_error *err)
+{
+        return log->ops->topic_delete(log, topic, err);
 }
 static inline void df_log_reader_close(struct df_log_reader *r)
 {

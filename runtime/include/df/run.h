@@ -112,6 +112,7 @@ struct df_worker_view {
         const char *name;
         struct df_source source;
         bool running;        /* taken over and processing */
+        bool done;           /* its range is processed and committed (df_session_done) */
         int refused;         /* enum df_err when refused (K11), else 0 */
         const char *refusal; /* its text, or "" */
         uint64_t k, position, epoch;
@@ -119,6 +120,7 @@ struct df_worker_view {
         int64_t watermark_ms, committed_ms; /* wall time of the last commit; 0 = none */
         int64_t commit_median_ms;
         uint64_t restarts, commits, records;
+        uint64_t events; /* decoded by the tasks of this process */
 };
 
 struct df_workers;
@@ -149,9 +151,15 @@ struct df_progress {
         uint64_t all; /* 0 = unknown */
         int64_t started_ms, shown_ms;
         bool tty, quiet, shown;
+        bool other; /* share and rest come from another measure than the unit */
+        uint64_t other_before, other_done, other_all;
 };
+/* Order of calls: start, { [whole,] show }*, end. */
 void df_progress_start(struct df_progress *p, const char *what, const char *unit, uint64_t all,
                        bool quiet);
+/* How much is left is known in another measure (offsets of a range whose unit is events): done of
+ * all, where what was done before the first call took none of this process's time. */
+void df_progress_whole(struct df_progress *p, uint64_t done, uint64_t all);
 void df_progress_show(struct df_progress *p, uint64_t done); /* cheap; draws at most 5 a second */
 void df_progress_end(struct df_progress *p, uint64_t done);
 

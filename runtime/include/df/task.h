@@ -32,6 +32,14 @@ struct df_output_config {
         uint32_t partitions; /* of the output topic */
 };
 
+/* A run over a part of a partition (R1): the records of [from, to). Where its reader has come to
+ * `to` (on a log with holes a position, never a last record) the generation is over: the watermark
+ * is DF_TIME_MAX, every window final, and the last seal `closed`. */
+struct df_range {
+        bool given; /* false: from the first record, without an end */
+        uint64_t from, to;
+};
+
 struct df_task_config {
         struct df_source source; /* generation: of the topic; replaced by DF_CONTROL_BEGIN's */
         uint32_t partitions;     /* of the source topic */
@@ -46,6 +54,8 @@ struct df_task_config {
         const char *binary_version;
         /* Pure. Optional: NULL = all data. *ret_generation is set for DF_CONTROL_BEGIN. */
         enum df_control (*control)(struct df_bytes value, uint64_t *ret_generation);
+        /* Whoever sets it sees to it that a state directory is of one range alone. */
+        struct df_range range;
 };
 
 /* ---- the pure task ---- */
@@ -75,6 +85,7 @@ bool df_task_has_news(const struct df_task *t);
 /* K1: state, outbox and meta of checkpoint k+1 into one batch, committed to the store. */
 int df_task_cut(struct df_task *t, struct df_error *err);
 uint64_t df_task_k(const struct df_task *t); /* of the last cut or restored checkpoint; 0 = none */
+uint64_t df_task_events(const struct df_task *t); /* decoded since it was created */
 const struct df_clock *df_task_clock(const struct df_task *t);
 const struct df_source *df_task_source(const struct df_task *t);
 /* The collections of checkpoint k, empty ones too, in publishing order. */
@@ -145,9 +156,12 @@ bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret);
 void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX]);
 struct df_task *df_session_task(struct df_session *s);
 uint64_t df_session_epoch(const struct df_session *s);
-/* Offsets between position and the durable end; does not wait (df_log_seen_end). */
+/* Offsets between position and the durable end, or the end of its range; does not wait
+ * (df_log_seen_end). */
 #define DF_LAG_UNKNOWN UINT64_MAX
 uint64_t df_session_lag(struct df_session *s);
+/* The whole range is processed and committed; polls do nothing more. */
+bool df_session_done(const struct df_session *s);
 void df_session_close(struct df_session *s); /* drops the live store; no commit */
 
 #endif

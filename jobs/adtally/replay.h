@@ -1,0 +1,126 @@
+/* replay.h - `adtally replay`: a range of a topic processed again, apart from what is live (R1).
+ *
+ * A run is pinned: the topic's generation and, for each partition, the offsets [from, to). Its id
+ * is the hash of the pin, of all settings that shape a number, and of the program's version: equal
+ * commands over equal ranges are one run. Interrupted, it goes on from its last commit;
+ * finished, its result is told again. What it owns bears its id and nothing else is written:
+ *
+ *   DATA/replay/<run>/RUN                 the pin, and whether it is done
+ *   DATA/replay/<run>/LOCK                flock of the one process that works on it
+ *   DATA/replay/<run>/state/<partition>   state directories (df/store.h)
+ *   replay-<run>-rollups|late|quarantine  topics of the log
+ *   group replay-<run>, transactional.id replay-<run>-<topic>-<partition>   on Kafka
+ *   consumer replay-<run>                 on the file log: retention waits for it (L2)
+ *
+ * Order of calls: ad_replay_begin | ad_replay_find, ad_replay_work, ad_replay_fold,
+ *                 ad_replay_print | ad_replay_drop, ad_replay_end.
+ * Threads: one; ad_replay_work starts its workers.
+ */
+#ifndef AD_REPLAY_H
+#define AD_REPLAY_H
+
+#include "df/log.h"
+#include "df/seal.h"
+#include "jobs/adtally/command.h"
+
+/* ---- WHERE (replay_where.c) ---- */
+enum ad_where_kind { AD_WHERE_START, AD_WHERE_END, AD_WHERE_TIME, AD_WHERE_OFFSETS };
+struct ad_where {
+        enum ad_where_kind kind;
+        int64_t append_ms;             /* AD_WHERE_TIME */
+        bool every;                    /* AD_WHERE_OFFSETS: offset[0] holds for all */
+        bool given[DF_PARTITIONS_MAX]; /* those not given are whole on that side */
+        uint64_t offset[DF_PARTITIONS_MAX];
+};
+/* "start", "end", "offset:N", "offset:P=N,P=N", or an RFC 3339 time of appending. DF_EINVAL. */
+int ad_where_parse(const char *text, struct ad_where *ret, struct df_error *err);
+
+struct ad_replay_span {
+        uint64_t first;    /* of the partition when it was pinned: were records before `from`? */
+        uint64_t from, to; /* [from, to) */
+};
+struct ad_replay_pin {
+        struct df_topic_info topic;
+        struct ad_replay_span span[DF_PARTITIONS_MAX];
+};
+/* `end` is the last stable offset now. DF_ENOENT: no such topic; DF_EINVAL: from behind to, or an
+ * offset that the partition does not hold, or a partition that is not there. */
+int ad_replay_pin_range(struct df_log *log, const char *topic, const struct ad_where *from,
+                        const struct ad_where *to, struct ad_replay_pin *ret, struct df_error *err);
+
+#define AD_REPLAY_ID_MAX 16 /* hex digits */
+/* Pure. config: ad_config_digest. */
+void ad_replay_id(const struct ad_replay_pin *pin, uint64_t config, const char *version,
+                  char ret[AD_REPLAY_ID_MAX + 1]);
+
+/* ---- runs on disk (replay_runs.c) ---- */
+#define AD_REPLAY_WORDS_MAX 4096 /* bytes of --from and of --to */
+struct ad_replay {
+        char id[AD_REPLAY_ID_MAX + 1];
+        char data[512], dir[600]; /* DATA; DATA/replay/<id> */
+        struct ad_replay_pin pin;
+        uint64_t config;
+        char version[32];
+        char log[240];   /* "file", or "kafka <prefix>" */
+        char *from, *to; /* the words of the command; owned */
+        bool done;
+        bool locked; /* ad_replay_list: some process works on it */
+        int lock_fd;
+};
+/* The run of this command: an unfinished one of the same words (its pin holds, wherever the end is
+ * by now), or the one of today's pin, made when it is new. Locked. DF_EFENCED: another process
+ * works on it; DF_ESCHEMA: the topic was created again since an unfinished one began (K14).
+ * pin_only: make nothing, lock nothing. */
+int ad_replay_begin(const struct df_config *c, struct df_log *log, bool pin_only,
+                    struct ad_replay *ret, struct df_error *err);
+/* A run by its id, locked. DF_ENOENT; DF_EINVAL: it is on another log than the settings say. */
+int ad_replay_find(const struct df_config *c, const char *id, struct ad_replay *ret,
+                   struct df_error *err);
+int ad_replay_list(const struct df_config *c,
+                   int (*fn)(void *arg, const struct ad_replay *run, struct df_error *err),
+                   void *arg, struct df_error *err);
+int ad_replay_mark_done(struct ad_replay *r, struct df_error *err);
+/* Topics, offsets, registration, directory. May be called again after an error. */
+int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err);
+void ad_replay_end(struct ad_replay *r); /* lets go of the lock */
+
+/* Names of the outputs, in the order of enum ad_output, and of group and consumer. */
+struct ad_replay_names {
+        char topic[AD_OUT_COUNT][DF_TOPIC_NAME_MAX + 1];
+        char group[DF_TOPIC_NAME_MAX + 1];
+};
+void ad_replay_names(const struct ad_replay *r, struct ad_replay_names *ret);
+
+/* ---- the work (replay_work.c) ---- */
+/* Until every partition is processed and committed. DF_EAGAIN: it was asked to stop; the same
+ * command goes on. Any refusal of a partition (K11) ends it by name. */
+int ad_replay_work(const struct df_config *c, struct df_log *log, struct ad_replay *r,
+                   struct df_error *err);
+
+/* ---- the result (replay_fold.c, replay_print.c) ---- */
+struct ad_replay_day { /* counted events of a UTC day, in one currency */
+        int64_t day;   /* since the epoch */
+        char currency[4];
+        struct ad_cell sum;
+};
+struct ad_replay_result {
+        uint64_t records, poison_records, heartbeats, events;
+        uint64_t outcomes[DF_OUTCOMES_MAX];
+        uint64_t rows;              /* minute rows of all groupings */
+        struct ad_replay_day *days; /* by day, then currency */
+        size_t day_count, day_cap;
+        char digest[65]; /* SHA-256 of the rows as lines, hex */
+};
+/* Reads the run's rollups: the newest row of each (source, cell), summed over the sources, as JSON
+ * lines in canonical order (minute, grouping, tenant, dimensions, currency), into out (NULL: only
+ * for the digest). Seals must cover the range without a gap, and every event must have one outcome:
+ * DF_ECORRUPT otherwise. */
+int ad_replay_fold(struct df_log *log, const struct ad_replay *r, const char *out, bool quiet,
+                   struct ad_replay_result *ret, struct df_error *err);
+void ad_replay_result_release(struct ad_replay_result *r);
+int ad_replay_print(const struct ad_replay *r, const struct ad_replay_result *result, bool json,
+                    struct df_error *err);
+/* Run and pinned range, before the work. */
+void ad_replay_print_pin(const struct ad_replay *r);
+
+#endif

@@ -1,0 +1,397 @@
+/* replay_fold.c - from a run's rollups to its rows (replay.h).
+ *
+ * Rows go through a store on disk, keyed so that its order is the canonical one: a range may have
+ * more cells than memory. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "df/rocksdb.h"
+#include "df/sha256.h"
+#include "jobs/adtally/replay.h"
+#include "jobs/common/json.h"
+#include "jobs/common/times.h"
+
+#define MINUTES_PER_DAY 1440
+#define MINUTE_MS 60000LL
+#define COLLECT_BYTES (256u << 20) /* payload of one collection: at most DF_OUTBOX_MAX */
+#define READ_RECORDS 256
+#define STALL_MS 60000
+
+struct fold {
+        const struct ad_replay *run;
+        struct df_kv *kv;
+        struct ad_replay_result *result;
+        uint32_t partition; /* being read */
+        uint64_t covered;   /* of it, by seals */
+        uint64_t last_k;
+        bool closed;
+        struct df_buf key, value;
+        /* The cell being summed, and where its line goes. */
+        FILE *file;
+        struct df_buf cell_key, cell_row, line;
+        struct ad_cell sum;
+};
+
+/* ---- reading ---- */
+
+/* Byte order is the order of the strings: a zero byte cannot be mistaken for the end. */
+static void put_ordered(struct df_buf *b, struct df_bytes s)
+{
+        for (size_t i = 0; i < s.len; i++) {
+                df_put_u8(b, s.data[i]);
+                if (s.data[i] == 0)
+                        df_put_u8(b, 0xff);
+        }
+        df_put_u8(b, 0);
+        df_put_u8(b, 0);
+}
+
+static int take_row(void *arg, const struct ad_row *row, struct df_error *err)
+{
+        struct fold *f = arg;
+        int rc;
+
+        df_buf_clear(&f->key);
+        df_buf_clear(&f->value);
+        df_put_u64be(&f->key, row->minute);
+        df_put_u8(&f->key, (uint8_t)row->grouping);
+        put_ordered(&f->key, row->tenant_id);
+        for (uint32_t d = 0; d < row->dim_count; d++)
+                put_ordered(&f->key, row->dims[d]);
+        put_ordered(&f->key, row->currency);
+        df_put_u32be(&f->key, f->partition);
+        ad_wire_row(&f->value, row);
+        rc = df_buf_check(&f->key, err);
+        if (rc == 0)
+                rc = df_buf_check(&f->value, err);
+        if (rc == 0) /* later ones replace it (W3) */
+                df_store_put(df_kv_store(f->kv), df_buf_bytes(&f->key), df_buf_bytes(&f->value));
+        return rc;
+}
+
+static int gap(const struct fold *f, const struct df_collection *c, struct df_error *err)
+{
+        return df_fail(err, DF_ECORRUPT,
+                       "run %s, partition %u: the seal of checkpoint %" PRIu64 " covers [%" PRIu64
+                       ", %" PRIu64 "), the ones before it end at %" PRIu64
+                       ": `adtally replay --drop %s`, then again",
+                       f->run->id, f->partition, c->origin.k, c->seal.from_offset,
+                       c->seal.to_offset, f->covered, f->run->id);
+}
+
+static int take_collection(struct fold *f, const struct df_collection *c, struct df_error *err)
+{
+        struct ad_replay_result *r = f->result;
+        int rc = 0;
+
+        if (c->origin.k != f->last_k + 1 || c->seal.from_offset != f->covered || f->closed)
+                return gap(f, c, err);
+        f->last_k = c->origin.k;
+        f->covered = c->seal.to_offset;
+        f->closed = c->seal.closed;
+        r->records += c->seal.records;
+        r->poison_records += c->seal.poison_records;
+        r->heartbeats += c->seal.heartbeats;
+        r->events += c->seal.events;
+        for (int i = 0; i < DF_OUTCOMES_MAX; i++)
+                r->outcomes[i] += c->seal.outcomes[i];
+        for (size_t i = 0; rc == 0 && i < c->count; i++)
+                rc = ad_wire_rows_decode(c->payloads[i], take_row, f, err);
+        return rc == 0 ? df_store_commit(df_kv_store(f->kv), err) : rc;
+}
+
+static int take_record(struct fold *f, struct df_collector *collector,
+                       const struct df_record *record, struct df_error *err)
+{
+        struct df_collection c;
+        enum df_collect what = DF_COLLECT_MORE;
+        int rc = df_collector_add(collector, record, &what, &c, err);
+
+        if (rc == 0 && what == DF_COLLECT_DAMAGED)
+                rc = df_fail(err, DF_ECORRUPT,
+                             "run %s, partition %u: offset %" PRIu64 " of its rollups is damaged",
+                             f->run->id, f->partition, record->offset);
+        return rc == 0 && what == DF_COLLECT_COMPLETE ? take_collection(f, &c, err) : rc;
+}
+
+static int read_to(struct fold *f, struct df_log_reader *r, struct df_collector *collector,
+                   uint64_t end, struct df_error *err)
+{
+        struct df_record records[READ_RECORDS];
+        int64_t moved_ms = df_monotonic_ms();
+        int rc = 0;
+
+        while (rc == 0 && df_log_position(r) < end) {
+                size_t n = 0;
+
+                rc = df_log_poll(r, records, READ_RECORDS, &n, err);
+                for (size_t i = 0; rc == 0 && i < n; i++)
+                        rc = take_record(f, collector, &records[i], err);
+                if (n > 0)
+                        moved_ms = df_monotonic_ms();
+                else if (rc == 0 && df_process_stopping())
+                        rc = df_fail(err, DF_EAGAIN, "stopped: the same command goes on");
+                else if (rc == 0 && df_monotonic_ms() - moved_ms > STALL_MS)
+                        rc = df_fail(err, DF_EAGAIN, "the run's rollups cannot be read");
+                else
+                        (void)usleep(1000);
+        }
+        return rc;
+}
+
+static int read_partition(struct fold *f, struct df_log *log, const char *topic,
+                          struct df_error *err)
+{
+        const struct ad_replay_span *span = &f->run->pin.span[f->partition];
+        struct df_collector *collector = NULL;
+        struct df_log_reader *r = NULL;
+        uint64_t first = 0, end = 0;
+        int rc = df_log_bounds(log, topic, f->partition, &first, &end, err);
+
+        f->covered = span->from;
+        f->last_k = 0;
+        f->closed = false;
+        if (rc == 0)
+                rc = df_log_reader_open(log, topic, f->partition, first, NULL, &r, err);
+        if (rc == 0)
+                rc = df_collector_create(COLLECT_BYTES, &collector, err);
+        if (rc == 0)
+                rc = read_to(f, r, collector, end, err);
+        df_collector_destroy(collector);
+        df_log_reader_close(r);
+        if (rc == 0 && (!f->closed || f->covered != span->to))
+                rc = df_fail(err, DF_ECORRUPT,
+                             "run %s, partition %u: its rollups end at offset %" PRIu64
+                             " of %" PRIu64 ": were they deleted? `adtally replay --drop %s`, then "
+                             "again",
+                             f->run->id, f->partition, f->covered, span->to, f->run->id);
+        return rc;
+}
+
+/* ---- writing ---- */
+
+static struct ad_replay_day *day_of(struct ad_replay_result *r, int64_t day,
+                                    struct df_bytes currency)
+{
+        struct ad_replay_day *d;
+
+        for (size_t i = r->day_count; i > 0 && r->days[i - 1].day == day; i--)
+                if (df_bytes_eq(df_bytes_str(r->days[i - 1].currency), currency))
+                        return &r->days[i - 1];
+        if (r->day_count == r->day_cap) {
+                size_t cap = r->day_cap ? r->day_cap * 2 : 64;
+                struct ad_replay_day *days = realloc(r->days, cap * sizeof(*days));
+
+                if (!days)
+                        return NULL;
+                r->days = days;
+                r->day_cap = cap;
+        }
+        d = &r->days[r->day_count++];
+        *d = (struct ad_replay_day){.day = day};
+        (void)snprintf(d->currency, sizeof(d->currency), "%.*s", (int)currency.len,
+                       (const char *)currency.data);
+        return d;
+}
+
+static void put_cell(struct ad_json *j, const struct ad_cell *c)
+{
+        ad_json_put_int(j, "impressions", c->impressions);
+        ad_json_put_int(j, "clicks", c->clicks);
+        ad_json_put_int(j, "conversions", c->conversions);
+        ad_json_put_int(j, "spend_nanos", c->spend);
+        ad_json_put_int(j, "payout_nanos", c->payout);
+        ad_json_put_int(j, "conversion_value_nanos", c->value);
+        ad_json_put_int(j, "invalid_impressions", c->invalid[0]);
+        ad_json_put_int(j, "invalid_clicks", c->invalid[1]);
+        ad_json_put_int(j, "invalid_conversions", c->invalid[2]);
+}
+
+/* One line for the cell that was summed. */
+static int write_cell(void *arg, const struct ad_row *row, struct df_error *err)
+{
+        struct fold *f = arg;
+        const struct ad_grouping *g = row->grouping < ad_groupings_default.count
+                                              ? &ad_groupings_default.list[row->grouping]
+                                              : NULL;
+        char start[AD_TIME_TEXT_MAX];
+        struct ad_json *j;
+        int rc;
+
+        if (!g || g->dim_count != row->dim_count)
+                return df_fail(err, DF_ECORRUPT, "run %s: a row of grouping %u", f->run->id,
+                               row->grouping);
+        (void)ad_time_text((int64_t)row->minute * MINUTE_MS, start);
+        df_buf_clear(&f->line);
+        j = ad_json_begin(&f->line);
+        ad_json_open(j);
+        ad_json_put_text(j, "window_start", start);
+        ad_json_put_int(j, "grouping", row->grouping);
+        ad_json_put_bytes(j, "tenant_id", row->tenant_id);
+        for (uint32_t d = 0; d < row->dim_count; d++)
+                ad_json_put_bytes(j, ad_dim_names[g->dims[d]], row->dims[d]);
+        ad_json_put_bytes(j, "currency", row->currency);
+        put_cell(j, &f->sum);
+        ad_json_close(j);
+        rc = ad_json_end(j, &f->line, err);
+        df_put_u8(&f->line, '\n');
+        if (rc == 0)
+                rc = df_buf_check(&f->line, err);
+        if (rc == 0 && fwrite(f->line.data, 1, f->line.len, f->file) != f->line.len)
+                rc = df_fail_errno(err, DF_EIO, "write the rows");
+        f->result->rows++;
+        if (rc == 0 && row->grouping == 0) {
+                struct ad_replay_day *d =
+                        day_of(f->result, (int64_t)(row->minute / MINUTES_PER_DAY), row->currency);
+
+                if (!d)
+                        rc = df_fail(err, DF_ENOMEM, "days");
+                else if (!ad_cell_add(&d->sum, &f->sum))
+                        rc = df_fail(err, DF_ELIMIT, "a day's sum exceeds 128 bits");
+        }
+        return rc;
+}
+
+static int end_cell(struct fold *f, struct df_error *err)
+{
+        if (f->cell_row.len == 0)
+                return 0;
+        return ad_wire_rows_decode(df_buf_bytes(&f->cell_row), write_cell, f, err);
+}
+
+static int add_cell(void *arg, const struct ad_row *row, struct df_error *err)
+{
+        struct fold *f = arg;
+
+        if (ad_cell_add(&f->sum, &row->cell))
+                return 0;
+        return df_fail(err, DF_ELIMIT, "a sum exceeds 128 bits");
+}
+
+/* Rows of one cell stand together, one a source. */
+static int on_row(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+{
+        struct fold *f = arg;
+        struct df_bytes cell = df_bytes(key.data, key.len - sizeof(uint32_t));
+        int rc = 0;
+
+        if (!df_bytes_eq(cell, df_buf_bytes(&f->cell_key))) {
+                rc = end_cell(f, err);
+                df_buf_clear(&f->cell_key);
+                df_buf_clear(&f->cell_row);
+                df_buf_append(&f->cell_key, cell.data, cell.len);
+                df_buf_append(&f->cell_row, value.data, value.len);
+                f->sum = (struct ad_cell){0};
+        }
+        if (rc == 0)
+                rc = df_buf_check(&f->cell_row, err);
+        return rc == 0 ? ad_wire_rows_decode(value, add_cell, f, err) : rc;
+}
+
+static int by_day(const void *x, const void *y)
+{
+        const struct ad_replay_day *a = x, *b = y;
+
+        if (a->day != b->day)
+                return a->day < b->day ? -1 : 1;
+        return strcmp(a->currency, b->currency);
+}
+
+/* All rows in canonical order, and the digest of what was written. */
+static int write_rows(struct fold *f, const char *path, struct df_error *err)
+{
+        struct df_bytes all = {0};
+        uint8_t digest[DF_SHA256_SIZE];
+        uint64_t size;
+        int rc;
+
+        f->file = fopen(path, "we");
+        if (!f->file)
+                return df_fail_errno(err, DF_EIO, "write %s", path);
+        rc = df_kv_range(f->kv, NULL, all, all, on_row, f, err);
+        if (rc == 0)
+                rc = end_cell(f, err);
+        if (fclose(f->file) != 0 && rc == 0)
+                rc = df_fail_errno(err, DF_EIO, "write %s", path);
+        if (rc == 0)
+                rc = df_sha256_file(path, digest, &size, err);
+        if (rc == 0)
+                df_hex(digest, sizeof(digest), f->result->digest);
+        if (f->result->day_count)
+                qsort(f->result->days, f->result->day_count, sizeof(*f->result->days), by_day);
+        return rc;
+}
+
+static int check_ledger(const struct fold *f, struct df_error *err)
+{
+        const struct ad_replay_result *r = f->result;
+        uint64_t ended = 0;
+
+        for (int i = 0; i < DF_OUTCOMES_MAX; i++)
+                ended += r->outcomes[i];
+        if (ended == r->events)
+                return 0;
+        return df_fail(err, DF_ECORRUPT, "run %s: %" PRIu64 " events have %" PRIu64 " outcomes",
+                       f->run->id, r->events, ended);
+}
+
+static int fold(struct fold *f, struct df_log *log, const char *path, bool quiet,
+                struct df_error *err)
+{
+        uint32_t partitions = f->run->pin.topic.partitions;
+        struct ad_replay_names names;
+        struct df_progress progress;
+        int rc = 0;
+
+        ad_replay_names(f->run, &names);
+        df_progress_start(&progress, "fold", "partitions", partitions, quiet);
+        for (f->partition = 0; rc == 0 && f->partition < partitions; f->partition++) {
+                rc = read_partition(f, log, names.topic[AD_OUT_ROLLUPS], err);
+                df_progress_show(&progress, f->partition + 1);
+        }
+        df_progress_end(&progress, f->partition);
+        if (rc == 0)
+                rc = check_ledger(f, err);
+        return rc == 0 ? write_rows(f, path, err) : rc;
+}
+
+int ad_replay_fold(struct df_log *log, const struct ad_replay *r, const char *out, bool quiet,
+                   struct ad_replay_result *ret, struct df_error *err)
+{
+        struct fold f = {.run = r, .result = ret};
+        char store[640], path[4096];
+        int rc, n;
+
+        *ret = (struct ad_replay_result){0};
+        (void)snprintf(store, sizeof(store), "%s/fold", r->dir);
+        n = snprintf(path, sizeof(path), "%s%s", out ? out : r->dir, out ? ".part" : "/rows");
+        rc = n < (int)sizeof(path) ? ad_command_remove_tree(store, err)
+                                   : df_fail(err, DF_EINVAL, "--out: the path is too long");
+        if (rc == 0)
+                rc = df_kv_open(store, NULL, &f.kv, err);
+        if (rc == 0)
+                rc = fold(&f, log, path, quiet, err);
+        if (f.kv)
+                df_kv_close(f.kv);
+        if (rc == 0)
+                rc = ad_command_remove_tree(store, err);
+        if (rc == 0 && out && rename(path, out) < 0)
+                rc = df_fail_errno(err, DF_EIO, "rename %s to %s", path, out);
+        if (!out || rc < 0)
+                (void)unlink(path); /* mostly there */
+        df_buf_release(&f.key);
+        df_buf_release(&f.value);
+        df_buf_release(&f.cell_key);
+        df_buf_release(&f.cell_row);
+        df_buf_release(&f.line);
+        return rc;
+}
+
+void ad_replay_result_release(struct ad_replay_result *r)
+{
+        free(r->days);
+        *r = (struct ad_replay_result){0};
+}

@@ -1,0 +1,455 @@
+/* replay_runs.c - runs on disk: which one a command is, its lock, its end (replay.h). */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "df/filelog.h"
+#include "df/kafka.h"
+#include "jobs/adtally/replay.h"
+
+#define RUN_FILE_MAX (1u << 16)
+#define PATH_SIZE 700
+#define PROBE_WAITS 5
+#define PROBE_WAIT_US 20000
+
+static const char *const output_names[AD_OUT_COUNT] = {
+        [AD_OUT_LATE] = AD_TOPIC_LATE,
+        [AD_OUT_QUARANTINE] = AD_TOPIC_QUARANTINE,
+        [AD_OUT_ROLLUPS] = AD_TOPIC_ROLLUPS,
+};
+
+void ad_replay_names(const struct ad_replay *r, struct ad_replay_names *ret)
+{
+        for (int i = 0; i < AD_OUT_COUNT; i++)
+                (void)snprintf(ret->topic[i], sizeof(ret->topic[i]), AD_TOPIC_REPLAY_PREFIX "%s-%s",
+                               r->id, output_names[i]);
+        (void)snprintf(ret->group, sizeof(ret->group), AD_TOPIC_REPLAY_PREFIX "%s", r->id);
+}
+
+static int set_place(const struct df_config *c, const char *id, struct ad_replay *r,
+                     struct df_error *err)
+{
+        const char *data = df_config_text(c, "data");
+
+        r->lock_fd = -1;
+        if (strlen(data) >= sizeof(r->data))
+                return df_fail(err, DF_EINVAL, "--data %s: the path is too long", data);
+        (void)snprintf(r->data, sizeof(r->data), "%s", data);
+        (void)snprintf(r->id, sizeof(r->id), "%s", id);
+        (void)snprintf(r->dir, sizeof(r->dir), "%s/replay/%s", data, id);
+        return 0;
+}
+
+void ad_replay_end(struct ad_replay *r)
+{
+        free(r->from);
+        free(r->to);
+        r->from = r->to = NULL;
+        if (r->lock_fd >= 0)
+                close(r->lock_fd);
+        r->lock_fd = -1;
+}
+
+/* Which log this is, whatever its address is today. */
+static void name_log(const struct df_config *c, char *ret, size_t size)
+{
+        if (ad_log_is_file(c))
+                (void)snprintf(ret, size, "file");
+        else
+                (void)snprintf(ret, size, "kafka %s", df_config_text(c, "kafka-prefix"));
+}
+
+/* ---- the file RUN ---- */
+
+static int write_run(const struct ad_replay *r, struct df_error *err)
+{
+        struct df_buf b = {0};
+        char path[PATH_SIZE];
+        int rc;
+
+        df_buf_printf(&b, "adtally-replay 1\ntopic %s\ngeneration %016" PRIx64 "\npartitions %u\n",
+                      r->pin.topic.name, r->pin.topic.generation, r->pin.topic.partitions);
+        df_buf_printf(&b, "log %s\n", r->log);
+        df_buf_printf(&b, "config %016" PRIx64 "\nversion %s\nfrom %s\nto %s\ndone %d\n", r->config,
+                      r->version, r->from, r->to, r->done);
+        for (uint32_t p = 0; p < r->pin.topic.partitions; p++)
+                df_buf_printf(&b, "span %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
+                              r->pin.span[p].first, r->pin.span[p].from, r->pin.span[p].to);
+        (void)snprintf(path, sizeof(path), "%s/RUN", r->dir);
+        rc = df_buf_check(&b, err);
+        if (rc == 0)
+                rc = df_write_file(path, df_buf_bytes(&b), true, err);
+        df_buf_release(&b);
+        return rc;
+}
+
+/* The rest of the line behind "name ", cut off there; NULL: another line. */
+static char *line_value(char **at, const char *name)
+{
+        size_t n = strlen(name);
+        char *value = *at, *end;
+
+        if (strncmp(value, name, n) != 0 || value[n] != ' ')
+                return NULL;
+        value += n + 1;
+        end = strchr(value, '\n');
+        if (!end)
+                return NULL;
+        *end = '\0';
+        *at = end + 1;
+        return value;
+}
+
+static bool parse_head(char **at, struct ad_replay *r)
+{
+        const char *topic, *generation, *partitions, *log, *config, *version, *from, *to, *done;
+
+        if (!line_value(at, "adtally-replay") || !(topic = line_value(at, "topic")) ||
+            !(generation = line_value(at, "generation")) ||
+            !(partitions = line_value(at, "partitions")) || !(log = line_value(at, "log")) ||
+            !(config = line_value(at, "config")) || !(version = line_value(at, "version")) ||
+            !(from = line_value(at, "from")) || !(to = line_value(at, "to")) ||
+            !(done = line_value(at, "done")))
+                return false;
+        (void)snprintf(r->pin.topic.name, sizeof(r->pin.topic.name), "%s", topic);
+        (void)snprintf(r->version, sizeof(r->version), "%s", version);
+        (void)snprintf(r->log, sizeof(r->log), "%s", log);
+        r->pin.topic.generation = strtoull(generation, NULL, 16);
+        r->pin.topic.partitions = (uint32_t)strtoul(partitions, NULL, 10);
+        r->config = strtoull(config, NULL, 16);
+        r->done = strcmp(done, "1") == 0;
+        r->from = strdup(from);
+        r->to = strdup(to);
+        return r->from && r->to && r->pin.topic.partitions > 0 &&
+               r->pin.topic.partitions <= DF_PARTITIONS_MAX;
+}
+
+/* What was read must give the id that the directory has. */
+static bool parse_run(char *text, struct ad_replay *r)
+{
+        char id[AD_REPLAY_ID_MAX + 1], *at = text, *span;
+
+        if (!parse_head(&at, r))
+                return false;
+        for (uint32_t p = 0; p < r->pin.topic.partitions; p++) {
+                struct ad_replay_span *s = &r->pin.span[p];
+
+                span = line_value(&at, "span");
+                if (!span || sscanf(span, "%" SCNu64 " %" SCNu64 " %" SCNu64, &s->first, &s->from,
+                                    &s->to) != 3)
+                        return false;
+        }
+        ad_replay_id(&r->pin, r->config, r->version, id);
+        return strcmp(id, r->id) == 0;
+}
+
+static int read_run(struct ad_replay *r, struct df_error *err)
+{
+        struct df_buf b = {0};
+        char path[PATH_SIZE];
+        int rc;
+
+        (void)snprintf(path, sizeof(path), "%s/RUN", r->dir);
+        rc = df_read_file(path, RUN_FILE_MAX, &b, err);
+        df_put_u8(&b, 0);
+        if (rc == 0)
+                rc = df_buf_check(&b, err);
+        if (rc == 0 && !parse_run((char *)b.data, r))
+                rc = df_fail(err, DF_ECORRUPT, "%s is damaged: `adtally replay --drop %s`", path,
+                             r->id);
+        df_buf_release(&b);
+        return rc;
+}
+
+int ad_replay_mark_done(struct ad_replay *r, struct df_error *err)
+{
+        r->done = true;
+        return write_run(r, err);
+}
+
+/* ---- locks ---- */
+
+static int take_lock(const char *path, bool wait, int *ret_fd, struct df_error *err)
+{
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+
+        if (fd < 0)
+                return df_fail_errno(err, DF_EIO, "open %s", path);
+        if (flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB)) == 0) {
+                *ret_fd = fd;
+                return 0;
+        }
+        close(fd);
+        return df_fail(err, DF_EFENCED, "%s is locked", path);
+}
+
+static int lock_run(struct ad_replay *r, struct df_error *err)
+{
+        char path[PATH_SIZE], pid[16] = "";
+        ssize_t n;
+        int rc;
+
+        (void)snprintf(path, sizeof(path), "%s/LOCK", r->dir);
+        rc = take_lock(path, false, &r->lock_fd, err);
+        for (int i = 0; rc == DF_EFENCED && i < PROBE_WAITS; i++) { /* somebody may only look */
+                (void)usleep(PROBE_WAIT_US);
+                rc = take_lock(path, false, &r->lock_fd, err);
+        }
+        if (rc == DF_EFENCED) {
+                int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+                n = fd >= 0 ? read(fd, pid, sizeof(pid) - 1) : 0;
+                if (fd >= 0)
+                        close(fd);
+                pid[n > 0 ? n : 0] = '\0';
+                return df_fail(err, DF_EFENCED, "run %s is being worked on by another process (%s)",
+                               r->id, n > 0 ? pid : "?");
+        }
+        if (rc < 0)
+                return rc;
+        n = snprintf(pid, sizeof(pid), "pid %d", (int)getpid());
+        if (ftruncate(r->lock_fd, 0) < 0 || pwrite(r->lock_fd, pid, (size_t)n, 0) != n)
+                return df_fail_errno(err, DF_EIO, "write %s", path);
+        return 0;
+}
+
+static bool is_locked(const struct ad_replay *r)
+{
+        char path[PATH_SIZE];
+        int fd;
+        bool locked;
+
+        (void)snprintf(path, sizeof(path), "%s/LOCK", r->dir);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0;
+        if (fd >= 0)
+                close(fd);
+        return locked;
+}
+
+/* Held while a command finds out which run it is: two equal commands make one run. */
+static int lock_all(const struct df_config *c, int *ret_fd, struct df_error *err)
+{
+        char path[PATH_SIZE];
+        int n = snprintf(path, sizeof(path), "%s/replay", df_config_text(c, "data"));
+        int rc = n < 600 ? df_mkdirs(path, err)
+                         : df_fail(err, DF_EINVAL, "--data: the path is too long");
+
+        if (rc < 0)
+                return rc;
+        (void)snprintf(path + n, sizeof(path) - (size_t)n, "/LOCK");
+        return take_lock(path, true, ret_fd, err);
+}
+
+/* ---- which run ---- */
+
+static bool is_id(const char *s)
+{
+        return strlen(s) == AD_REPLAY_ID_MAX && strspn(s, "0123456789abcdef") == AD_REPLAY_ID_MAX;
+}
+
+static int visit(const struct df_config *c, const char *id,
+                 int (*fn)(void *arg, const struct ad_replay *run, struct df_error *err), void *arg,
+                 struct df_error *err)
+{
+        struct ad_replay *r = calloc(1, sizeof(*r));
+        int rc = r ? set_place(c, id, r, err) : df_fail(err, DF_ENOMEM, "run %s", id);
+
+        if (rc == 0)
+                rc = read_run(r, err);
+        if (rc == 0) {
+                r->locked = is_locked(r);
+                rc = fn(arg, r, err);
+        } else if (rc == DF_ENOENT) { /* it was being made, or dropped */
+                rc = 0;
+        }
+        if (r)
+                ad_replay_end(r);
+        free(r);
+        return rc;
+}
+
+int ad_replay_list(const struct df_config *c,
+                   int (*fn)(void *arg, const struct ad_replay *run, struct df_error *err),
+                   void *arg, struct df_error *err)
+{
+        char path[PATH_SIZE];
+        struct dirent **names = NULL;
+        int n, rc = 0;
+
+        (void)snprintf(path, sizeof(path), "%.600s/replay", df_config_text(c, "data"));
+        n = scandir(path, &names, NULL, alphasort);
+        if (n < 0)
+                return errno == ENOENT ? 0 : df_fail_errno(err, DF_EIO, "list %s", path);
+        for (int i = 0; i < n; i++) {
+                if (rc == 0 && is_id(names[i]->d_name))
+                        rc = visit(c, names[i]->d_name, fn, arg, err);
+                free(names[i]);
+        }
+        free(names);
+        return rc;
+}
+
+struct choice {
+        const struct ad_replay *wanted; /* words, settings, today's topic */
+        char id[AD_REPLAY_ID_MAX + 1];  /* "": none */
+};
+
+static int consider(void *arg, const struct ad_replay *run, struct df_error *err)
+{
+        struct choice *s = arg;
+        const struct ad_replay *w = s->wanted;
+
+        if (run->done || run->config != w->config || strcmp(run->version, w->version) != 0 ||
+            strcmp(run->from, w->from) != 0 || strcmp(run->to, w->to) != 0 ||
+            strcmp(run->pin.topic.name, w->pin.topic.name) != 0)
+                return 0;
+        if (run->pin.topic.generation != w->pin.topic.generation)
+                return df_fail(err, DF_ESCHEMA,
+                               "topic %s was created again since run %s began, which cannot go on: "
+                               "`adtally replay --drop %s` (K14)",
+                               w->pin.topic.name, run->id, run->id);
+        (void)snprintf(s->id, sizeof(s->id), "%s", run->id);
+        return 0;
+}
+
+static bool holds_events(const char *topic)
+{
+        static const char *const others[] = {AD_TOPIC_ROLLUPS, AD_TOPIC_LATE, AD_TOPIC_QUARANTINE};
+
+        for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+                if (strcmp(topic, others[i]) == 0)
+                        return false;
+        return strncmp(topic, AD_TOPIC_REPLAY_PREFIX, strlen(AD_TOPIC_REPLAY_PREFIX)) != 0 &&
+               strncmp(topic, AD_TOPIC_IMPORT_PREFIX, strlen(AD_TOPIC_IMPORT_PREFIX)) != 0;
+}
+
+/* What the command asks for, pinned now. */
+static int pin_now(const struct df_config *c, struct df_log *log, struct ad_replay *r,
+                   struct df_error *err)
+{
+        const char *words[2] = {df_config_text(c, "from"), df_config_text(c, "to")};
+        const char *topic = df_config_text(c, "topic");
+        struct ad_where *w = calloc(2, sizeof(*w));
+        int rc = w ? 0 : df_fail(err, DF_ENOMEM, "range");
+
+        if (rc == 0 && !holds_events(topic))
+                rc = df_fail(err, DF_EINVAL,
+                             "topic %s holds no live events (an import is counted by rules of its "
+                             "own)",
+                             topic);
+        for (int i = 0; rc == 0 && i < 2; i++) {
+                if (strlen(words[i]) > AD_REPLAY_WORDS_MAX || strchr(words[i], '\n'))
+                        rc = df_fail(err, DF_EINVAL, "not a line of %d bytes", AD_REPLAY_WORDS_MAX);
+                if (rc == 0)
+                        rc = ad_where_parse(words[i], &w[i], err);
+                if (rc < 0)
+                        (void)df_wrap(err, "--%s", i ? "to" : "from");
+        }
+        if (rc == 0)
+                rc = ad_replay_pin_range(log, topic, &w[0], &w[1], &r->pin, err);
+        free(w);
+        r->config = ad_config_digest(c);
+        (void)snprintf(r->version, sizeof(r->version), "%s", ADTALLY_VERSION);
+        name_log(c, r->log, sizeof(r->log));
+        r->from = strdup(words[0]);
+        r->to = strdup(words[1]);
+        if (rc == 0 && (!r->from || !r->to))
+                rc = df_fail(err, DF_ENOMEM, "range");
+        return rc;
+}
+
+static int choose(const struct df_config *c, bool pin_only, struct ad_replay *r,
+                  struct df_error *err)
+{
+        struct choice s = {.wanted = r};
+        char id[AD_REPLAY_ID_MAX + 1], path[PATH_SIZE];
+        int rc = ad_replay_list(c, consider, &s, err);
+
+        if (rc < 0)
+                return rc;
+        ad_replay_id(&r->pin, r->config, r->version, id);
+        rc = set_place(c, s.id[0] ? s.id : id, r, err);
+        if (rc < 0)
+                return rc;
+        (void)snprintf(path, sizeof(path), "%s/RUN", r->dir);
+        if (access(path, F_OK) == 0) {
+                ad_replay_end(r);
+                rc = read_run(r, err);
+                return rc == 0 && !pin_only ? lock_run(r, err) : rc;
+        }
+        if (pin_only)
+                return 0;
+        rc = df_mkdirs(r->dir, err);
+        if (rc == 0)
+                rc = lock_run(r, err);
+        return rc == 0 ? write_run(r, err) : rc;
+}
+
+int ad_replay_begin(const struct df_config *c, struct df_log *log, bool pin_only,
+                    struct ad_replay *ret, struct df_error *err)
+{
+        int all = -1, rc;
+
+        *ret = (struct ad_replay){.lock_fd = -1};
+        rc = pin_only ? 0 : lock_all(c, &all, err);
+        if (rc == 0)
+                rc = pin_now(c, log, ret, err);
+        if (rc == 0)
+                rc = choose(c, pin_only, ret, err);
+        if (all >= 0)
+                close(all);
+        if (rc < 0)
+                ad_replay_end(ret);
+        return rc;
+}
+
+int ad_replay_find(const struct df_config *c, const char *id, struct ad_replay *ret,
+                   struct df_error *err)
+{
+        struct df_error damaged = {0};
+        char log[sizeof(ret->log)];
+        int rc;
+
+        name_log(c, log, sizeof(log));
+        *ret = (struct ad_replay){.lock_fd = -1};
+        if (!is_id(id))
+                return df_fail(err, DF_EINVAL, "\"%.40s\" is not the id of a run (%d hex digits)",
+                               id, AD_REPLAY_ID_MAX);
+        rc = set_place(c, id, ret, err);
+        if (rc == 0 && access(ret->dir, F_OK) < 0)
+                return df_fail(err, DF_ENOENT, "there is no run %s; see `adtally replay --list`",
+                               id);
+        /* A damaged one can still be dropped. */
+        if (rc == 0 && read_run(ret, &damaged) == 0 && strcmp(ret->log, log) != 0)
+                rc = df_fail(err, DF_EINVAL,
+                             "run %s is on another log (%s), not on this one (%s): give its --log",
+                             id, ret->log, log);
+        if (rc == 0)
+                rc = lock_run(ret, err);
+        if (rc < 0)
+                ad_replay_end(ret);
+        return rc;
+}
+
+int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err)
+{
+        struct ad_replay_names names;
+        int rc = 0;
+
+        ad_replay_names(r, &names);
+        for (int i = 0; rc == 0 && i < AD_OUT_COUNT; i++)
+                rc = df_log_topic_delete(log, names.topic[i], err);
+        if (rc == 0 && df_kafka_is(log))
+                rc = df_kafka_group_delete(log, names.group, err);
+        else if (rc == 0 && r->pin.topic.name[0])
+                rc = df_filelog_consumer_drop(log, r->pin.topic.name, names.group, err);
+        if (rc == DF_ENOENT) /* it never read anything, or ended by itself */
+                rc = 0;
+        return rc == 0 ? ad_command_remove_tree(r->dir, err) : rc;
+}

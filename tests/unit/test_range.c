@@ -1,0 +1,137 @@
+/* test_range.c - a session over a range of a partition (R1, K8, K14): what it counts is a recount
+ * of exactly these records, whatever lies around them and wherever it crashes; at its end
+ * everything is final. */
+#include "unit.h"
+
+#include "tests/unit/commit_test.h"
+
+#define FED 40
+
+/* Polls and commits until the range is done or an error. */
+static int go_on(struct rig *r, struct df_error *e)
+{
+        int rc = rig_try_open(r, 0, e);
+
+        while (rc == 0 && !df_session_done(r->sessions[0])) {
+                size_t n, max = 1 + (size_t)df_sim_random_u64(&r->random) % 9;
+
+                rc = df_session_poll(r->sessions[0], max, &n, e);
+                if (rc == 0 &&
+                    (df_task_wants_cut(rig_task(r, 0)) || df_sim_random_u64(&r->random) % 3 == 0))
+                        rc = df_session_commit(r->sessions[0], e);
+        }
+        return rc;
+}
+
+static void check_range(struct rig *r, uint64_t from, uint64_t to)
+{
+        struct recount n = {0};
+        size_t count;
+        const struct df_record *records = df_sim_records(r->sim, "toys", 0, &count);
+        const struct reading *v = &r->readings[0];
+
+        rig_read(r);
+        recount(&n, records + from, to - from, false);
+        compare(v, &n, r->seed);
+        assert_int_equal(v->last.to_offset, to);
+        assert_true(v->last.closed);
+        assert_int_equal(v->last.watermark_ms, DF_TIME_MAX);
+        assert_int_equal(v->last.final_through_ms, DF_TIME_MAX);
+        assert_int_equal(df_session_lag(r->sessions[0]), 0);
+        assert_int_equal(df_task_position(rig_task(r, 0)), to);
+}
+
+static void open_range(struct rig *r, uint64_t seed, uint64_t *from, uint64_t *to)
+{
+        rig_open(r, seed);
+        for (int i = 0; i < FED; i++)
+                rig_feed(r, 0, (size_t)df_sim_random_u64(&r->random) % 6);
+        *from = df_sim_random_u64(&r->random) % (FED + 1);
+        *to = *from + df_sim_random_u64(&r->random) % (FED + 1 - *from);
+        r->configs[0].range = (struct df_range){.given = true, .from = *from, .to = *to};
+}
+
+static void test_a_range_is_counted_alone(void **state)
+{
+        (void)state;
+        for (uint64_t seed = 1; seed <= 200; seed++) {
+                struct rig r;
+                uint64_t from, to;
+                size_t n;
+
+                open_range(&r, seed, &from, &to);
+                ok(go_on(&r, err));
+                check_range(&r, from, to);
+                rig_feed(&r, 0, 3); /* what comes later is nothing to it */
+                ok(df_session_poll(r.sessions[0], 9, &n, err));
+                assert_int_equal(n, 0);
+                assert_false(df_task_dirty(rig_task(&r, 0)));
+                rig_close_process(&r); /* and a finished one is still finished */
+                ok(rig_try_open(&r, 0, err));
+                assert_true(df_session_done(r.sessions[0]));
+                check_range(&r, from, to);
+                rig_close(&r);
+        }
+}
+
+static void test_crashes_change_nothing(void **state)
+{
+        uint64_t struck = 0;
+
+        (void)state;
+        for (uint64_t seed = 1; seed <= 400; seed++) {
+                struct df_error e = {0};
+                struct rig r;
+                uint64_t from, to;
+                int rc = DF_ECRASH;
+
+                open_range(&r, seed, &from, &to);
+                for (int life = 0; life < 3 && rc < 0; life++) {
+                        r.fail_at = (int64_t)r.step_count +
+                                    (int64_t)(df_sim_random_u64(&r.random) % 24);
+                        r.fail_code = DF_ECRASH;
+                        rc = go_on(&r, &e);
+                        if (rc == 0)
+                                break;
+                        struck++;
+                        assert_int_equal(rc, DF_ECRASH);
+                        rig_close_process(&r);
+                        df_sim_restart(r.sim, 0);
+                }
+                r.fail_at = -1;
+                ok(go_on(&r, err));
+                check_range(&r, from, to);
+                rig_close(&r);
+        }
+        assert_true(struck > 100);
+}
+
+/* K14: nothing is left out in silence. */
+static void test_deleted_records_are_refused(void **state)
+{
+        struct rig r;
+
+        (void)state;
+        rig_open(&r, 7);
+        for (int i = 0; i < FED; i++)
+                rig_feed(&r, 0, 2);
+        r.configs[0].range = (struct df_range){.given = true, .from = 3, .to = 9};
+        df_sim_log_trim(r.sim, "toys", 0, 5);
+        refused(DF_EOFFSET, "its first records were deleted", rig_try_open(&r, 0, err));
+        r.configs[0].range.from = 5;
+        rig_close_session(&r, 0);
+        ok(go_on(&r, err));
+        assert_int_equal(df_task_position(rig_task(&r, 0)), 9);
+        rig_close(&r);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_a_range_is_counted_alone),
+                cmocka_unit_test(test_crashes_change_nothing),
+                cmocka_unit_test(test_deleted_records_are_refused),
+        };
+
+        return cmocka_run_group_tests_name("range", tests, NULL, NULL);
+}
