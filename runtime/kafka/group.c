@@ -403,12 +403,13 @@ static void take_committed(const rd_kafka_topic_partition_t *p, struct df_commit
         if (!ret->any)
                 return;
         ret->offset = (uint64_t)p->offset;
-        if (!text || p->metadata_size == 0)
+        if (!text || p->metadata_size > DF_TXN_METADATA_MAX) /* longer: not ours */
                 return;
-        for (size_t i = 0; text[i]; i++)
-                if (i >= DF_TXN_METADATA_MAX || text[i] < ' ' || text[i] > '~')
-                        return; /* not ours */
-        (void)snprintf(ret->metadata, sizeof(ret->metadata), "%s", text);
+        for (size_t i = 0; i < p->metadata_size; i++)
+                if (text[i] < ' ' || text[i] > '~')
+                        return;                        /* nor this */
+        memcpy(ret->metadata, text, p->metadata_size); /* librdkafka's does not end with a NUL */
+        ret->metadata[p->metadata_size] = '\0';
 }
 
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
