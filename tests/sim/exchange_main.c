@@ -1,6 +1,6 @@
 /* exchange_main.c - the toy graph (toy.h) under crashes: its result equals a naive recount.
  *
- *   exchange_main [--kafka] --seeds N [--first S] | --seed S [--steps]
+ *   exchange_main [--kafka] --seeds N [--first S] | --seed S [--steps] | --regressions FILE
  *
  * --kafka: on the model broker, by workers of a group (kworker.h). Stage two then reads a topic
  * that others write in transactions, several at a time: offsets have holes, also at the end.
@@ -188,8 +188,9 @@ static void finish(struct graph *g)
                 job_finish(&g->job, t, 1 + df_sim_random_below(&g->random, 50));
 }
 
-static void run_seed(uint64_t seed, struct options *opt)
+static void run_seed(void *arg, uint64_t seed)
 {
+        struct options *opt = arg;
         struct graph g;
         uint64_t clicks;
 
@@ -224,23 +225,25 @@ int main(int argc, char **argv)
                         opt.kafka = true;
                 else if (strcmp(argv[i], "--seeds") == 0)
                         count = strtoull(value, NULL, 10);
+                else if (strcmp(argv[i], "--regressions") == 0)
+                        sim_each_seed(value, run_seed, &opt);
                 else if (strcmp(argv[i], "--first") == 0 || strcmp(argv[i], "--seed") == 0)
                         first = strtoull(value, NULL, 10);
                 if (strcmp(argv[i], "--seed") == 0)
                         count = 1;
         }
-        if (count == 0) {
+        if (count == 0 && opt.counts.seeds == 0) {
                 (void)fputs("usage: exchange_main [--kafka] --seeds N [--first S] | --seed S "
-                            "[--steps]\n",
+                            "[--steps] | --regressions FILE\n",
                             stderr);
                 return 64;
         }
         for (uint64_t s = first; s < first + count; s++)
-                run_seed(s, &opt);
+                run_seed(&opt, s);
         if (opt.kafka) {
                 kcounts_print(&opt.counts);
                 return kcounts_check(&opt.counts);
         }
-        printf("%" PRIu64 " seeds, %" PRIu64 " crashes\n", count, opt.crashes);
+        printf("%" PRIu64 " seeds, %" PRIu64 " crashes\n", opt.counts.seeds, opt.crashes);
         return 0;
 }

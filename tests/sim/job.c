@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define TRIES_MAX 200 /* calls of a task in a row that fail */
@@ -36,6 +37,21 @@ void sim_seed(const char *program, uint64_t seed)
         current_program = program;
         current_seed = seed;
         (void)signal(SIGABRT, on_abort);
+}
+
+void sim_each_seed(const char *path, void (*fn)(void *arg, uint64_t seed), void *arg)
+{
+        FILE *f = fopen(path, "r");
+        char line[256];
+
+        if (!f) {
+                (void)fprintf(stderr, "cannot open %s\n", path);
+                exit(66);
+        }
+        while (fgets(line, sizeof(line), f))
+                if (line[0] >= '0' && line[0] <= '9')
+                        fn(arg, strtoull(line, NULL, 10));
+        (void)fclose(f);
 }
 
 void sim_fail(uint64_t seed, const char *fmt, ...)

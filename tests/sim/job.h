@@ -69,5 +69,8 @@ _Noreturn void sim_fail(uint64_t seed, const char *fmt, ...) __attribute__((form
 /* Which seed runs: said by every failure, also of df_check and of a sanitizer. program: for the
  * line that says how to run it again. */
 void sim_seed(const char *program, uint64_t seed);
+/* For each line of a regression list that begins with a seed. A list that cannot be read ends the
+ * program. */
+void sim_each_seed(const char *path, void (*fn)(void *arg, uint64_t seed), void *arg);
 
 #endif

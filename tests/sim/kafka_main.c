@@ -98,8 +98,9 @@ static void run_job(struct kworld *k, const struct world *w, struct feed *f)
         kworld_finish(k);
 }
 
-static void run_seed(uint64_t seed, struct options *opt)
+static void run_seed(void *arg, uint64_t seed)
 {
+        struct options *opt = arg;
         struct world w;
         struct oracle o;
         struct feed f;
@@ -136,21 +137,6 @@ static void run_seed(uint64_t seed, struct options *opt)
         opt->counts.seeds++;
 }
 
-static void run_file(const char *path, struct options *opt)
-{
-        FILE *f = fopen(path, "r");
-        char line[256];
-
-        if (!f) {
-                (void)fprintf(stderr, "cannot open %s\n", path);
-                exit(66);
-        }
-        while (fgets(line, sizeof(line), f))
-                if (line[0] >= '0' && line[0] <= '9')
-                        run_seed(strtoull(line, NULL, 10), opt);
-        (void)fclose(f);
-}
-
 static int usage(void)
 {
         (void)fputs("usage: kafka_main [--reckless] --seeds N [--first S] | --seed S [--steps] | "
@@ -180,7 +166,7 @@ int main(int argc, char **argv)
                 if (strcmp(argv[i], "--seeds") == 0)
                         count = strtoull(value, NULL, 10);
                 else if (strcmp(argv[i], "--regressions") == 0)
-                        run_file(value, &opt);
+                        sim_each_seed(value, run_seed, &opt);
                 else if (strcmp(argv[i], "--first") == 0 || strcmp(argv[i], "--seed") == 0)
                         first = strtoull(value, NULL, 10);
                 else
@@ -192,7 +178,7 @@ int main(int argc, char **argv)
         if (count == 0 && opt.counts.seeds == 0)
                 return usage();
         for (uint64_t s = first; s < first + count && opt.wrong == 0; s++)
-                run_seed(s, &opt);
+                run_seed(&opt, s);
         kcounts_print(&opt.counts);
         return opt.reckless ? opt.wrong == 0 : kcounts_check(&opt.counts);
 }

@@ -379,8 +379,9 @@ static void print_totals(const struct totals *t)
         printf("; %" PRIu64 " cells folded\n", t->folded);
 }
 
-static void run_seed(uint64_t seed, const struct options *opt)
+static void run_seed(void *arg, uint64_t seed)
 {
+        const struct options *opt = arg;
         struct world w;
         struct oracle o;
         struct run disturbed, whole, each;
@@ -418,21 +419,6 @@ static void run_seed(uint64_t seed, const struct options *opt)
         world_release(&w);
 }
 
-static void run_file(const char *path, const struct options *opt)
-{
-        FILE *f = fopen(path, "r");
-        char line[256];
-
-        if (!f) {
-                (void)fprintf(stderr, "cannot open %s\n", path);
-                exit(66);
-        }
-        while (fgets(line, sizeof(line), f))
-                if (line[0] >= '0' && line[0] <= '9')
-                        run_seed(strtoull(line, NULL, 10), opt);
-        (void)fclose(f);
-}
-
 static int usage(void)
 {
         (void)fputs("usage: sim_main --seeds N [--first S] | --seed S [--steps] | "
@@ -464,7 +450,7 @@ int main(int argc, char **argv)
                         first = strtoull(value, NULL, 10);
                         count = 1;
                 } else if (strcmp(argv[i], "--regressions") == 0) {
-                        run_file(value, &opt);
+                        sim_each_seed(value, run_seed, &opt);
                 } else {
                         return usage();
                 }
@@ -473,7 +459,7 @@ int main(int argc, char **argv)
         if (count == 0 && t.seeds == 0)
                 return usage();
         for (uint64_t s = first; s < first + count; s++)
-                run_seed(s, &opt);
+                run_seed(&opt, s);
         print_totals(&t);
         return 0;
 }
