@@ -15,6 +15,7 @@ static const struct ad_command commands[] = {
         {"check", "compare served numbers with that truth", ad_command_check},
         {"import", "count the history in a CSV or NDJSON file, each row once", ad_command_import},
         {"recover", "repair a refused partition or a wrong clock", ad_command_recover},
+        {"migrate", "move from the embedded log to Kafka", ad_command_migrate},
         {"log", "look into the log: topics, records", ad_command_log},
         {"consumers", "who keeps the log from being deleted", ad_command_consumers},
         {"prices", "load and list price tables", ad_command_prices},

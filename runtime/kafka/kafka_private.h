@@ -1,7 +1,8 @@
 /* kafka_private.h - between the files of the Kafka adapter: the log object, client handles, errors.
  *
  * client.c   configuration of librdkafka handles, K13's refusals, errors to codes
- * topics.c   topic identity, creation, settings, bounds
+ * topics.c   topic identity, creation, settings
+ * copy.c     topics that take the place of a file log's
  * reader.c   plain consumers      writer.c  the idempotent producer
  * txn.c      transactional sink   group.c   membership   watchdog.c  calls that may hang (K13)
  */
@@ -59,6 +60,36 @@ int dfk_topic_create(struct df_log *log, const char *topic, uint32_t partitions,
 int dfk_topic_list(struct df_log *log, const char *prefix,
                    int (*fn)(void *arg, const struct df_topic_info *info), void *arg,
                    struct df_error *err);
+bool dfk_is_control(const char *name);
+/* What the control topic says of a topic. */
+struct dfk_topic {
+        struct df_topic_info info; /* name "": nothing */
+        /* Moved here from a file log (df/kafka_copy.h): records below these offsets carry the times
+         * that the file log stamped. */
+        uint64_t moved[DF_PARTITIONS_MAX];
+        uint32_t moved_count; /* partitions, or 0 */
+        bool copying;         /* not to be used yet */
+};
+/* The settings that every topic has; a list for dfk_topic_make. */
+#define DFK_TOPIC_SETTINGS(stamp, retention)                                                       \
+        {"message.timestamp.type", stamp}, {"cleanup.policy", "delete"},                           \
+                {"retention.ms", retention},                                                       \
+        {                                                                                          \
+                "max.message.bytes", "2097152"                                                     \
+        }
+int dfk_topic_known(struct dfk_kafka *k, const char *name, struct dfk_topic *ret,
+                    struct df_error *err);
+/* Into the control topic, following the generation `before` (0: none). */
+int dfk_topic_declare(struct dfk_kafka *k, const struct dfk_topic *topic, uint64_t before,
+                      struct df_error *err);
+int dfk_topic_make(struct dfk_kafka *k, const char *full, uint32_t partitions,
+                   const char *const (*settings)[2], bool *ret_made, struct df_error *err);
+int dfk_partitions_of(struct dfk_kafka *k, const char *full, uint32_t *ret, struct df_error *err);
+rd_kafka_t *dfk_admin(struct dfk_kafka *k);
+rd_kafka_AdminOptions_t *dfk_admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op);
+/* The caller destroys the event, also after an error when there is one. */
+int dfk_admin_wait(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
+                   struct df_error *err);
 
 /* ---- reader.c ---- */
 int dfk_readers_open(struct dfk_kafka *k, struct df_error *err);
@@ -81,6 +112,8 @@ int dfk_writer_open(struct df_log *log, const char *topic, struct df_log_writer 
 int dfk_append(struct df_log_writer *w, struct df_append *items, size_t count,
                struct df_error *err);
 void dfk_writer_close(struct df_log_writer *w);
+/* From now on items bring their times: ret_append_ms is what the record carries. */
+void dfk_writer_carry_times(struct df_log_writer *w);
 
 /* ---- watchdog.c ---- */
 /* Around a call that may never return (librdkafka 2.0.2 ignores the time-out of

@@ -14,20 +14,38 @@
 #define REQUEST_MS 15000
 #define READ_RECORDS 64
 
-enum { TOPIC_NAME = 1, TOPIC_PARTITIONS, TOPIC_GENERATION, TOPIC_BEFORE };
+/* MOVED: one a partition, in their order. */
+enum {
+        TOPIC_NAME = 1,
+        TOPIC_PARTITIONS,
+        TOPIC_GENERATION,
+        TOPIC_BEFORE,
+        TOPIC_MOVED,
+        TOPIC_COPYING
+};
 
 struct dfk_topics {
         pthread_mutex_t lock;
         rd_kafka_t *admin;
         uint64_t read_to; /* position in the control topic */
-        struct df_topic_info *known;
+        struct dfk_topic *known;
         size_t count;
 };
 
+bool dfk_is_control(const char *name)
+{
+        return strcmp(name, CONTROL_TOPIC) == 0;
+}
+
 /* ---- requests ---- */
 
-static int wait_event(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
-                      struct df_error *err)
+rd_kafka_t *dfk_admin(struct dfk_kafka *k)
+{
+        return k->topics->admin;
+}
+
+int dfk_admin_wait(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *what,
+                   struct df_error *err)
 {
         *ret = rd_kafka_queue_poll(q, REQUEST_MS);
         if (!*ret)
@@ -38,7 +56,7 @@ static int wait_event(rd_kafka_queue_t *q, rd_kafka_event_t **ret, const char *w
         return 0;
 }
 
-static rd_kafka_AdminOptions_t *admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op)
+rd_kafka_AdminOptions_t *dfk_admin_options(struct dfk_kafka *k, rd_kafka_admin_op_t op)
 {
         rd_kafka_AdminOptions_t *o = rd_kafka_AdminOptions_new(k->topics->admin, op);
         char text[128];
@@ -48,12 +66,12 @@ static rd_kafka_AdminOptions_t *admin_options(struct dfk_kafka *k, rd_kafka_admi
 }
 
 /* *ret_made false: it was there already. */
-static int create(struct dfk_kafka *k, const char *full, uint32_t partitions, int64_t retention_ms,
-                  bool *ret_made, struct df_error *err)
+int dfk_topic_make(struct dfk_kafka *k, const char *full, uint32_t partitions,
+                   const char *const (*settings)[2], bool *ret_made, struct df_error *err)
 {
         rd_kafka_queue_t *q = rd_kafka_queue_new(k->topics->admin);
-        rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_CREATETOPICS);
-        char text[256], ms[32];
+        rd_kafka_AdminOptions_t *o = dfk_admin_options(k, RD_KAFKA_ADMIN_OP_CREATETOPICS);
+        char text[256];
         int replication = k->options.replication > 0 ? k->options.replication : -1;
         rd_kafka_NewTopic_t *t =
                 rd_kafka_NewTopic_new(full, (int)partitions, replication, text, sizeof(text));
@@ -61,14 +79,11 @@ static int create(struct dfk_kafka *k, const char *full, uint32_t partitions, in
         int rc = t ? 0 : df_fail(err, DF_EINVAL, "topic %s: %s", full, text);
 
         *ret_made = false;
-        (void)snprintf(ms, sizeof(ms), "%" PRId64, retention_ms);
+        for (; rc == 0 && (*settings)[0]; settings++)
+                (void)rd_kafka_NewTopic_set_config(t, (*settings)[0], (*settings)[1]);
         if (rc == 0) {
-                (void)rd_kafka_NewTopic_set_config(t, "message.timestamp.type", "LogAppendTime");
-                (void)rd_kafka_NewTopic_set_config(t, "cleanup.policy", "delete");
-                (void)rd_kafka_NewTopic_set_config(t, "retention.ms", ms);
-                (void)rd_kafka_NewTopic_set_config(t, "max.message.bytes", "2097152");
                 rd_kafka_CreateTopics(k->topics->admin, &t, 1, o, q);
-                rc = wait_event(q, &ev, "create topics", err);
+                rc = dfk_admin_wait(q, &ev, "create topics", err);
         }
         if (rc == 0) {
                 size_t n;
@@ -88,6 +103,16 @@ static int create(struct dfk_kafka *k, const char *full, uint32_t partitions, in
         rd_kafka_AdminOptions_destroy(o);
         rd_kafka_queue_destroy(q);
         return rc;
+}
+
+static int create(struct dfk_kafka *k, const char *full, uint32_t partitions, int64_t retention_ms,
+                  bool *ret_made, struct df_error *err)
+{
+        char ms[32];
+        const char *const settings[][2] = {DFK_TOPIC_SETTINGS("LogAppendTime", ms), {NULL, NULL}};
+
+        (void)snprintf(ms, sizeof(ms), "%" PRId64, retention_ms);
+        return dfk_topic_make(k, full, partitions, settings, ret_made, err);
 }
 
 static const char *config_value(const rd_kafka_ConfigResource_t *r, const char *name)
@@ -138,13 +163,13 @@ static int judge_settings(struct dfk_kafka *k, const char *full, const rd_kafka_
 static int check_settings(struct dfk_kafka *k, const char *full, struct df_error *err)
 {
         rd_kafka_queue_t *q = rd_kafka_queue_new(k->topics->admin);
-        rd_kafka_AdminOptions_t *o = admin_options(k, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
+        rd_kafka_AdminOptions_t *o = dfk_admin_options(k, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
         rd_kafka_ConfigResource_t *r = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, full);
         rd_kafka_event_t *ev = NULL;
         int rc;
 
         rd_kafka_DescribeConfigs(k->topics->admin, &r, 1, o, q);
-        rc = wait_event(q, &ev, "describe topic settings", err);
+        rc = dfk_admin_wait(q, &ev, "describe topic settings", err);
         if (rc == 0) {
                 size_t n;
                 const rd_kafka_ConfigResource_t **all = rd_kafka_DescribeConfigs_result_resources(
@@ -166,7 +191,7 @@ static int check_settings(struct dfk_kafka *k, const char *full, struct df_error
 }
 
 /* Partitions of the topic on the cluster; 0 = there is none. */
-static int partitions_of(struct dfk_kafka *k, const char *full, uint32_t *ret, struct df_error *err)
+int dfk_partitions_of(struct dfk_kafka *k, const char *full, uint32_t *ret, struct df_error *err)
 {
         const struct rd_kafka_metadata *m = NULL;
         rd_kafka_resp_err_t code = rd_kafka_metadata(k->topics->admin, 1, NULL, &m, REQUEST_MS);
@@ -183,46 +208,58 @@ static int partitions_of(struct dfk_kafka *k, const char *full, uint32_t *ret, s
 
 /* ---- the control topic ---- */
 
-static struct df_topic_info *find(const struct dfk_topics *t, const char *name)
+static struct dfk_topic *find(const struct dfk_topics *t, const char *name)
 {
         for (size_t i = 0; i < t->count; i++)
-                if (strcmp(t->known[i].name, name) == 0)
+                if (strcmp(t->known[i].info.name, name) == 0)
                         return &t->known[i];
         return NULL;
 }
 
-static int take_record(struct dfk_topics *t, struct df_bytes value, struct df_error *err)
+/* False: not a record of ours. */
+static bool decode(struct df_bytes value, struct dfk_topic *ret, uint64_t *ret_before)
 {
         struct df_reader r = df_reader(value);
-        struct df_topic_info info = {0}, *known;
-        uint64_t before = 0;
+        struct df_topic_info *info = &ret->info;
         struct df_pb_field f;
 
         while (df_pb_next(&r, &f)) {
                 if (f.number == TOPIC_NAME && f.bytes.len <= DF_TOPIC_NAME_MAX)
-                        memcpy(info.name, f.bytes.data, f.bytes.len);
+                        memcpy(info->name, f.bytes.data, f.bytes.len);
                 else if (f.number == TOPIC_PARTITIONS)
-                        info.partitions = (uint32_t)f.u;
+                        info->partitions = (uint32_t)f.u;
                 else if (f.number == TOPIC_GENERATION)
-                        info.generation = f.u;
+                        info->generation = f.u;
                 else if (f.number == TOPIC_BEFORE)
-                        before = f.u;
+                        *ret_before = f.u;
+                else if (f.number == TOPIC_MOVED && ret->moved_count < DF_PARTITIONS_MAX)
+                        ret->moved[ret->moved_count++] = f.u;
+                else if (f.number == TOPIC_COPYING)
+                        ret->copying = f.u != 0;
         }
-        if (r.bad || info.name[0] == '\0' || info.generation == 0)
+        return !r.bad && info->name[0] && info->generation;
+}
+
+static int take_record(struct dfk_topics *t, struct df_bytes value, struct df_error *err)
+{
+        struct dfk_topic topic = {0}, *known;
+        uint64_t before = 0;
+
+        if (!decode(value, &topic, &before))
                 return df_fail(err, DF_ECORRUPT,
                                "the topic %s holds a record that is not Adtally's", CONTROL_TOPIC);
-        known = find(t, info.name);
-        if (before != (known ? known->generation : 0))
+        known = find(t, topic.info.name);
+        if (before != (known ? known->info.generation : 0))
                 return 0; /* another creator was first */
         if (!known) {
-                struct df_topic_info *grown = realloc(t->known, (t->count + 1) * sizeof(*grown));
+                struct dfk_topic *grown = realloc(t->known, (t->count + 1) * sizeof(*grown));
 
                 if (!grown)
                         return df_fail(err, DF_ENOMEM, "topics");
                 t->known = grown;
                 known = &t->known[t->count++];
         }
-        *known = info;
+        *known = topic;
         return 0;
 }
 
@@ -256,24 +293,22 @@ static int read_control(struct dfk_kafka *k, struct df_error *err)
         return rc;
 }
 
-static int write_control(struct dfk_kafka *k, const char *topic, uint32_t partitions,
-                         uint64_t before, struct df_error *err)
+static int write_control(struct dfk_kafka *k, const struct dfk_topic *topic, uint64_t before,
+                         struct df_error *err)
 {
         struct df_log_writer *w = NULL;
         struct df_buf b = {0};
         struct df_append a = {0};
-        uint64_t generation = 0;
-        int rc = 0;
+        int rc;
 
-        while (rc == 0 && generation == 0)
-                if (getrandom(&generation, sizeof(generation), 0) != sizeof(generation))
-                        rc = df_fail_errno(err, DF_EIO, "getrandom");
-        df_pb_str(&b, TOPIC_NAME, topic);
-        df_pb_uint(&b, TOPIC_PARTITIONS, partitions);
-        df_pb_uint(&b, TOPIC_GENERATION, generation);
+        df_pb_str(&b, TOPIC_NAME, topic->info.name);
+        df_pb_uint(&b, TOPIC_PARTITIONS, topic->info.partitions);
+        df_pb_uint(&b, TOPIC_GENERATION, topic->info.generation);
         df_pb_uint(&b, TOPIC_BEFORE, before);
-        if (rc == 0)
-                rc = df_buf_check(&b, err);
+        for (uint32_t p = 0; p < topic->moved_count; p++)
+                df_pb_uint(&b, TOPIC_MOVED, topic->moved[p]);
+        df_pb_bool(&b, TOPIC_COPYING, topic->copying);
+        rc = df_buf_check(&b, err);
         if (rc == 0)
                 rc = dfk_writer_open(&k->base, CONTROL_TOPIC, &w, err);
         a.value = df_buf_bytes(&b);
@@ -284,18 +319,81 @@ static int write_control(struct dfk_kafka *k, const char *topic, uint32_t partit
         return rc;
 }
 
+static int write_new(struct dfk_kafka *k, const char *name, uint32_t partitions, uint64_t before,
+                     struct df_error *err)
+{
+        struct dfk_topic topic = {.info.partitions = partitions};
+
+        (void)snprintf(topic.info.name, sizeof(topic.info.name), "%s", name);
+        while (topic.info.generation == 0)
+                if (getrandom(&topic.info.generation, sizeof(topic.info.generation), 0) !=
+                    sizeof(topic.info.generation))
+                        return df_fail_errno(err, DF_EIO, "getrandom");
+        return write_control(k, &topic, before, err);
+}
+
+int dfk_topic_known(struct dfk_kafka *k, const char *name, struct dfk_topic *ret,
+                    struct df_error *err)
+{
+        const struct dfk_topic *known = NULL;
+        int rc;
+
+        *ret = (struct dfk_topic){0};
+        pthread_mutex_lock(&k->topics->lock);
+        rc = read_control(k, err);
+        if (rc == 0)
+                known = find(k->topics, name);
+        if (known)
+                *ret = *known;
+        pthread_mutex_unlock(&k->topics->lock);
+        return rc;
+}
+
+int dfk_topic_declare(struct dfk_kafka *k, const struct dfk_topic *topic, uint64_t before,
+                      struct df_error *err)
+{
+        const struct dfk_topic *known = NULL;
+        int rc;
+
+        pthread_mutex_lock(&k->topics->lock);
+        rc = write_control(k, topic, before, err);
+        if (rc == 0)
+                rc = read_control(k, err);
+        if (rc == 0)
+                known = find(k->topics, topic->info.name);
+        if (rc == 0 && (!known || known->info.generation != topic->info.generation ||
+                        known->copying != topic->copying))
+                rc = df_fail(err, DF_EFENCED, "topic %s%s was made by somebody else just now",
+                             k->options.prefix, topic->info.name);
+        pthread_mutex_unlock(&k->topics->lock);
+        return rc;
+}
+
 /* ---- the port ---- */
+
+static int fail_copying(const struct dfk_topic *t, struct df_error *err)
+{
+        return df_fail(err, DF_ESCHEMA,
+                       "topic %s is an unfinished copy of a file log: run `adtally migrate` again, "
+                       "or go on with the file log",
+                       t->info.name);
+}
 
 static int ensure(struct dfk_kafka *k, const char *topic, const char *full, uint32_t partitions,
                   struct df_error *err)
 {
-        struct df_topic_info *known;
+        struct dfk_topic *known;
         uint32_t there = 0;
         bool made = false;
         int rc = read_control(k, err);
 
         if (rc == 0)
-                rc = partitions_of(k, full, &there, err);
+                rc = dfk_partitions_of(k, full, &there, err);
+        if (rc < 0)
+                return rc;
+        known = find(k->topics, topic);
+        if (known && known->copying)
+                return fail_copying(known, err);
         if (rc == 0 && there == 0)
                 rc = create(k, full, partitions, k->options.retention_ms, &made, err);
         if (rc == 0 && there == 0 && !made) /* another creator was quicker */
@@ -304,7 +402,7 @@ static int ensure(struct dfk_kafka *k, const char *topic, const char *full, uint
                 return rc;
         known = find(k->topics, topic);
         if (!known || made)
-                rc = write_control(k, topic, partitions, known ? known->generation : 0, err);
+                rc = write_new(k, topic, partitions, known ? known->info.generation : 0, err);
         if (rc == 0)
                 rc = read_control(k, err);
         if (rc < 0)
@@ -313,9 +411,9 @@ static int ensure(struct dfk_kafka *k, const char *topic, const char *full, uint
         if (!known)
                 return df_fail(err, DF_EAGAIN, "topic %s is not in %s%s yet", full,
                                k->options.prefix, CONTROL_TOPIC);
-        if (known->partitions != partitions || (there && there != partitions))
+        if (known->info.partitions != partitions || (there && there != partitions))
                 return df_fail(err, DF_ESCHEMA, "topic %s has %u partitions, wanted are %u (K14)",
-                               full, there ? there : known->partitions, partitions);
+                               full, there ? there : known->info.partitions, partitions);
         return check_settings(k, full, err);
 }
 
@@ -353,8 +451,11 @@ static int snapshot(struct dfk_kafka *k, struct df_topic_info **ret, size_t *ret
         *ret_count = t->count;
         if (rc == 0 && !*ret)
                 rc = df_fail(err, DF_ENOMEM, "topics");
-        if (rc == 0 && t->count)
-                memcpy(*ret, t->known, t->count * sizeof(**ret));
+        for (size_t i = 0; rc == 0 && i < t->count; i++) {
+                (*ret)[i] = t->known[i].info;
+                if (t->known[i].copying)
+                        rc = fail_copying(&t->known[i], err);
+        }
         pthread_mutex_unlock(&t->lock);
         if (rc == 0)
                 qsort(*ret, *ret_count, sizeof(**ret), by_name);
@@ -429,11 +530,11 @@ int dfk_topics_open(struct dfk_kafka *k, struct df_error *err)
         if (rc == 0)
                 rc = wait_for_broker(k, err);
         if (rc == 0)
-                rc = partitions_of(k, full, &there, err);
+                rc = dfk_partitions_of(k, full, &there, err);
         if (rc == 0 && there == 0)
                 rc = create(k, full, 1, -1, &made, err);
         for (int i = 0; rc == 0 && there == 0 && i < 100; i++) { /* until every broker knows it */
-                rc = partitions_of(k, full, &there, err);
+                rc = dfk_partitions_of(k, full, &there, err);
                 if (there == 0)
                         dfk_pause(50);
         }
