@@ -56,8 +56,9 @@ static int read_all(const struct place *at,
                         rc = fn(arg, records, n, err);
                         until = df_monotonic_ms() + SILENCE_MS;
                 } else if (rc == 0 && df_monotonic_ms() > until) {
-                        rc = df_fail(err, DF_EAGAIN, "%s/%u: nothing at offset %" PRIu64 " for %d s",
-                                     at->topic, at->partition, next, SILENCE_MS / 1000);
+                        rc = df_fail(err, DF_EAGAIN,
+                                     "%s/%u: nothing at offset %" PRIu64 " for %d s", at->topic,
+                                     at->partition, next, SILENCE_MS / 1000);
                 } else if (rc == 0) {
                         (void)usleep(1000);
                 }
@@ -326,7 +327,8 @@ static int name_difference(const struct ad_move *m, const struct place *at, stru
         if (rc < 0)
                 return rc;
         return df_fail(err, DF_ECORRUPT,
-                       "%s/%u offset %" PRIu64 "%s differs on the cluster from the file log. Nothing "
+                       "%s/%u offset %" PRIu64
+                       "%s differs on the cluster from the file log. Nothing "
                        "was switched: delete the topic there, then run it again",
                        at->topic, at->partition, d.at, d.found ? "" : " or one before");
 }
@@ -365,9 +367,8 @@ int ad_move_compare(struct ad_move *m, struct df_error *err)
 
         df_progress_start(&progress, "comparing", "bytes", all_bytes(m), m->quiet);
         for (size_t i = 0; rc == 0 && i < m->topic_count; i++)
-                for (uint32_t p = 0; rc == 0 && !m->topics[i].finished &&
-                                     p < m->topics[i].info.partitions;
-                     p++)
+                for (uint32_t p = 0;
+                     rc == 0 && !m->topics[i].finished && p < m->topics[i].info.partitions; p++)
                         rc = compare_part(m, &m->topics[i], p, &t, err);
         df_progress_end(&progress, done);
         return rc;

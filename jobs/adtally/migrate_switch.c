@@ -18,12 +18,32 @@ struct listing {
         struct df_error *err;
 };
 
+static int look_at(const struct ad_move *m, struct ad_move_topic *t, struct df_error *err)
+{
+        int rc = 0;
+
+        for (uint32_t p = 0; rc == 0 && p < t->info.partitions; p++) {
+                rc = df_log_bounds(m->from, t->info.name, p, &t->parts[p].first, &t->parts[p].end,
+                                   err);
+                t->ends[p] = t->parts[p].end;
+        }
+        return rc;
+}
+
+static int look_again(struct ad_move *m, struct df_error *err)
+{
+        int rc = 0;
+
+        for (size_t i = 0; rc == 0 && i < m->topic_count; i++)
+                rc = look_at(m, &m->topics[i], err);
+        return rc;
+}
+
 static int on_topic(void *arg, const struct df_topic_info *info)
 {
         struct listing *l = arg;
         struct ad_move *m = l->m;
         struct ad_move_topic *grown = realloc(m->topics, (m->topic_count + 1) * sizeof(*grown)), *t;
-        int rc = 0;
 
         if (!grown)
                 return df_fail(l->err, DF_ENOMEM, "topics");
@@ -34,30 +54,14 @@ static int on_topic(void *arg, const struct df_topic_info *info)
         if (!t->parts)
                 return df_fail(l->err, DF_ENOMEM, "topics");
         m->topic_count++;
-        for (uint32_t p = 0; rc == 0 && p < info->partitions; p++) {
-                rc = df_log_bounds(m->from, info->name, p, &t->parts[p].first, &t->parts[p].end,
-                                   l->err);
-                t->ends[p] = t->parts[p].end;
-        }
-        return rc;
-}
-
-static void free_topics(struct ad_move *m)
-{
-        for (size_t i = 0; i < m->topic_count; i++)
-                free(m->topics[i].parts);
-        free(m->topics);
-        m->topics = NULL;
-        m->topic_count = 0;
+        return look_at(m, t, l->err);
 }
 
 int ad_move_topics(struct ad_move *m, struct df_error *err)
 {
         struct listing l = {m, err};
-        int rc;
+        int rc = df_log_topic_list(m->from, "", on_topic, &l, err);
 
-        free_topics(m);
-        rc = df_log_topic_list(m->from, "", on_topic, &l, err);
         if (rc < 0)
                 return rc;
         for (size_t i = 0; i + 1 < m->topic_count; i++)
@@ -104,9 +108,10 @@ int ad_move_lock(struct ad_move *m, struct df_error *err)
                         rc = df_log_writer_open(m->from, m->topics[i].info.name,
                                                 &m->topics[i].writer, err);
         if (rc == DF_EFENCED)
-                return df_fail(err, rc, "the file log is in use: stop `adtally up` and imports "
-                                        "first");
-        return rc;
+                return df_fail(err, rc,
+                               "the file log is in use: stop `adtally up` and imports "
+                               "first");
+        return rc < 0 ? rc : look_again(m, err);
 }
 
 static int add_position(struct ad_move *m, const struct df_worker_task *task, struct df_session *s,
@@ -127,7 +132,8 @@ static int add_position(struct ad_move *m, const struct df_worker_task *task, st
         *p = (struct ad_move_position){.partition = task->config.source.partition,
                                        .offset = df_task_position(df_session_task(s))};
         (void)snprintf(p->stream, sizeof(p->stream), "%s", task->config.source.stream);
-        m->position_count += df_session_metadata(s, p->metadata); /* else it begins anew there, too */
+        m->position_count +=
+                df_session_metadata(s, p->metadata); /* else it begins anew there, too */
         return 0;
 }
 
@@ -151,8 +157,11 @@ static int settle(void *arg, const struct df_worker_task *task, struct df_error 
 
 int ad_move_settle(struct ad_move *m, struct df_error *err)
 {
+        int rc;
+
         m->position_count = 0;
-        return ad_tasks_each(m->tasks, settle, m, err);
+        rc = ad_tasks_each(m->tasks, settle, m, err);
+        return rc < 0 ? rc : look_again(m, err); /* with what was appended now */
 }
 
 /* ---- the switch ---- */
@@ -194,6 +203,24 @@ static int finish(const struct ad_move *m, struct df_error *err)
         return rc;
 }
 
+static int count_topic(void *arg, const struct df_topic_info *info)
+{
+        (void)info;
+        ++*(size_t *)arg;
+        return 0;
+}
+
+/* Since the mark none can be made; one that an import made since the list is not copied yet. */
+static int check_complete(const struct ad_move *m, struct df_error *err)
+{
+        size_t count = 0;
+        int rc = df_log_topic_list(m->from, "", count_topic, &count, err);
+
+        if (rc == 0 && count != m->topic_count)
+                rc = df_fail(err, DF_EAGAIN, "a topic was made meanwhile: run it again");
+        return rc;
+}
+
 int ad_move_switch(struct ad_move *m, struct df_error *err)
 {
         int rc = seal(m, err);
@@ -204,5 +231,7 @@ int ad_move_switch(struct ad_move *m, struct df_error *err)
                 rc = ad_move_step("mark", err);
         if (rc == 0)
                 rc = df_filelog_mark_moved(m->from, m->target, err);
+        if (rc == 0)
+                rc = check_complete(m, err);
         return rc == 0 ? finish(m, err) : rc;
 }
