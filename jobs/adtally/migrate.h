@@ -4,7 +4,8 @@
  * step may be repeated, so that an interrupted move is simply run again.
  *   settle   the last checkpoint of each task gets the seals it lacks (K4): nothing new is counted
  *   scan     a digest of each partition of the file log
- *   copy     each record at its offset, with its time; the topics are closed to everybody else
+ *   begin    the topics, `events` first: they are closed to everybody else
+ *   copy     each record at its offset, with its time
  *   compare  what the cluster gives back against the digest
  *   commit   each task's position and checkpoint, as its own transactions will (K3)
  *   mark     the file log is not written any more

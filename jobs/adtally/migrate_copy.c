@@ -231,18 +231,31 @@ static int copy_part(const struct ad_move *m, const struct ad_move_topic *t, str
 static int copy_topic(const struct ad_move *m, struct ad_move_topic *t, struct copy *c,
                       struct df_error *err)
 {
-        int rc = ad_move_step("begin", err);
+        int rc;
 
-        if (rc == 0)
-                rc = df_kafka_copy_begin(m->to, &t->info, t->ends, &t->finished, err);
-        if (rc < 0 || t->finished)
-                return rc;
+        if (t->finished)
+                return 0;
         c->topic = t->info.name;
         rc = df_kafka_copy_writer(m->to, t->info.name, &c->writer, err);
         for (c->partition = 0; rc == 0 && c->partition < t->info.partitions; c->partition++)
                 rc = copy_part(m, t, c, err);
         df_log_writer_close(c->writer);
         c->writer = NULL;
+        return rc;
+}
+
+/* `events`, the last, first: from then on no job starts there and makes topics of its own. */
+static int begin_all(struct ad_move *m, struct df_error *err)
+{
+        int rc = 0;
+
+        for (size_t i = m->topic_count; rc == 0 && i-- > 0;) {
+                struct ad_move_topic *t = &m->topics[i];
+
+                rc = ad_move_step("begin", err);
+                if (rc == 0)
+                        rc = df_kafka_copy_begin(m->to, &t->info, t->ends, &t->finished, err);
+        }
         return rc;
 }
 
@@ -261,11 +274,11 @@ int ad_move_copy(struct ad_move *m, struct df_error *err)
         struct df_progress progress;
         uint64_t done = 0;
         struct copy c = {.progress = &progress, .done = &done};
-        int rc = 0;
+        int rc = begin_all(m, err);
 
         c.items = calloc(FILLERS, sizeof(*c.items));
-        if (!c.items)
-                return df_fail(err, DF_ENOMEM, "%d records", FILLERS);
+        if (rc == 0 && !c.items)
+                rc = df_fail(err, DF_ENOMEM, "%d records", FILLERS);
         df_progress_start(&progress, "copying", "bytes", all_bytes(m), m->quiet);
         for (size_t i = 0; rc == 0 && i < m->topic_count; i++)
                 rc = copy_topic(m, &m->topics[i], &c, err);

@@ -8,6 +8,7 @@
 #include "kafka_private.h"
 
 #define COMMIT_TRIES 3
+#define LEADERS_MS 20000
 
 static bool same_ends(const struct dfk_topic *t, const struct df_topic_info *original,
                       const uint64_t *ends)
@@ -120,19 +121,24 @@ int df_kafka_copy_look(struct df_log *log, const struct df_topic_info *original,
         return rc;
 }
 
-static int wait_until_known(struct dfk_kafka *k, const char *full, struct df_error *err)
+/* A new topic is known, and its partitions have leaders, some time after it is made. */
+static int wait_for_leaders(struct dfk_kafka *k, const struct df_topic_info *t,
+                            struct df_error *err)
 {
-        uint32_t there = 0;
-        int rc = 0;
+        int64_t until = dfk_now_ms() + LEADERS_MS;
+        uint64_t first, end;
 
-        for (int i = 0; rc == 0 && there == 0 && i < 200; i++) {
-                rc = dfk_partitions_of(k, full, &there, err);
-                if (there == 0)
+        for (uint32_t p = 0; p < t->partitions;) {
+                int rc = dfk_bounds(&k->base, t->name, p, &first, &end, err);
+
+                if (rc == 0)
+                        p++;
+                else if ((rc != DF_EAGAIN && rc != DF_ENOENT) || dfk_now_ms() > until)
+                        return rc;
+                else
                         dfk_pause(50);
         }
-        return rc == 0 && there == 0
-                       ? df_fail(err, DF_EAGAIN, "topic %s is not there yet: run it again", full)
-                       : rc;
+        return 0;
 }
 
 int df_kafka_copy_begin(struct df_log *log, const struct df_topic_info *original,
@@ -143,7 +149,7 @@ int df_kafka_copy_begin(struct df_log *log, const struct df_topic_info *original
                 want = {.info = *original, .moved_count = original->partitions, .copying = true};
         char full[DFK_KAFKA_NAME_MAX + 1];
         uint32_t there = 0;
-        bool made;
+        bool made = false;
         int rc = look(k, original, ends, full, &known, &there, err);
 
         *ret_finished = false;
@@ -159,12 +165,12 @@ int df_kafka_copy_begin(struct df_log *log, const struct df_topic_info *original
             !known.copying)
                 rc = dfk_topic_declare(k, &want, known.info.generation, err);
         if (rc == 0 && there)
-                return alter(k, full, copy_settings, err);
-        if (rc == 0)
+                rc = alter(k, full, copy_settings, err);
+        else if (rc == 0)
                 rc = dfk_topic_make(k, full, original->partitions, copy_settings, &made, err);
-        if (rc == 0 && !made)
+        if (rc == 0 && !there && !made)
                 rc = df_fail(err, DF_EEXIST, "topic %s was made by somebody else just now", full);
-        return rc < 0 ? rc : wait_until_known(k, full, err);
+        return rc < 0 ? rc : wait_for_leaders(k, original, err);
 }
 
 int df_kafka_copy_finish(struct df_log *log, const struct df_topic_info *original,
