@@ -1,12 +1,13 @@
 /* migrate.h - `adtally migrate`: the file log becomes topics on Kafka, and nothing else changes.
  *
- * Order: lock, settle, scan, [what is there], begin, copy, compare, seal, commit, mark, finish; each
- * step may be repeated, so that an interrupted move is simply run again.
+ * Each step may be repeated, so that an interrupted move is simply run again:
+ *   lock     DATA, and the writer of each topic: nothing runs
  *   settle   the last checkpoint of each task gets the seals it lacks (K4): nothing new is counted
  *   scan     a digest of each partition of the file log
  *   begin    the topics, `events` first: they are closed to everybody else
  *   copy     each record at its offset, with its time
  *   compare  what the cluster gives back against the digest
+ *   seal     the topics' settings are those of every topic again
  *   commit   each task's position and checkpoint, as its own transactions will (K3)
  *   mark     the file log is not written any more
  *   finish   the topics are open; `events` last, without which no job starts

@@ -250,30 +250,43 @@ int df_kafka_copy_trim(struct df_log *log, const char *topic, uint32_t partition
 /* ---- positions ---- */
 
 struct position {
-        char group[DFK_KAFKA_NAME_MAX + 1], topic[DFK_KAFKA_NAME_MAX + 1];
-        int32_t partition;
-        int64_t offset;
+        const char *group, *topic; /* without the prefix */
+        char full_group[DFK_KAFKA_NAME_MAX + 1], full_topic[DFK_KAFKA_NAME_MAX + 1];
+        uint32_t partition;
+        uint64_t offset;
         const char *metadata;
 };
 
 static int tune(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
 {
-        return dfk_conf_set(conf, "group.id", ((const struct position *)arg)->group, err);
+        return dfk_conf_set(conf, "group.id", ((const struct position *)arg)->full_group, err);
 }
 
-static bool is_there(const struct position *p, const struct df_committed *c)
+static int is_there(struct df_log *log, const struct position *p, bool *ret, struct df_error *err)
 {
-        return c->any && (int64_t)c->offset == p->offset && strcmp(c->metadata, p->metadata) == 0;
+        struct df_committed now;
+        int rc = df_kafka_committed(log, p->group, p->topic, p->partition, &now, err);
+
+        *ret = rc == 0 && now.any && now.offset == p->offset &&
+               strcmp(now.metadata, p->metadata) == 0;
+        /* An interrupted run's may be replaced: until finish nobody else can use the topic. */
+        if (rc == 0 && now.any && !*ret && strncmp(now.metadata, "adtally1 ", 9) != 0)
+                return df_fail(err, DF_EEXIST,
+                               "group %s has committed offset %" PRIu64
+                               " of %s/%u with metadata \"%.120s\": it is used by somebody else",
+                               p->full_group, now.offset, p->full_topic, p->partition,
+                               now.metadata);
+        return rc;
 }
 
 static rd_kafka_resp_err_t commit_once(rd_kafka_t *rk, const struct position *p)
 {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
         rd_kafka_topic_partition_t *at =
-                rd_kafka_topic_partition_list_add(list, p->topic, p->partition);
+                rd_kafka_topic_partition_list_add(list, p->full_topic, (int32_t)p->partition);
         rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR__FAIL;
 
-        at->offset = p->offset;
+        at->offset = (int64_t)p->offset;
         at->metadata = strdup(p->metadata); /* the list frees it */
         at->metadata_size = at->metadata ? strlen(p->metadata) : 0;
         if (at->metadata)
@@ -286,32 +299,16 @@ static rd_kafka_resp_err_t commit_once(rd_kafka_t *rk, const struct position *p)
 
 static int commit(rd_kafka_t *rk, const struct position *p, struct df_error *err)
 {
-        struct df_committed now;
         rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR_NO_ERROR;
-        int rc = dfk_committed(rk, p->group, p->topic, p->partition, &now, err);
 
-        if (rc < 0 || is_there(p, &now))
-                return rc;
-        /* An interrupted run's position may be replaced: until finish nobody else can use the topic. */
-        if (now.any && strncmp(now.metadata, "adtally1 ", 9) != 0)
-                return df_fail(err, DF_EEXIST,
-                               "group %s has committed offset %" PRIu64
-                               " of %s/%d with metadata \"%.120s\": it is used by somebody else",
-                               p->group, now.offset, p->topic, (int)p->partition, now.metadata);
         for (int i = 0; i < COMMIT_TRIES; i++) {
                 code = commit_once(rk, p);
                 if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
-                        break;
-                dfk_pause(200);
+                        return 0;
+                dfk_pause(200); /* its coordinator may just have moved */
         }
-        if (code)
-                return dfk_fail(err, code, "group %s: commit of %s/%d", p->group, p->topic,
-                                (int)p->partition);
-        rc = dfk_committed(rk, p->group, p->topic, p->partition, &now, err);
-        if (rc < 0 || is_there(p, &now))
-                return rc;
-        return df_fail(err, DF_EAGAIN, "group %s: the commit of %s/%d cannot be read back",
-                       p->group, p->topic, (int)p->partition);
+        return dfk_fail(err, code, "group %s: commit of %s/%u", p->full_group, p->full_topic,
+                        p->partition);
 }
 
 int df_kafka_copy_commit(struct df_log *log, const char *group, const char *topic,
@@ -319,18 +316,30 @@ int df_kafka_copy_commit(struct df_log *log, const char *group, const char *topi
                          struct df_error *err)
 {
         struct dfk_kafka *k = dfk_kafka_of(log);
-        struct position p = {
-                .partition = (int32_t)partition, .offset = (int64_t)offset, .metadata = metadata};
+        struct position p = {.group = group,
+                             .topic = topic,
+                             .partition = partition,
+                             .offset = offset,
+                             .metadata = metadata};
         rd_kafka_t *rk = NULL;
-        int rc = dfk_full_name(k, group, p.group, err);
+        bool done = false;
+        int rc = dfk_full_name(k, group, p.full_group, err);
 
         if (rc == 0)
-                rc = dfk_full_name(k, topic, p.topic, err);
+                rc = dfk_full_name(k, topic, p.full_topic, err);
         if (rc == 0)
-                rc = dfk_client_new(k, DFK_PLAIN_CONSUMER, tune, &p, NULL, &rk, err);
+                rc = is_there(log, &p, &done, err);
+        if (rc < 0 || done)
+                return rc;
+        rc = dfk_client_new(k, DFK_PLAIN_CONSUMER, tune, &p, NULL, &rk, err);
         if (rc == 0)
                 rc = commit(rk, &p, err);
         if (rk)
                 rd_kafka_destroy(rk);
+        if (rc == 0)
+                rc = is_there(log, &p, &done, err);
+        if (rc == 0 && !done)
+                rc = df_fail(err, DF_EAGAIN, "group %s: the commit of %s/%u cannot be read back",
+                             p.full_group, p.full_topic, partition);
         return rc;
 }

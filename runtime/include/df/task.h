@@ -146,7 +146,7 @@ void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_
 struct df_task *df_session_task(struct df_session *s);
 uint64_t df_session_epoch(const struct df_session *s);
 uint64_t df_session_lag(struct df_session *s); /* records between position and the durable end */
-/* What names the checkpoint that was opened in the metadata of a committed offset (K3); false: there
+/* The metadata of a committed offset that names the checkpoint which was opened (K3); false: there
  * is none, the state began anew. Right after df_session_open. */
 bool df_session_metadata(const struct df_session *s, char ret[DF_TXN_METADATA_MAX + 1]);
 void df_session_close(struct df_session *s); /* drops the live store; no commit */
