@@ -224,6 +224,39 @@ def test_a_log_whose_beginning_was_deleted(start, kafka):
     assert (ledger["counted"], ledger["duplicate"]) == (600, 50 + 2397 + 100), ledger
 
 
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def shift_first_frame(segment, ms):
+    """The file log's clock was elsewhere when it wrote this one."""
+    data = bytearray(segment.read_bytes())
+    struct.pack_into("<q", data, 24, struct.unpack_from("<q", data, 24)[0] + ms)
+    struct.pack_into("<I", data, 4, crc32c(data[8:56]))
+    segment.write_bytes(data)
+
+
+def test_old_and_future_times(filled, kafka):
+    """T2, K10: what retention would delete is refused with the figure; times are carried, however far from the broker's."""
+    a, *_ = filled
+    hour = 3600000
+    for topic, ms in [("late", -200 * hour), ("quarantine", 30 * hour)]:
+        segments = [s for p in range(4) for s in sorted((a.data / f"log/topics/{topic}/{p}").glob("*.seg")) if s.stat().st_size]
+        shift_first_frame(segments[0], ms)
+    was = file_log(a.data)
+    done = migrate(a, kafka, check=False)
+    assert done.returncode == 78 and "200 h ago" in done.stderr and "--keep-log 224h" in done.stderr, done.stderr
+    migrate(a, kafka, "--keep-log", "224h")
+    same(kafka, was, "times")
+    on_kafka(a, kafka, "--keep-log", "224h")
+    assert a.wait_counted()["counted"] == 600
+
+
 # ---- interrupted -----------------------------------------------------------------------------------------------------
 STEPS = ["settle", "scan", "begin", "copy", "compare", "seal", "commit", "mark", "finish"]
 CLOSED = "run `adtally migrate` again"

@@ -9,7 +9,8 @@
  *   acks txn        one transactional producer a partition: transactional.id =
  *   <prefix><topic>-<partition> group      static membership, range assignor; no fetching
  * Topic identity (E1): the topic <prefix>topics, one partition, kept for ever, holds for each topic
- * {name, partitions, generation, generation before}; of two records that follow the same generation
+ * {name, partitions, generation, generation before, and for a copy of a file log where it ends and
+ * whether it is finished (df/kafka_copy.h)}; of two records that follow the same generation
  * the first in the log counts. A topic that is missing on the cluster and created again gets a new
  * generation.
  * Topics are created with message.timestamp.type=LogAppendTime, cleanup.policy=delete and the
