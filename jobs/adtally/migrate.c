@@ -141,10 +141,10 @@ static void say_moved(const struct ad_move *m, const char *how)
 
 /* ---- the steps ---- */
 
-static bool all(const struct ad_move *m, bool finished)
+static bool all_finished(const struct ad_move *m)
 {
         for (size_t i = 0; i < m->topic_count; i++)
-                if (!(finished ? m->topics[i].finished : m->topics[i].begun))
+                if (!m->topics[i].finished)
                         return false;
         return true;
 }
@@ -159,12 +159,12 @@ static int look_moved(struct ad_move *m, bool *ret_done, struct df_error *err)
         if (rc < 0 || !to[0])
                 return rc;
         rc = ad_move_look(m, err);
-        if (rc == 0 && !all(m, false))
+        if (rc == 0 && !m->topics[m->topic_count - 1].begun)
                 return df_fail(err, DF_ESCHEMA,
                                "this file log was moved already, with %.300s: what is there is no "
                                "copy of it",
                                to);
-        *ret_done = rc == 0 && all(m, true);
+        *ret_done = rc == 0 && all_finished(m);
         df_filelog_finish_move(m->from);
         return rc;
 }

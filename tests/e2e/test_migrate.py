@@ -294,6 +294,32 @@ def test_killed_anywhere_and_run_again(filled, kafka, seed):
     assert (ledger["counted"], ledger["duplicate"]) == (600, 250), f"seed {seed}: {ledger}"
 
 
+def test_broker_lost_in_the_middle(filled, kafka):
+    """It ends with what to do, and goes on when the broker is back."""
+    a, *_ = filled
+    was = file_log(a.data)
+    env = {**os.environ, "DF_FAIL": "copy=delay(4000)@4"}
+    p = subprocess.Popen([str(ADTALLY), *command(a, kafka)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    until = time.time() + 30
+    while not any(copied_yet(kafka, t) for t in OUTPUTS):
+        assert time.time() < until and p.poll() is None
+        time.sleep(0.1)
+    kafka.cluster.nodes[0].kill()
+    _, err = p.communicate(timeout=120)
+    assert p.returncode == 75 and "running it again" in err, (p.returncode, err)
+    kafka.cluster.nodes[0].start()
+    kafka.cluster.wait_ready()
+    migrate(a, kafka)
+    same(kafka, was, "after the broker came back")
+
+
+def copied_yet(kafka, topic):
+    try:
+        return bool(reader.records(kafka.bootstrap, kafka.prefix + topic))
+    except LookupError:
+        return False
+
+
 @pytest.mark.parametrize("step", ["copy@3", "compare", "mark"])
 def test_gone_on_with_the_file_log_then_moved(filled, kafka, step):
     """Until the mark the file log is the log: what it counted after an interrupted run is moved by the next."""
