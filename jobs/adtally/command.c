@@ -1,10 +1,12 @@
 #include "jobs/adtally/command.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "df/trace.h"
@@ -141,5 +143,37 @@ int ad_command_remove_tree(const char *path, struct df_error *err)
 {
         if (nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 && errno != ENOENT)
                 return df_fail_errno(err, DF_EIO, "remove %s", path);
+        return 0;
+}
+
+int ad_command_lock_data(const struct df_config *c, int *ret_fd, struct df_error *err)
+{
+        char path[PATH_MAX], owner[32] = "";
+        int fd, rc = df_mkdirs(df_config_text(c, "data"), err);
+
+        if (rc == 0)
+                rc = ad_data_path(c, "LOCK", path, err);
+        if (rc < 0)
+                return rc;
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        if (fd < 0)
+                return df_fail_errno(err, DF_EIO, "open %s", path);
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+                ssize_t n = read(fd, owner, sizeof(owner) - 1);
+
+                owner[n > 0 ? strcspn(owner, "\n") : 0] = '\0';
+                close(fd);
+                return df_fail(
+                        err, DF_EFENCED,
+                        "%s is in use by another `adtally up` (pid %s): stop that one, or give "
+                        "this one its own --data DIR",
+                        df_config_text(c, "data"), owner);
+        }
+        (void)snprintf(owner, sizeof(owner), "%d\n", (int)getpid());
+        if (ftruncate(fd, 0) < 0 || pwrite(fd, owner, strlen(owner), 0) < 0) {
+                close(fd);
+                return df_fail_errno(err, DF_EIO, "write %s", path);
+        }
+        *ret_fd = fd;
         return 0;
 }

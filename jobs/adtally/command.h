@@ -31,6 +31,7 @@ int ad_command_check(int argc, char **argv);
 int ad_command_replay(int argc, char **argv);
 int ad_command_import(int argc, char **argv);
 int ad_command_bench(int argc, char **argv);
+int ad_command_migrate(int argc, char **argv);
 
 /* ---- settings of a command (command.c) ---- */
 #define AD_COMMAND_ARGS_MAX 16
@@ -56,6 +57,9 @@ int ad_command_usage(const char *command, const char *fmt, ...)
 /* Path of a job's program: installed, PREFIX/libexec/adtally/adtally-JOB beside PREFIX/bin; in a
  * build directory, jobs/JOB/adtally-JOB beside jobs/adtally. ret holds PATH_MAX bytes. */
 int ad_command_find_job(const char *job, char *ret, struct df_error *err);
+/* One `adtally up` a data directory: DATA/LOCK, held until *ret_fd is closed. DF_EFENCED names the
+ * process that has it. Makes the directory. */
+int ad_command_lock_data(const struct df_config *c, int *ret_fd, struct df_error *err);
 /* Like rm -r; stays on one file system, follows no link. */
 int ad_command_remove_tree(const char *path, struct df_error *err);
 

@@ -16,6 +16,7 @@ static const struct ad_command commands[] = {
         {"import", "count the history in a CSV or NDJSON file, each row once", ad_command_import},
         {"replay", "process a range of the log again, beside the live numbers", ad_command_replay},
         {"recover", "repair a refused partition or a wrong clock", ad_command_recover},
+        {"migrate", "move from the embedded log to Kafka", ad_command_migrate},
         {"log", "look into the log: topics, records", ad_command_log},
         {"consumers", "who keeps the log from being deleted", ad_command_consumers},
         {"prices", "load and list price tables", ad_command_prices},

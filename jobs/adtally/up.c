@@ -9,12 +9,9 @@
 #include "jobs/adtally/up.h"
 
 #include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "df/trace.h"
@@ -69,38 +66,6 @@ struct state {
         int64_t ready_looked_ms;
         bool ready;
 };
-
-static int lock_data(const struct df_config *c, int *ret_fd, struct df_error *err)
-{
-        char path[PATH_MAX], owner[32] = "";
-        int fd, rc = df_mkdirs(df_config_text(c, "data"), err);
-
-        if (rc == 0)
-                rc = ad_data_path(c, "LOCK", path, err);
-        if (rc < 0)
-                return rc;
-        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-        if (fd < 0)
-                return df_fail_errno(err, DF_EIO, "open %s", path);
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-                ssize_t n = read(fd, owner, sizeof(owner) - 1);
-
-                owner[n > 0 ? strcspn(owner, "\n") : 0] = '\0';
-                close(fd);
-                return df_fail(
-                        err, DF_EFENCED,
-                        "%s is in use by another `adtally up` (pid %s): stop that one, or give "
-                        "this one its own --data DIR",
-                        df_config_text(c, "data"), owner);
-        }
-        (void)snprintf(owner, sizeof(owner), "%d\n", (int)getpid());
-        if (ftruncate(fd, 0) < 0 || pwrite(fd, owner, strlen(owner), 0) < 0) {
-                close(fd);
-                return df_fail_errno(err, DF_EIO, "write %s", path);
-        }
-        *ret_fd = fd;
-        return 0;
-}
 
 static bool jobs_alive(const char *data)
 {
@@ -253,7 +218,7 @@ static int prepare(struct state *s, const struct df_config *c, struct df_error *
         int rc = ad_store_check(c, err);
 
         if (rc == 0)
-                rc = lock_data(c, &s->lock_fd, err);
+                rc = ad_command_lock_data(c, &s->lock_fd, err);
         if (rc == 0)
                 wait_for_orphans(df_config_text(c, "data"));
         if (rc == 0)

@@ -155,17 +155,21 @@ bool ad_log_is_file(const struct df_config *c)
         return !log || strncmp(log, "file:", 5) == 0;
 }
 
+int ad_open_log_at(const struct df_config *c, const char *where, struct df_log **ret,
+                   struct df_error *err)
+{
+        if (!where)
+                return open_file_log(c, NULL, ret, err);
+        if (strncmp(where, "file:", 5) == 0 && where[5])
+                return open_file_log(c, where + 5, ret, err);
+        if (strncmp(where, "kafka:", 6) == 0 && where[6])
+                return open_kafka(c, where + 6, ret, err);
+        return df_fail(err, DF_EINVAL, "log %s: expected file:DIR or kafka:HOST:PORT,...", where);
+}
+
 int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error *err)
 {
-        const char *log = df_config_text(c, "log");
-
-        if (!log)
-                return open_file_log(c, NULL, ret, err);
-        if (strncmp(log, "file:", 5) == 0)
-                return open_file_log(c, log + 5, ret, err);
-        if (strncmp(log, "kafka:", 6) == 0 && log[6])
-                return open_kafka(c, log + 6, ret, err);
-        return df_fail(err, DF_EINVAL, "--log %s: expected file:DIR or kafka:HOST:PORT,...", log);
+        return ad_open_log_at(c, df_config_text(c, "log"), ret, err);
 }
 
 int ad_create_topics(struct df_log *log, uint32_t partitions, struct df_error *err)

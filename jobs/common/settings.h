@@ -31,6 +31,9 @@ extern const size_t ad_setting_count;
 
 /* Open the log that `--log` names (default file:DATA/log). */
 int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error *err);
+/* The same for another place, as --log writes it; NULL: file:DATA/log. */
+int ad_open_log_at(const struct df_config *c, const char *where, struct df_log **ret,
+                   struct df_error *err);
 /* False: Kafka. What df/filelog.h offers beyond df/log.h is for the file log alone. */
 bool ad_log_is_file(const struct df_config *c);
 /* DATA/<name>, into ret (at least 4096 bytes). */

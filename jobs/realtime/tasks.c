@@ -243,7 +243,7 @@ static int add_topic(struct ad_tasks *t, const struct df_topic_info *info, struc
         topic->next = t->topics;
         t->topics = topic;
         pthread_mutex_unlock(&t->lock);
-        for (uint32_t p = 0; rc == 0 && t->file && p < info->partitions; p++) {
+        for (uint32_t p = 0; rc == 0 && t->file && t->workers && p < info->partitions; p++) {
                 struct df_worker_task task;
 
                 fill_task(t, &topic->partitions[p], &task);
@@ -302,7 +302,23 @@ int ad_tasks_discover(struct ad_tasks *t, struct df_error *err)
 
         if (rc == 0)
                 rc = df_log_topic_list(t->log, AD_TOPIC_IMPORT_PREFIX, on_topic, &d, err);
-        return rc < 0 || t->file || !d.found ? rc : subscribe(t, err);
+        return rc < 0 || t->file || !t->workers || !d.found ? rc : subscribe(t, err);
+}
+
+int ad_tasks_each(struct ad_tasks *t,
+                  int (*fn)(void *arg, const struct df_worker_task *task, struct df_error *err),
+                  void *arg, struct df_error *err)
+{
+        int rc = ad_tasks_discover(t, err);
+
+        for (const struct topic *p = t->topics; rc == 0 && p; p = p->next)
+                for (uint32_t i = 0; rc == 0 && i < p->info.partitions; i++) {
+                        struct df_worker_task task;
+
+                        fill_task(t, &p->partitions[i], &task);
+                        rc = fn(arg, &task, err);
+                }
+        return rc;
 }
 
 /* ---- the group ---- */

@@ -20,6 +20,11 @@ void ad_tasks_group(struct ad_tasks *t, struct df_workers_options *ret);
 void ad_tasks_run_on(struct ad_tasks *t, struct df_workers *workers);
 /* Add the tasks of topics that are not served yet. Call at start and about every second. */
 int ad_tasks_discover(struct ad_tasks *t, struct df_error *err);
+/* Call fn with every task that the job would run now; for a command that opens their sessions
+ * itself, without ad_tasks_run_on. fn's error ends it. */
+int ad_tasks_each(struct ad_tasks *t,
+                  int (*fn)(void *arg, const struct df_worker_task *task, struct df_error *err),
+                  void *arg, struct df_error *err);
 /* Take refused partitions over again when `adtally recover` has asked for it since the last call.
  * Call about every second. */
 void ad_tasks_follow_recovery(struct ad_tasks *t);

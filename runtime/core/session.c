@@ -253,6 +253,8 @@ static int take_over(struct df_session *s, struct df_error *err)
         if (rc < 0)
                 return rc;
         s->epoch = t.epoch;
+        memcpy(s->ref.name, t.name, sizeof(s->ref.name));
+        memcpy(s->ref.digest, t.digest, sizeof(s->ref.digest));
         rc = df_task_create(&s->config, t.store, &s->task, err);
         if (rc == 0 && df_task_k(s->task) != t.k)
                 rc = df_fail(err, DF_ESCHEMA,

@@ -24,6 +24,14 @@ static void format_metadata(const struct df_ckpt_ref *ref, char ret[METADATA_SIZ
                 (void)snprintf(ret + n, METADATA_SIZE - (size_t)n, "%02x", ref->digest[i]);
 }
 
+bool df_session_metadata(const struct df_session *s, char ret[DF_TXN_METADATA_MAX + 1])
+{
+        if (s->ref.name[0] == '\0')
+                return false;
+        format_metadata(&s->ref, ret);
+        return true;
+}
+
 static int hex_digit(char c)
 {
         if (c >= '0' && c <= '9')
@@ -116,8 +124,6 @@ int dfi_txn_check(struct df_session *s, const struct df_takeover *t, struct df_e
         struct df_ckpt_ref named;
 
         s->candidate = t->candidate;
-        memcpy(s->ref.name, t->name, sizeof(s->ref.name));
-        memcpy(s->ref.digest, t->digest, sizeof(s->ref.digest));
         if (t->fresh) /* settle_fresh asks whether it may be */
                 return 0;
         if (!s->committed.any || !parse_metadata(s->committed.metadata, &named))

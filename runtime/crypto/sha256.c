@@ -60,6 +60,39 @@ int df_sha256_file(const char *path, uint8_t ret[DF_SHA256_SIZE], uint64_t *ret_
         return rc;
 }
 
+static EVP_MD_CTX *ctx_of(struct df_sha256_stream *s)
+{
+        return (EVP_MD_CTX *)(void *)s;
+}
+
+struct df_sha256_stream *df_sha256_new(struct df_error *err)
+{
+        EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+
+        if (ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1)
+                return (struct df_sha256_stream *)(void *)ctx;
+        EVP_MD_CTX_free(ctx);
+        (void)df_fail(err, DF_ENOMEM, "SHA-256");
+        return NULL;
+}
+
+int df_sha256_add(struct df_sha256_stream *s, struct df_bytes b, struct df_error *err)
+{
+        if (EVP_DigestUpdate(ctx_of(s), b.data, b.len) == 1)
+                return 0;
+        return df_fail(err, DF_EIO, "SHA-256 failed");
+}
+
+int df_sha256_end(struct df_sha256_stream *s, uint8_t *ret, struct df_error *err)
+{
+        int rc = 0;
+
+        if (s && ret && EVP_DigestFinal_ex(ctx_of(s), ret, NULL) != 1)
+                rc = df_fail(err, DF_EIO, "SHA-256 failed");
+        EVP_MD_CTX_free(ctx_of(s));
+        return rc;
+}
+
 void df_hex(const uint8_t *data, size_t len, char *ret)
 {
         static const char digits[] = "0123456789abcdef";

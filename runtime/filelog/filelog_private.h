@@ -40,6 +40,7 @@ struct dfi_log {
         struct df_filelog_options opt; /* no zero left */
         struct dfi_hooks hooks;
         char dir[DFI_DIR_MAX + 1];
+        bool finish_move;
 };
 
 struct dfi_topic {
@@ -72,6 +73,9 @@ int dfi_lock(const char *path, bool wait, int *ret_fd, struct df_error *err); /*
 /* The end of the process after a failed sync (L1). Returns only from a test's hook. */
 int dfi_sync_failed(const struct dfi_log *log, const char *what, struct df_error *err);
 ssize_t dfi_pread_all(int fd, void *out, size_t len, uint64_t pos); /* short only at the end */
+
+/* moved.c */
+int dfi_check_not_moved(const struct dfi_log *log, struct df_error *err);
 
 /* frame.c */
 enum dfi_codec { DFI_CODEC_NONE = 0, DFI_CODEC_ZSTD = 1 };

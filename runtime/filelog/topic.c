@@ -161,6 +161,9 @@ int dfi_topic_create(struct df_log *base, const char *topic, uint32_t partitions
         if (partitions == 0 || partitions > DF_PARTITIONS_MAX)
                 return df_fail(err, DF_ELIMIT, "topic %s: %u partitions are not within 1 to %d",
                                topic, partitions, DF_PARTITIONS_MAX);
+        rc = dfi_check_not_moved(log, err);
+        if (rc)
+                return rc;
         dfi_path(topics, "%s/topics", log->dir);
         dfi_path(lock, "%s/.create", topics);
         dfi_path(fresh, "%s/.new-%s", topics, topic);

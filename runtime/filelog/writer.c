@@ -55,6 +55,8 @@ int dfi_writer_open(struct df_log *base, const char *topic, struct df_log_writer
         df_check(pthread_mutex_init(&w->mutex, NULL) == 0);
         df_check(pthread_cond_init(&w->cond, NULL) == 0);
         rc = dfi_topic_load(log, topic, &w->topic, err);
+        if (rc == 0)
+                rc = dfi_check_not_moved(log, err);
         if (rc == 0) {
                 dfi_path(path, "%s/LOCK", w->topic.dir);
                 rc = dfi_lock(path, false, &w->lock_fd, err);

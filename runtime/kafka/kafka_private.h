@@ -2,7 +2,7 @@
  *
  * client.c   configuration of librdkafka handles, K13's refusals, errors to codes
  * topics.c   topic identity    topics_admin.c  what is asked of the cluster about topics
- * remove.c   deletes what a run made
+ * copy.c     topics that take the place of a file log's    remove.c  deletes what a run made
  * reader.c   plain consumers, bounds    writer.c  the idempotent producer
  * txn.c      transactional sink   group.c   membership   watchdog.c  calls that may hang (K13)
  */
@@ -68,9 +68,34 @@ int dfk_topic_create(struct df_log *log, const char *topic, uint32_t partitions,
 int dfk_topic_list(struct df_log *log, const char *prefix,
                    int (*fn)(void *arg, const struct df_topic_info *info), void *arg,
                    struct df_error *err);
+bool dfk_is_control(const char *name);
+/* What the control topic says of a topic. */
+struct dfk_topic {
+        struct df_topic_info info; /* name "": nothing; generation 0: it never had one */
+        bool over;
+        /* Moved here from a file log (df/kafka_copy.h): records below these offsets carry the times
+         * that the file log stamped. */
+        uint64_t moved[DF_PARTITIONS_MAX];
+        uint32_t moved_count; /* partitions, or 0 */
+        bool copying;         /* not to be used yet */
+};
+int dfk_topic_known(struct dfk_kafka *k, const char *name, struct dfk_topic *ret,
+                    struct df_error *err);
+/* From now on the topic is this copy. Another generation of it ends, which the caller knows to be
+ * gone from the cluster. */
+int dfk_topic_declare(struct dfk_kafka *k, const struct dfk_topic *topic, struct df_error *err);
 
 /* ---- topics_admin.c ---- */
 /* Thread: any. Each waits for the cluster, at most some 15 s; full: the name with its prefix. */
+/* The settings that every topic has; of a list that ends with NULL. */
+#define DFK_TOPIC_SETTINGS(stamp, retention)                                                       \
+        {"message.timestamp.type", stamp}, {"cleanup.policy", "delete"},                           \
+                {"retention.ms", retention}, {"retention.bytes", "-1"},                            \
+        {                                                                                          \
+                "max.message.bytes", "2097152"                                                     \
+        }
+int dfk_admin_make(struct dfk_kafka *k, const char *full, uint32_t partitions,
+                   const char *const (*settings)[2], bool *ret_made, struct df_error *err);
 /* retention_ms -1: for ever. 0 also when it exists already. */
 int dfk_admin_create(struct dfk_kafka *k, const char *full, uint32_t partitions,
                      int64_t retention_ms, struct df_error *err);
@@ -114,6 +139,8 @@ int dfk_writer_open(struct df_log *log, const char *topic, struct df_log_writer 
 int dfk_append(struct df_log_writer *w, struct df_append *items, size_t count,
                struct df_error *err);
 void dfk_writer_close(struct df_log_writer *w);
+/* From now on items bring their times: ret_append_ms is what the record carries. */
+void dfk_writer_carry_times(struct df_log_writer *w);
 
 /* ---- watchdog.c ---- */
 /* Around a call that may never return (librdkafka 2.0.2 ignores the time-out of

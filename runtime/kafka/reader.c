@@ -36,6 +36,8 @@ struct reader {
         uint64_t end; /* at open: until it is reached, poll waits a little for the broker */
         rd_kafka_message_t **given; /* lent to the caller until the next call */
         size_t given_count, given_cap;
+        bool moved_known;
+        uint64_t moved_end; /* below it records carry a file log's times (df/kafka_copy.h) */
         struct df_error failed;
 };
 
@@ -318,19 +320,43 @@ static int on_event(struct reader *r, const rd_kafka_message_t *m, struct df_err
         return rc;
 }
 
+/* T2: the log stamped it, or the file log did that the topic was moved from. */
+static int check_stamp(struct reader *r, const rd_kafka_message_t *m,
+                       rd_kafka_timestamp_type_t type, struct df_error *err)
+{
+        if (type == RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME)
+                return 0;
+        if (!r->moved_known && !dfk_is_control(r->topic + strlen(r->kafka->options.prefix))) {
+                struct dfk_topic t;
+
+                /* The message is taken from the queue: only another reader finds it again. */
+                if (dfk_topic_known(r->kafka, r->topic + strlen(r->kafka->options.prefix), &t,
+                                    &r->failed) < 0) {
+                        r->failed.code = DF_EIO;
+                        return df_fail(err, DF_EIO, "%s", r->failed.text);
+                }
+                r->moved_known = true;
+                r->moved_end = r->partition < t.moved_count ? t.moved[r->partition] : 0;
+        }
+        if (type == RD_KAFKA_TIMESTAMP_CREATE_TIME && (uint64_t)m->offset < r->moved_end)
+                return 0;
+        (void)df_fail(&r->failed, DF_ESCHEMA,
+                      "%s/%u offset %lld was not stamped by the log: set "
+                      "message.timestamp.type=LogAppendTime on the topic (T2)",
+                      r->topic, r->partition, (long long)m->offset);
+        return df_fail(err, DF_ESCHEMA, "%s", r->failed.text);
+}
+
 static int take(struct reader *r, rd_kafka_message_t *m, struct df_record *ret,
                 struct df_error *err)
 {
         rd_kafka_timestamp_type_t type;
         int64_t ms = rd_kafka_message_timestamp(m, &type);
 
-        if (type != RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME) {
-                (void)df_fail(&r->failed, DF_ESCHEMA,
-                              "%s/%u offset %lld was not stamped by the log: set "
-                              "message.timestamp.type=LogAppendTime on the topic (T2)",
-                              r->topic, r->partition, (long long)m->offset);
-                return df_fail(err, DF_ESCHEMA, "%s", r->failed.text);
-        }
+        int rc = check_stamp(r, m, type, err);
+
+        if (rc < 0)
+                return rc;
         *ret = (struct df_record){.offset = (uint64_t)m->offset,
                                   .append_ms = ms,
                                   .value = df_bytes(m->payload, m->len)};

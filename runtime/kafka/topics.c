@@ -26,12 +26,20 @@
 #define LOOK_AGAIN_MS 50
 #define READ_RECORDS 64
 
-enum { TOPIC_NAME = 1, TOPIC_PARTITIONS, TOPIC_GENERATION, TOPIC_BEFORE, TOPIC_OVER };
-
-struct dfk_topic {
-        struct df_topic_info info; /* generation 0: it never had one */
-        bool over;
+enum {
+        TOPIC_NAME = 1,
+        TOPIC_PARTITIONS,
+        TOPIC_GENERATION,
+        TOPIC_BEFORE,
+        TOPIC_OVER,
+        TOPIC_MOVED,
+        TOPIC_COPYING
 };
+
+bool dfk_is_control(const char *name)
+{
+        return strcmp(name, CONTROL_TOPIC) == 0;
+}
 
 /* ---- the control topic ---- */
 
@@ -44,32 +52,46 @@ static struct dfk_topic *find(const struct dfk_topics *t, const char *name)
 }
 
 struct note { /* one record */
-        struct df_topic_info info;
+        struct dfk_topic topic;
         uint64_t before, over;
 };
 
 static int parse_note(struct df_bytes value, struct note *ret, struct df_error *err)
 {
         struct df_reader r = df_reader(value);
+        struct dfk_topic *t = &ret->topic;
         struct df_pb_field f;
 
         *ret = (struct note){0};
         while (df_pb_next(&r, &f)) {
                 if (f.number == TOPIC_NAME && f.bytes.len <= DF_TOPIC_NAME_MAX)
-                        memcpy(ret->info.name, f.bytes.data, f.bytes.len);
+                        memcpy(t->info.name, f.bytes.data, f.bytes.len);
                 else if (f.number == TOPIC_PARTITIONS)
-                        ret->info.partitions = (uint32_t)f.u;
+                        t->info.partitions = (uint32_t)f.u;
                 else if (f.number == TOPIC_GENERATION)
-                        ret->info.generation = f.u;
+                        t->info.generation = f.u;
                 else if (f.number == TOPIC_BEFORE)
                         ret->before = f.u;
                 else if (f.number == TOPIC_OVER)
                         ret->over = f.u;
+                else if (f.number == TOPIC_MOVED && t->moved_count < DF_PARTITIONS_MAX)
+                        t->moved[t->moved_count++] = f.u;
+                else if (f.number == TOPIC_COPYING)
+                        t->copying = f.u != 0;
         }
-        if (!r.bad && ret->info.name[0] && !ret->info.generation != !ret->over)
+        if (!r.bad && t->info.name[0] && !t->info.generation != !ret->over)
                 return 0;
         return df_fail(err, DF_ECORRUPT, "the topic %s holds a record that is not Adtally's",
                        CONTROL_TOPIC);
+}
+
+/* The first record that follows what is over counts. What is still being copied to may be declared
+ * again: one program at a time copies, and nobody else can use it. */
+static bool follows(const struct dfk_topic *known, const struct note *n)
+{
+        if (!known)
+                return n->before == 0;
+        return (known->over || known->copying) && known->info.generation == n->before;
 }
 
 static int take_record(struct dfk_topics *t, struct df_bytes value, struct df_error *err)
@@ -80,13 +102,13 @@ static int take_record(struct dfk_topics *t, struct df_bytes value, struct df_er
 
         if (rc < 0)
                 return rc;
-        known = find(t, n.info.name);
+        known = find(t, n.topic.info.name);
         if (n.over) {
                 if (known && known->info.generation == n.over)
                         known->over = true;
                 return 0;
         }
-        if (known ? !known->over || known->info.generation != n.before : n.before != 0)
+        if (!follows(known, &n))
                 return 0; /* another one was first */
         if (!known) {
                 struct dfk_topic *grown = realloc(t->known, (t->count + 1) * sizeof(*grown));
@@ -96,7 +118,7 @@ static int take_record(struct dfk_topics *t, struct df_bytes value, struct df_er
                 t->known = grown;
                 known = &t->known[t->count++];
         }
-        *known = (struct dfk_topic){.info = n.info};
+        *known = n.topic;
         return 0;
 }
 
@@ -141,11 +163,14 @@ static int write_control(struct dfk_kafka *k, const struct note *n, struct df_er
         struct df_append a = {0};
         int rc;
 
-        df_pb_str(&b, TOPIC_NAME, n->info.name);
-        df_pb_uint(&b, TOPIC_PARTITIONS, n->info.partitions);
-        df_pb_uint(&b, TOPIC_GENERATION, n->info.generation);
+        df_pb_str(&b, TOPIC_NAME, n->topic.info.name);
+        df_pb_uint(&b, TOPIC_PARTITIONS, n->topic.info.partitions);
+        df_pb_uint(&b, TOPIC_GENERATION, n->topic.info.generation);
         df_pb_uint(&b, TOPIC_BEFORE, n->before);
         df_pb_uint(&b, TOPIC_OVER, n->over);
+        for (uint32_t p = 0; p < n->topic.moved_count; p++)
+                df_pb_uint(&b, TOPIC_MOVED, n->topic.moved[p]);
+        df_pb_bool(&b, TOPIC_COPYING, n->topic.copying);
         rc = df_buf_check(&b, err);
         if (rc == 0)
                 rc = dfk_writer_open(&k->base, CONTROL_TOPIC, &w, err);
@@ -159,25 +184,83 @@ static int write_control(struct dfk_kafka *k, const struct note *n, struct df_er
 
 static int end_generation(struct dfk_kafka *k, const struct dfk_topic *known, struct df_error *err)
 {
-        struct note n = {.info = known->info, .over = known->info.generation};
+        struct note n = {.topic.info = known->info, .over = known->info.generation};
 
         df_trace(DF_WARN, "kafka", "topic=%s is gone from the cluster: its generation %016llx ends",
-                 n.info.name, (unsigned long long)n.over);
-        n.info.generation = 0;
+                 n.topic.info.name, (unsigned long long)n.over);
+        n.topic.info.generation = 0;
         return write_control(k, &n, err);
 }
 
 static int begin_generation(struct dfk_kafka *k, const char *topic, uint32_t partitions,
                             uint64_t before, struct df_error *err)
 {
-        struct note n = {.info.partitions = partitions, .before = before};
+        struct note n = {.topic.info.partitions = partitions, .before = before};
+        uint64_t *generation = &n.topic.info.generation;
 
-        memcpy(n.info.name, topic, strlen(topic) + 1);
-        while (n.info.generation == 0)
-                if (getrandom(&n.info.generation, sizeof(n.info.generation), 0) !=
-                    sizeof(n.info.generation))
+        memcpy(n.topic.info.name, topic, strlen(topic) + 1);
+        while (*generation == 0)
+                if (getrandom(generation, sizeof(*generation), 0) != sizeof(*generation))
                         return df_fail_errno(err, DF_EIO, "getrandom");
         return write_control(k, &n, err);
+}
+
+/* ---- copies of a file log's topics (copy.c) ---- */
+
+int dfk_topic_known(struct dfk_kafka *k, const char *name, struct dfk_topic *ret,
+                    struct df_error *err)
+{
+        const struct dfk_topic *known = NULL;
+        int rc;
+
+        *ret = (struct dfk_topic){0};
+        pthread_mutex_lock(&k->topics->lock);
+        rc = read_control(k, err);
+        if (rc == 0)
+                known = find(k->topics, name);
+        if (known)
+                *ret = *known;
+        pthread_mutex_unlock(&k->topics->lock);
+        return rc;
+}
+
+static int declare(struct dfk_kafka *k, const struct dfk_topic *topic, struct df_error *err)
+{
+        struct note n = {.topic = *topic};
+        const struct dfk_topic *known;
+        int rc = read_control(k, err);
+
+        known = rc == 0 ? find(k->topics, topic->info.name) : NULL;
+        if (known && !known->over && !known->copying)
+                rc = end_generation(k, known, err);
+        known = rc == 0 ? find(k->topics, topic->info.name) : NULL;
+        n.before = known ? known->info.generation : 0;
+        if (rc == 0)
+                rc = write_control(k, &n, err);
+        known = rc == 0 ? find(k->topics, topic->info.name) : NULL;
+        if (rc == 0 && (!known || known->info.generation != topic->info.generation ||
+                        known->copying != topic->copying))
+                rc = df_fail(err, DF_EFENCED, "topic %s%s was made by somebody else just now",
+                             k->options.prefix, topic->info.name);
+        return rc;
+}
+
+int dfk_topic_declare(struct dfk_kafka *k, const struct dfk_topic *topic, struct df_error *err)
+{
+        int rc;
+
+        pthread_mutex_lock(&k->topics->lock);
+        rc = declare(k, topic, err);
+        pthread_mutex_unlock(&k->topics->lock);
+        return rc;
+}
+
+static int fail_copying(const struct dfk_topic *t, struct df_error *err)
+{
+        return df_fail(err, DF_ESCHEMA,
+                       "topic %s is an unfinished copy of a file log: run `adtally migrate` again, "
+                       "or go on with the file log",
+                       t->info.name);
 }
 
 /* ---- the port ---- */
@@ -222,6 +305,8 @@ static int ensure(struct dfk_kafka *k, const char *topic, const char *full, uint
                 const struct dfk_topic *known = find(k->topics, topic);
                 uint32_t there = 0;
 
+                if (known && known->copying && !known->over)
+                        return fail_copying(known, err);
                 rc = dfk_admin_partitions(k, full, &there, err);
                 if (rc < 0)
                         break;
@@ -283,9 +368,13 @@ static int snapshot(struct dfk_kafka *k, struct df_topic_info **ret, size_t *ret
         *ret_count = 0;
         if (rc == 0 && !*ret)
                 rc = df_fail(err, DF_ENOMEM, "topics");
-        for (size_t i = 0; rc == 0 && i < t->count; i++)
-                if (!t->known[i].over) /* without a generation it is not there yet */
-                        (*ret)[(*ret_count)++] = t->known[i].info;
+        for (size_t i = 0; rc == 0 && i < t->count; i++) {
+                if (t->known[i].over) /* without a generation it is not there yet */
+                        continue;
+                (*ret)[(*ret_count)++] = t->known[i].info;
+                if (t->known[i].copying)
+                        rc = fail_copying(&t->known[i], err);
+        }
         pthread_mutex_unlock(&t->lock);
         if (rc == 0)
                 qsort(*ret, *ret_count, sizeof(**ret), by_name);

@@ -38,10 +38,10 @@ rd_kafka_AdminOptions_t *dfk_admin_options(struct dfk_kafka *k, rd_kafka_admin_o
 /* ---- creation ---- */
 
 static rd_kafka_NewTopic_t *new_topic(const struct dfk_kafka *k, const char *full,
-                                      uint32_t partitions, int64_t retention_ms,
+                                      uint32_t partitions, const char *const (*settings)[2],
                                       struct df_error *err)
 {
-        char text[256], ms[32];
+        char text[256];
         int replication = k->options.replication > 0 ? k->options.replication : -1;
         rd_kafka_NewTopic_t *t =
                 rd_kafka_NewTopic_new(full, (int)partitions, replication, text, sizeof(text));
@@ -50,21 +50,17 @@ static rd_kafka_NewTopic_t *new_topic(const struct dfk_kafka *k, const char *ful
                 (void)df_fail(err, DF_EINVAL, "topic %s: %s", full, text);
                 return NULL;
         }
-        (void)snprintf(ms, sizeof(ms), "%" PRId64, retention_ms);
-        (void)rd_kafka_NewTopic_set_config(t, "message.timestamp.type", "LogAppendTime");
-        (void)rd_kafka_NewTopic_set_config(t, "cleanup.policy", "delete");
-        (void)rd_kafka_NewTopic_set_config(t, "retention.ms", ms);
-        (void)rd_kafka_NewTopic_set_config(t, "retention.bytes", "-1");
-        (void)rd_kafka_NewTopic_set_config(t, "max.message.bytes", "2097152");
+        for (; (*settings)[0]; settings++)
+                (void)rd_kafka_NewTopic_set_config(t, (*settings)[0], (*settings)[1]);
         return t;
 }
 
 /* only_ask: nothing is created; the controller says whether it could be. */
 static int request_topic(struct dfk_kafka *k, const char *full, uint32_t partitions,
-                         int64_t retention_ms, bool only_ask, bool *ret_exists,
+                         const char *const (*settings)[2], bool only_ask, bool *ret_exists,
                          struct df_error *err)
 {
-        rd_kafka_NewTopic_t *t = new_topic(k, full, partitions, retention_ms, err);
+        rd_kafka_NewTopic_t *t = new_topic(k, full, partitions, settings, err);
         rd_kafka_AdminOptions_t *o;
         rd_kafka_queue_t *q;
         rd_kafka_event_t *ev = NULL;
@@ -97,18 +93,32 @@ static int request_topic(struct dfk_kafka *k, const char *full, uint32_t partiti
         return rc;
 }
 
+int dfk_admin_make(struct dfk_kafka *k, const char *full, uint32_t partitions,
+                   const char *const (*settings)[2], bool *ret_made, struct df_error *err)
+{
+        bool exists = false;
+        int rc = request_topic(k, full, partitions, settings, false, &exists, err);
+
+        *ret_made = rc == 0 && !exists;
+        return rc;
+}
+
 int dfk_admin_create(struct dfk_kafka *k, const char *full, uint32_t partitions,
                      int64_t retention_ms, struct df_error *err)
 {
-        bool exists;
+        char ms[32];
+        const char *const settings[][2] = {DFK_TOPIC_SETTINGS("LogAppendTime", ms), {NULL, NULL}};
+        bool made;
 
-        return request_topic(k, full, partitions, retention_ms, false, &exists, err);
+        (void)snprintf(ms, sizeof(ms), "%" PRId64, retention_ms);
+        return dfk_admin_make(k, full, partitions, settings, &made, err);
 }
 
 int dfk_admin_is_missing(struct dfk_kafka *k, const char *full, bool *ret, struct df_error *err)
 {
+        static const char *const settings[][2] = {{NULL, NULL}};
         bool exists = false;
-        int rc = request_topic(k, full, 1, -1, true, &exists, err);
+        int rc = request_topic(k, full, 1, settings, true, &exists, err);
 
         *ret = !exists;
         return rc;

@@ -30,6 +30,7 @@ struct dfk_writers {
 struct writer {
         struct df_log_writer base;
         char topic[DFK_KAFKA_NAME_MAX + 1];
+        bool carry_times;
 };
 
 struct call { /* one append; its messages point to it */
@@ -152,6 +153,7 @@ static rd_kafka_resp_err_t send_one(struct producer *p, const struct writer *w, 
                 p->rk, RD_KAFKA_V_TOPIC(w->topic),
                 RD_KAFKA_V_PARTITION((int32_t)m->item->partition),
                 RD_KAFKA_V_VALUE((void *)(uintptr_t)m->item->value.data, m->item->value.len),
+                RD_KAFKA_V_TIMESTAMP(w->carry_times ? m->item->ret_append_ms : 0),
                 RD_KAFKA_V_OPAQUE(m), RD_KAFKA_V_END);
 }
 
@@ -287,4 +289,9 @@ int dfk_writer_open(struct df_log *log, const char *topic, struct df_log_writer 
 void dfk_writer_close(struct df_log_writer *w)
 {
         free(w);
+}
+
+void dfk_writer_carry_times(struct df_log_writer *w)
+{
+        ((struct writer *)w)->carry_times = true;
 }

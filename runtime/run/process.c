@@ -140,6 +140,7 @@ int df_exit_code(int code)
         case DF_EAGAIN:
         case DF_ENOSPC:
         case DF_EFENCED:
+        case DF_EDOUBT:
                 return DF_EXIT_TEMPFAIL;
         case DF_EIO:
                 return DF_EXIT_IO;

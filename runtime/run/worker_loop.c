@@ -56,9 +56,12 @@ void dfi_slot_close(struct dfi_slot *s)
 void dfi_slot_fail(struct dfi_worker *w, struct dfi_slot *s, const struct df_error *err)
 {
         int64_t backoff = BACKOFF_MIN_MS << (s->failures < 6 ? s->failures : 6);
+        /* In a group another worker, perhaps of this process, has yet to hear that it lost the
+         * partition: it still holds the state directory. */
+        bool passing = err->code == DF_ECLOSED || (err->code == DF_EFENCED && w->group);
 
         dfi_slot_close(s);
-        if (df_err_action(err->code) == DF_STOP && err->code != DF_ECLOSED) {
+        if (df_err_action(err->code) == DF_STOP && !passing) {
                 s->state = DFI_REFUSED;
                 df_trace(DF_ERROR, "worker", "task=%s refused code=%s: %s", s->name,
                          df_err_code(err->code), err->text);

@@ -401,6 +401,54 @@ static void test_few_descriptors(void **state)
         df_log_close(log);
 }
 
+/* A log that goes on elsewhere is read and never written, but by who finishes the move. */
+static void test_moved(void **state)
+{
+        struct df_log *log = open_log(NULL);
+        struct df_log_writer *w;
+        struct df_log_reader *r;
+        struct df_record records[4];
+        struct df_append a = {.value = df_bytes("v", 1)};
+        char to[DF_FILELOG_MOVED_MAX + 1], path[DFI_PATH_MAX], big[DF_FILELOG_MOVED_MAX + 2];
+        size_t n;
+        FILE *f;
+
+        ok(df_log_topic_create(log, "t", 1, &err));
+        ok(df_log_writer_open(log, "t", &w, &err));
+        ok(df_log_append(w, &a, 1, &err));
+        df_log_writer_close(w);
+        ok(df_filelog_moved(log, to, &err));
+        assert_string_equal(to, "");
+        memset(big, 'x', sizeof(big));
+        big[DF_FILELOG_MOVED_MAX + 1] = 0;
+        fails(df_filelog_mark_moved(log, big, &err), DF_ELIMIT, "1001 bytes");
+        fails(df_filelog_mark_moved(log, "a\nb", &err), DF_ELIMIT, "where");
+        ok(df_filelog_mark_moved(log, "--log kafka:x:1", &err));
+        df_log_close(log);
+
+        log = open_log(NULL);
+        ok(df_filelog_moved(log, to, &err));
+        assert_string_equal(to, "--log kafka:x:1");
+        fails(df_log_writer_open(log, "t", &w, &err), DF_ESCHEMA, "start with --log kafka:x:1");
+        fails(df_log_topic_create(log, "u", 1, &err), DF_ESCHEMA, "was moved");
+        ok(df_log_reader_open(log, "t", 0, 0, NULL, &r, &err));
+        ok(df_log_poll(r, records, 4, &n, &err));
+        assert_int_equal(n, 1);
+        df_log_reader_close(r);
+        df_filelog_finish_move(log);
+        ok(df_log_writer_open(log, "t", &w, &err));
+        df_log_writer_close(w);
+        df_log_close(log);
+
+        log = open_log(NULL);
+        dfi_path(path, "%s/MOVED", dfi_log_of(log)->dir);
+        f = fopen(path, "w");
+        assert_non_null(f);
+        assert_true(fputs("?", f) >= 0 && fclose(f) == 0);
+        fails(df_log_writer_open(log, "t", &w, &err), DF_ECORRUPT, "MOVED is damaged");
+        df_log_close(log);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup_dir, teardown_dir)
@@ -408,6 +456,7 @@ int main(void)
                 T(test_E1_topics),       T(test_E1_generation), T(test_L1_roundtrip),
                 T(test_L1_large_append), T(test_limits),        T(test_L1_second_writer_is_fenced),
                 T(test_T2_append_time),  T(test_L2_retention),  T(test_few_descriptors),
+                T(test_moved),
         };
 
         return cmocka_run_group_tests_name("filelog", tests, NULL, NULL);

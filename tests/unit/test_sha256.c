@@ -55,6 +55,27 @@ static void bytes_match_known_values(void **state)
         }
 }
 
+static void pieces_match_known_values(void **state)
+{
+        uint8_t hash[DF_SHA256_SIZE];
+        struct df_error err = {0};
+
+        (void)state;
+        for (size_t i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++) {
+                struct df_sha256_stream *s = df_sha256_new(&err);
+
+                assert_non_null(s);
+                for (size_t at = 0, n; at < vectors[i].len; at += n) {
+                        n = at % 777 + 1;
+                        n = n < vectors[i].len - at ? n : vectors[i].len - at;
+                        assert_int_equal(df_sha256_add(s, df_bytes(data + at, n), &err), 0);
+                }
+                assert_int_equal(df_sha256_end(s, hash, &err), 0);
+                assert_hex(hash, vectors[i].hex);
+        }
+        assert_int_equal(df_sha256_end(NULL, NULL, &err), 0);
+}
+
 static void files_match_known_values(void **state)
 {
         char path[4096];
@@ -145,6 +166,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(bytes_match_known_values),
+                cmocka_unit_test(pieces_match_known_values),
                 cmocka_unit_test(files_match_known_values),
                 cmocka_unit_test(file_errors_name_the_path),
                 cmocka_unit_test(hex_has_both_nibbles),

@@ -246,6 +246,20 @@ static void test_refused_until_assigned_again(void **state)
         stop();
 }
 
+/* K9: assigned while the worker that had it, of this process, still parks it: tried again until it
+ * is free, never refused. */
+static void test_still_held_by_another_worker(void **state)
+{
+        start();
+        atomic_store(&fakes[0].open_fails, 2);
+        atomic_store(&fakes[0].open_code, DF_EFENCED);
+        say(DF_GROUP_ASSIGN, "01");
+        wait_view(0, true, 0);
+        assert_int_equal(atomic_load(&fakes[0].opens), 3);
+        assert_int_equal(atomic_load(&script.rejoins), 0);
+        stop();
+}
+
 /* A revoke that cannot be committed gives the partition up all the same. */
 static void test_revoke_with_failing_commit(void **state)
 {
@@ -290,6 +304,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_lost, clear, end),
                 cmocka_unit_test_setup_teardown(test_fenced_owner_waits, clear, end),
                 cmocka_unit_test_setup_teardown(test_refused_until_assigned_again, clear, end),
+                cmocka_unit_test_setup_teardown(test_still_held_by_another_worker, clear, end),
                 cmocka_unit_test_setup_teardown(test_revoke_with_failing_commit, clear, end),
                 cmocka_unit_test_setup_teardown(test_same_instance_twice, clear, end),
         };

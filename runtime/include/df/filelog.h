@@ -5,6 +5,7 @@
  *   DIR/topics/<topic>/<partition>/<offset>.seg segments, 20 digits, base offset first
  *   DIR/topics/<topic>/<partition>/END          durable end, shared memory between processes
  *   DIR/topics/<topic>/consumers/<name>/<partition>  position and lease of a registered reader
+ *   DIR/MOVED                                   the log goes on elsewhere: nothing is written here
  *   DIR/RESERVE                                 a reserve file, freed when the disk is full
  *
  * A segment is a run of frames; a frame is one group commit of one partition: header {magic,
@@ -50,6 +51,17 @@ void df_filelog_clock_restart(struct df_log_writer *w);
  * there is room, silently not otherwise. */
 int df_filelog_reserve_free(struct df_log *log, uint64_t *ret_freed_bytes, struct df_error *err);
 int df_filelog_reserve_restore(struct df_log *log, struct df_error *err);
+
+/* A log that was moved (`adtally migrate`) is read, and never written again: writer_open and the
+ * creation of a topic answer DF_ESCHEMA with `to`, the options that name where it goes on; one line
+ * of at most DF_FILELOG_MOVED_MAX bytes. Durable when it returns. df_filelog_moved: "" = it was
+ * not. df_filelog_finish_move: writers of this handle may open all the same, to finish an
+ * interrupted move (they bring the durable end up to date; the caller appends nothing). */
+#define DF_FILELOG_MOVED_MAX 1000
+int df_filelog_mark_moved(struct df_log *log, const char *to, struct df_error *err);
+int df_filelog_moved(struct df_log *log, char ret_to[DF_FILELOG_MOVED_MAX + 1],
+                     struct df_error *err);
+void df_filelog_finish_move(struct df_log *log);
 
 /* Registrations (log.h: reader_open with a consumer, release). Opening again keeps the position on
  * disk unless the reader starts before it. reader_open and release renew the lease, so a consumer

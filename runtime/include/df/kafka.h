@@ -9,7 +9,8 @@
  *   acks txn        one transactional producer a partition: transactional.id =
  *   <prefix><topic>-<partition> group      static membership, range assignor; no fetching
  * Topic identity (E1): the topic <prefix>topics, one partition, kept for ever, holds which
- * generation each topic is of and which ones are over (topics.c). topic_create ends the generation
+ * generation each topic is of, which ones are over, and for a copy of a file log where it ends and
+ * whether it is finished (topics.c, df/kafka_copy.h). topic_create ends the generation
  * of a topic that is missing on the cluster before it creates it anew, and gives a new one to a
  * topic that has none, whoever made it. Any number of processes may do this at once and be killed
  * in between: all that return 0 agree. (A topic that is deleted and created again by hand while no

@@ -162,6 +162,9 @@ uint64_t df_session_epoch(const struct df_session *s);
 uint64_t df_session_lag(struct df_session *s);
 /* The whole range is processed and committed; polls do nothing more. */
 bool df_session_done(const struct df_session *s);
+/* The metadata of a committed offset that names the checkpoint which was opened (K3); false: there
+ * is none, the state began anew. Right after df_session_open. */
+bool df_session_metadata(const struct df_session *s, char ret[DF_TXN_METADATA_MAX + 1]);
 void df_session_close(struct df_session *s); /* drops the live store; no commit */
 
 #endif
