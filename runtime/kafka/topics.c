@@ -20,7 +20,7 @@ enum {
         TOPIC_PARTITIONS,
         TOPIC_GENERATION,
         TOPIC_BEFORE,
-        TOPIC_MOVED,
+        TOPIC_MOVED = 6,
         TOPIC_COPYING
 };
 
