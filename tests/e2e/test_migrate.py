@@ -21,7 +21,7 @@ from conftest import ADTALLY, run
 from test_crash import SETTINGS, check, finish, generate
 from test_first import stamp, this_minute
 
-QUICK = ["--kafka-session-timeout", "6s", "--workers", "1"]
+QUICK = ["--kafka-session-timeout", "6s"]
 OUTPUTS = ["events", "late", "quarantine", "rollups"]
 
 
