@@ -11,7 +11,8 @@
 
 #include "df/run.h"
 
-#define DFI_MEDIAN_OF 8 /* K12 */
+#define DFI_MEDIAN_OF 8     /* K12 */
+#define DFI_COMMITS_OF 1024 /* of all tasks, for what is shown */
 #define DFI_TASK_NAME_MAX 96
 
 enum dfi_slot_state {
@@ -68,6 +69,8 @@ struct df_workers {
         size_t topic_count;
         uint64_t topics_version;
         struct df_error failed;
+        int64_t commit_ms[DFI_COMMITS_OF]; /* ring */
+        uint64_t commits;
         struct dfi_worker *workers;
 };
 
@@ -85,6 +88,7 @@ void dfi_group_follow(struct dfi_worker *w);
 /* failpoint.c: the environment, once. */
 int dfi_failpoints_read(struct df_error *err);
 
+int dfi_compare_ms(const void *a, const void *b); /* of int64_t, for qsort */
 int64_t dfi_median(const int64_t *ring, uint64_t count);
 
 #endif

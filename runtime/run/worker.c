@@ -191,6 +191,7 @@ static void render_view(void *arg, const struct df_worker_view *v)
         df_metric(b, "adtally_checkpoint_number", l, (double)v->k);
         df_metric(b, "adtally_checkpoints_total", l, (double)v->commits);
         df_metric(b, "adtally_checkpoint_median_seconds", l, (double)v->commit_median_ms / 1000);
+        df_metric(b, "adtally_takeover_seconds", l, (double)v->takeover_ms / 1000);
         if (v->committed_ms)
                 df_metric(b, "adtally_checkpoint_age_seconds", l,
                           (double)(now - v->committed_ms) / 1000);
@@ -202,9 +203,31 @@ static void render_view(void *arg, const struct df_worker_view *v)
                 df_metric(b, "adtally_partition_refused", refused, 1);
 }
 
+static void render_commits(struct df_workers *p, struct df_buf *b)
+{
+        static const struct {
+                const char *label;
+                unsigned percent;
+        } quantiles[] = {{"quantile=\"0.5\"", 50}, {"quantile=\"0.99\"", 99}};
+        int64_t sorted[DFI_COMMITS_OF];
+        size_t n;
+
+        pthread_mutex_lock(&p->lock);
+        n = p->commits < DFI_COMMITS_OF ? (size_t)p->commits : DFI_COMMITS_OF;
+        memcpy(sorted, p->commit_ms, n * sizeof(*sorted));
+        pthread_mutex_unlock(&p->lock);
+        if (n == 0)
+                return;
+        qsort(sorted, n, sizeof(*sorted), dfi_compare_ms);
+        for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
+                df_metric(b, "adtally_checkpoint_seconds", quantiles[i].label,
+                          (double)sorted[(n - 1) * quantiles[i].percent / 100] / 1000);
+}
+
 void df_workers_render(struct df_workers *p, struct df_buf *b)
 {
         df_workers_each(p, render_view, b);
+        render_commits(p, b);
 }
 
 static void free_slots(struct dfi_slot *s)

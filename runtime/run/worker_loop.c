@@ -13,7 +13,7 @@
 #define PAUSE_MS 500       /* after an error that asks for the same call again */
 #define INTERVAL_FACTOR 10 /* K12: interval = 10 x the median commit time */
 
-static int compare_ms(const void *a, const void *b)
+int dfi_compare_ms(const void *a, const void *b)
 {
         int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
 
@@ -28,7 +28,7 @@ int64_t dfi_median(const int64_t *ring, uint64_t count)
         if (n == 0)
                 return 0;
         memcpy(sorted, ring, n * sizeof(*sorted));
-        qsort(sorted, n, sizeof(*sorted), compare_ms);
+        qsort(sorted, n, sizeof(*sorted), dfi_compare_ms);
         return sorted[n / 2];
 }
 
@@ -152,6 +152,9 @@ static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
                  (unsigned long long)df_session_epoch(s->session),
                  (unsigned long long)df_task_position(df_session_task(s->session)),
                  (long long)(now - began));
+        pthread_mutex_lock(&w->pool->lock);
+        s->view.takeover_ms = now - began;
+        pthread_mutex_unlock(&w->pool->lock);
         dfi_slot_show(w, s);
 }
 
@@ -184,6 +187,7 @@ int dfi_slot_commit(struct dfi_worker *w, struct dfi_slot *s, struct df_error *e
         s->failures = 0;
         pthread_mutex_lock(&w->pool->lock);
         s->view.committed_ms = df_wall_ms();
+        w->pool->commit_ms[w->pool->commits++ % DFI_COMMITS_OF] = ended - began;
         pthread_mutex_unlock(&w->pool->lock);
         dfi_slot_show(w, s);
         return 0;

@@ -31,6 +31,7 @@ ADTALLY = BUILD / "jobs/adtally/adtally"
 NO_KAFKA = os.environ.pop("ADTALLY_NO_KAFKA", "")
 LEDGER_SECONDS = int(os.environ.pop("ADTALLY_LEDGER_SECONDS", "60"))
 LEDGER_SEED = int(os.environ.pop("ADTALLY_LEDGER_SEED", "0"))  # 0: drawn, and printed
+FIGURES = os.environ.pop("ADTALLY_FIGURES", "")  # a file to which figures are added
 os.environ.pop("TEST_KAFKA", None)  # of the C tests
 sys.path.insert(0, str(ROOT / "tests/kafka"))
 import broker  # noqa: E402  pylint: disable=wrong-import-position

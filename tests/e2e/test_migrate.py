@@ -266,7 +266,7 @@ def died(done, where):
     assert done.returncode < 0, f"{where}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_killed_anywhere_and_run_again(filled, kafka, seed):
     """At steps drawn by the seed, and twice at any time: the copy is equal and the numbers go on; in between no job starts
     on the half of it."""
@@ -294,6 +294,7 @@ def test_killed_anywhere_and_run_again(filled, kafka, seed):
     assert (ledger["counted"], ledger["duplicate"]) == (600, 250), f"seed {seed}: {ledger}"
 
 
+@pytest.mark.slow
 def test_broker_lost_in_the_middle(filled, kafka):
     """It ends with what to do, and goes on when the broker is back."""
     a, *_ = filled
@@ -320,7 +321,8 @@ def copied_yet(kafka, topic):
         return False
 
 
-@pytest.mark.parametrize("step", ["copy@3", "compare", "mark"])
+@pytest.mark.parametrize("step", [pytest.param("copy@3", marks=pytest.mark.slow),
+                                  pytest.param("compare", marks=pytest.mark.slow), "mark"])
 def test_gone_on_with_the_file_log_then_moved(filled, kafka, step):
     """Until the mark the file log is the log: what it counted after an interrupted run is moved by the next."""
     a, sent, minute, _ = filled

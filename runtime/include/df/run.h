@@ -119,6 +119,7 @@ struct df_worker_view {
         uint64_t lag_records;               /* DF_LAG_UNKNOWN: not shown */
         int64_t watermark_ms, committed_ms; /* wall time of the last commit; 0 = none */
         int64_t commit_median_ms;
+        int64_t takeover_ms; /* that the last one took: fencing, verifying, restoring */
         uint64_t restarts, commits, records;
         uint64_t events; /* decoded by the tasks of this process */
 };
