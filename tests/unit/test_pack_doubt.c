@@ -1,6 +1,6 @@
-/* Ingest over a log that leaves appends in doubt, as Kafka does when no answer comes: the ledgers of
- * the start that ends and of the next (DESIGN section 3, T4). That a doubtful event which the client
- * sends again is counted once is dedupe's part (D1). */
+/* Ingest over a log that leaves appends in doubt, as Kafka does when no answer comes: the ledgers
+ * of the start that ends and of the next (DESIGN section 3, T4). That a doubtful event which the
+ * client sends again is counted once is dedupe's part (D1). */
 #include "pack_test.h"
 
 enum doubt { ANSWERED, ALL_STORED, NONE_STORED, SOME_STORED };
