@@ -133,9 +133,10 @@ static void note_start(struct decode *d, const struct ad_batch *b)
 
                 if (is_new)
                         s->seen = h->partition_accepted;
-                d->note.sequence_gaps += h->partition_accepted > s->seen
-                                                 ? h->partition_accepted - s->seen
-                                                 : s->seen - h->partition_accepted;
+                if (h->partition_accepted > s->seen)
+                        d->note.sequence_gaps += h->partition_accepted - s->seen;
+                else if (!h->in_doubt)
+                        d->note.sequence_gaps += s->seen - h->partition_accepted;
                 s->has_edge = true;
                 s->edge = (struct ad_edge){
                         .start_id = b->start_id,

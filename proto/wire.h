@@ -87,6 +87,7 @@ struct ad_heartbeat {
         uint64_t received, accepted, rejected, unanswered;
         uint64_t partition_accepted;
         bool closing;
+        bool in_doubt; /* partition_accepted is the least it can be */
 };
 struct ad_import_begin {
         uint64_t generation;

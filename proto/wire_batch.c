@@ -48,6 +48,7 @@ void ad_wire_batch_header(struct df_buf *b, const struct ad_batch *h)
                 df_pb_uint(b, 5, h->heartbeat.unanswered);
                 df_pb_bool(b, 6, h->heartbeat.closing);
                 df_pb_uint(b, 7, h->heartbeat.partition_accepted);
+                df_pb_bool(b, 8, h->heartbeat.in_doubt);
                 df_pb_end(b, m);
         }
         if (h->has_import_begin)
@@ -83,6 +84,8 @@ static bool get_heartbeat(struct df_bytes b, struct ad_heartbeat *h)
                         h->closing = f.u != 0;
                 else if (f.number == 7)
                         h->partition_accepted = f.u;
+                else if (f.number == 8)
+                        h->in_doubt = f.u != 0;
         }
         return !r.bad;
 }

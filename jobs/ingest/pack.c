@@ -1,140 +1,24 @@
-#include "jobs/ingest/pack.h"
+#include "jobs/ingest/pack_private.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "df/run.h"
 #include "df/sha256.h"
 
-#define LATENCIES 1024
-
-struct record {
-        struct df_buf bytes; /* entries; the header is added when it is written */
-        uint32_t partition;
-        uint32_t events;
-        bool heartbeat;
-        bool clock_reset;
-};
-
-struct ticket {
-        void *ticket;
-        uint64_t events;
-};
-
-/* Everything that one append will write. */
-struct flush {
-        struct record *records;
-        size_t record_count, record_cap;
-        size_t *open; /* a partition -> index + 1 of its open record; 0 = none */
-        struct ticket *tickets;
-        size_t ticket_count, ticket_cap;
-        struct df_append *appends;
-        size_t append_cap;
-        size_t bytes;
-        int64_t since_ms; /* monotonic time of the first thing in it */
-        bool urgent;
-        struct ad_heartbeat heartbeat; /* receive_ms 0 = none */
-        int64_t clock_reset_ms;        /* 0 = none */
-};
-
-struct ad_pack {
-        struct ad_pack_options o;
-        uint64_t start_id;
-        uint64_t *seq; /* events of this start in each partition */
-        pthread_t thread;
-        bool started;
-        pthread_mutex_t lock;
-        pthread_cond_t wake; /* the committer */
-        pthread_cond_t idle; /* ad_pack_flush */
-        bool stop;
-        struct flush flushes[2];
-        struct flush *filling;
-        uint64_t taken, settled;  /* flushes that the committer took, and finished */
-        size_t expected_requests; /* as many were answered by the last flush that had any */
-        struct ad_pack_stats stats;
-        uint32_t latency_us[LATENCIES]; /* ring */
-        struct df_buf scratch;          /* one encoded event; under the lock */
-};
-
-uint64_t ad_pack_start_id(const struct ad_pack *p)
+uint64_t ad_pack_start_id(struct ad_pack *p)
 {
-        return p->start_id;
+        uint64_t id;
+
+        pthread_mutex_lock(&p->lock);
+        id = p->start_id;
+        pthread_mutex_unlock(&p->lock);
+        return id;
 }
 
 static bool flush_empty(const struct flush *f)
 {
         return f->ticket_count == 0 && f->heartbeat.receive_ms == 0 && f->clock_reset_ms == 0;
-}
-
-static struct record *new_record(struct flush *f, uint32_t partition)
-{
-        struct record *r;
-
-        if (f->record_count == f->record_cap) {
-                size_t cap = f->record_cap ? 2 * f->record_cap : 64;
-                struct record *grown = realloc(f->records, cap * sizeof(*grown));
-
-                if (!grown)
-                        return NULL;
-                memset(grown + f->record_cap, 0, (cap - f->record_cap) * sizeof(*grown));
-                f->records = grown;
-                f->record_cap = cap;
-        }
-        r = &f->records[f->record_count++];
-        df_buf_clear(&r->bytes);
-        r->partition = partition;
-        r->events = 0;
-        r->heartbeat = false;
-        r->clock_reset = false;
-        return r;
-}
-
-static struct record *open_record(struct flush *f, uint32_t partition)
-{
-        struct record *r = f->open[partition] ? &f->records[f->open[partition] - 1] : NULL;
-
-        if (r && r->events < AD_RECORD_EVENTS && r->bytes.len < AD_RECORD_BYTES)
-                return r;
-        r = new_record(f, partition);
-        if (r)
-                f->open[partition] = f->record_count;
-        return r;
-}
-
-static int add_event(struct ad_pack *p, const struct ad_event *ev, struct df_error *err)
-{
-        struct df_hash128 key = ad_event_key(ev->tenant_id, ev->event_id);
-        uint32_t partition = ad_event_partition(key, p->o.partitions);
-        struct record *r = open_record(p->filling, partition);
-        size_t before;
-
-        if (!r)
-                return df_fail(err, DF_ENOMEM, "log records");
-        df_buf_clear(&p->scratch);
-        ad_wire_event(&p->scratch, ev);
-        before = r->bytes.len;
-        ad_wire_batch_entry(&r->bytes, df_buf_bytes(&p->scratch));
-        if (p->scratch.failed || r->bytes.failed)
-                return df_fail(err, DF_ENOMEM, "log records");
-        r->events++;
-        p->filling->bytes += r->bytes.len - before;
-        return 0;
-}
-
-static int add_ticket(struct flush *f, void *ticket, uint64_t events, struct df_error *err)
-{
-        if (f->ticket_count == f->ticket_cap) {
-                size_t cap = f->ticket_cap ? 2 * f->ticket_cap : 256;
-                struct ticket *grown = realloc(f->tickets, cap * sizeof(*grown));
-
-                if (!grown)
-                        return df_fail(err, DF_ENOMEM, "requests");
-                f->tickets = grown;
-                f->ticket_cap = cap;
-        }
-        f->tickets[f->ticket_count++] = (struct ticket){ticket, events};
-        return 0;
 }
 
 static bool all_back(const struct ad_pack *p, const struct flush *f)
@@ -153,17 +37,16 @@ static void touch(struct ad_pack *p, struct flush *f)
         }
 }
 
-void ad_pack_received(struct ad_pack *p, uint64_t received, uint64_t rejected)
+void ad_pack_rejected(struct ad_pack *p, uint64_t count)
 {
         pthread_mutex_lock(&p->lock);
-        p->stats.edge.received += received;
-        p->stats.edge.rejected += rejected;
-        p->stats.edge.unanswered += received - rejected;
+        p->stats.edge.received += count;
+        p->stats.edge.rejected += count;
         pthread_mutex_unlock(&p->lock);
 }
 
-int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, void *ticket,
-                struct df_error *err)
+int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, uint64_t rejected,
+                void *ticket, struct df_error *err)
 {
         struct flush *f;
         int rc = 0;
@@ -179,14 +62,17 @@ int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, 
          * cannot be added for want of memory ends the process: the rest of its request may be in.
          */
         if (rc == 0)
-                rc = add_ticket(f, ticket, count, err);
+                rc = adi_flush_ticket(f, ticket, count, err);
         for (size_t i = 0; rc == 0 && i < count; i++)
-                df_check(add_event(p, &events[i], err) == 0);
+                df_check(adi_flush_event(p, &events[i], err) == 0);
+        /* In the same section: between two, the start in whose ledger they stand might end. */
+        p->stats.edge.received += count + rejected;
+        p->stats.edge.rejected += rejected;
         if (rc == 0) {
+                p->stats.edge.unanswered += count;
                 touch(p, f);
         } else {
                 p->stats.edge.rejected += count;
-                p->stats.edge.unanswered -= count;
         }
         pthread_mutex_unlock(&p->lock);
         return rc;
@@ -249,88 +135,20 @@ void ad_pack_stats(struct ad_pack *p, struct ad_pack_stats *ret)
 
 /* ---- the committer ---- */
 
-/* Records that hold no event, one a partition, behind the flush's events. */
-static int add_marks(struct ad_pack *p, struct flush *f, bool heartbeat, struct df_error *err)
-{
-        for (uint32_t i = 0; i < p->o.partitions; i++) {
-                struct record *r = new_record(f, i);
-
-                if (!r)
-                        return df_fail(err, DF_ENOMEM, "heartbeats");
-                r->heartbeat = heartbeat;
-                r->clock_reset = !heartbeat;
-        }
-        return 0;
-}
-
-/* Headers, now that the order in each partition is final. next: seq after the flush. */
-static int finish_records(struct ad_pack *p, struct flush *f, uint64_t *next, struct df_error *err)
-{
-        uint32_t prices = p->o.price_version ? p->o.price_version(p->o.price_arg) : 0;
-
-        for (size_t i = 0; i < f->record_count; i++) {
-                struct record *r = &f->records[i];
-                struct ad_batch h = {
-                        .start_id = p->start_id,
-                        .first_seq = next[r->partition],
-                        .price_version = prices,
-                        .schema_version = AD_SCHEMA_VERSION,
-                        .has_heartbeat = r->heartbeat,
-                        .heartbeat = f->heartbeat,
-                        .clock_reset = r->clock_reset,
-                };
-
-                h.heartbeat.partition_accepted = next[r->partition];
-                ad_wire_batch_header(&r->bytes, &h);
-                if (r->bytes.failed)
-                        return df_fail(err, DF_ENOMEM, "log records");
-                next[r->partition] += r->events;
-                f->appends[i] = (struct df_append){.partition = r->partition,
-                                                   .value = df_buf_bytes(&r->bytes)};
-        }
-        return 0;
-}
-
 /* Whether a failed append left nothing behind, so that the next one may be tried. */
 static bool stored_nothing(int rc)
 {
         return rc == DF_ENOSPC || rc == DF_EAGAIN || rc == DF_ENOMEM;
 }
 
-static int prepare(struct ad_pack *p, struct flush *f, uint64_t *next, struct df_error *err)
-{
-        int rc = 0;
-
-        if (f->clock_reset_ms)
-                rc = add_marks(p, f, false, err);
-        if (rc == 0 && f->heartbeat.receive_ms)
-                rc = add_marks(p, f, true, err);
-        if (rc == 0 && f->append_cap < f->record_count) {
-                free(f->appends);
-                f->append_cap = f->record_cap;
-                f->appends = calloc(f->append_cap, sizeof(*f->appends));
-                if (!f->appends) {
-                        f->append_cap = 0;
-                        rc = df_fail(err, DF_ENOMEM, "log records");
-                }
-        }
-        return rc < 0 ? rc : finish_records(p, f, next, err);
-}
-
-static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
+static int append(struct ad_pack *p, struct flush *f, struct df_error *err)
 {
         uint64_t next[DF_PARTITIONS_MAX];
         struct ad_pack_append done = {.append_min_ms = INT64_MAX};
-        int rc = p->stats.broken; /* written by this thread alone */
+        int rc;
 
-        if (rc < 0)
-                return df_fail(err, rc, "an earlier append failed");
-        /* D1: a look-back of H + 3 h is exact only if no record is much younger than its events. */
-        if (df_monotonic_ms() - f->since_ms > p->o.give_up_ms)
-                return df_fail(err, DF_EAGAIN, "events waited more than %lld ms for the disk",
-                               (long long)p->o.give_up_ms);
         memcpy(next, p->seq, p->o.partitions * sizeof(*next));
-        rc = prepare(p, f, next, err);
+        rc = adi_flush_finish(p, f, next, err);
         done.send_ms = df_wall_ms();
         if (rc == 0)
                 rc = df_log_append(p->o.writer, f->appends, f->record_count, err);
@@ -355,33 +173,75 @@ static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
         return 0;
 }
 
-static void clear_flush(struct ad_pack *p, struct flush *f)
+/* The last heartbeat of the start that ended, and the first of this one (T4), in an append of their
+ * own: while they cannot be written no event is tried, so nothing more comes in doubt, and however
+ * long the log is away there is one such start. In doubt again, they are written again: what they
+ * say stays true. Their time is one that was allowed (T2) before the events that wait now. */
+static int part_starts(struct ad_pack *p, const struct ad_heartbeat *counts, struct df_error *err)
 {
-        memset(f->open, 0, p->o.partitions * sizeof(*f->open));
-        f->record_count = 0;
-        f->ticket_count = 0;
-        f->bytes = 0;
-        f->since_ms = 0;
-        f->urgent = false;
-        f->heartbeat = (struct ad_heartbeat){0};
-        f->clock_reset_ms = 0;
+        struct flush *b = &p->between;
+        struct df_error why = {0};
+        int rc;
+
+        b->record_count = 0;
+        b->heartbeat = *counts;
+        b->heartbeat.receive_ms = p->ended.heartbeat.receive_ms = p->heard_ms;
+        b->heartbeat.closing = false;
+        rc = adi_flush_marks(p, b, MARK_ENDED, &why);
+        if (rc == 0)
+                rc = adi_flush_marks(p, b, MARK_HEARTBEAT, &why);
+        if (rc == 0)
+                rc = append(p, b, &why);
+        p->ended.due = rc < 0;
+        if (rc == DF_EDOUBT)
+                rc = DF_EAGAIN; /* of the events that wait nothing is stored */
+        return rc < 0 ? df_fail(err, rc, "after an append in doubt: %s", why.text) : 0;
+}
+
+static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
+{
+        int rc = p->stats.broken; /* written by this thread alone */
+
+        if (rc < 0)
+                return df_fail(err, rc, "an earlier append failed");
+        if (p->ended.due)
+                rc = part_starts(p, &f->heartbeat, err);
+        if (rc < 0)
+                return rc;
+        /* D1: a look-back of H + 3 h is exact only if no record is much younger than its events. */
+        if (df_monotonic_ms() - f->since_ms > p->o.give_up_ms)
+                return df_fail(err, DF_EAGAIN, "events waited more than %lld ms for the disk",
+                               (long long)p->o.give_up_ms);
+        if (f->clock_reset_ms)
+                rc = adi_flush_marks(p, f, MARK_CLOCK_RESET, err);
+        if (rc == 0 && f->heartbeat.receive_ms)
+                rc = adi_flush_marks(p, f, MARK_HEARTBEAT, err);
+        return rc < 0 ? rc : append(p, f, err);
 }
 
 /* DF_EDOUBT: nobody knows which numbers of this start are in the log. As after a restart, the rest
- * gets a new start id; what is in doubt stays unanswered in the old one's ledger for ever. Under
- * the lock. */
+ * gets a new start id; what is in doubt stays unanswered in the old one's ledger for ever, what
+ * waits moves to the new one's. Under the lock. */
 static int begin_anew(struct ad_pack *p)
 {
-        uint64_t waiting = 0, id;
+        struct ad_edge_counts *e = &p->stats.edge;
+        uint64_t waiting = 0, id, *seq = p->ended.seq;
         int rc = df_random(&id, sizeof(id), NULL);
 
         if (rc < 0)
                 return rc;
         for (size_t i = 0; i < p->filling->ticket_count; i++)
                 waiting += p->filling->tickets[i].events;
+        /* A start without any heartbeat (T4: it had no event) is in nobody's ledger. */
+        p->ended = (struct ended){.due = p->heard_ms != 0, .start_id = p->start_id, .seq = p->seq};
+        p->ended.heartbeat = (struct ad_heartbeat){.received = e->received - waiting,
+                                                   .accepted = e->accepted,
+                                                   .rejected = e->rejected,
+                                                   .unanswered = e->unanswered - waiting,
+                                                   .in_doubt = true};
         p->start_id = id | 1; /* 0 means none */
-        memset(p->seq, 0, p->o.partitions * sizeof(*p->seq));
-        p->stats.edge = (struct ad_edge_counts){.received = waiting, .unanswered = waiting};
+        p->seq = memset(seq, 0, p->o.partitions * sizeof(*seq));
+        *e = (struct ad_edge_counts){.received = waiting, .unanswered = waiting};
         return 0;
 }
 
@@ -440,6 +300,16 @@ static bool wait_due(struct ad_pack *p)
         }
 }
 
+/* The end of the process: once more, for the sake of a start that ended with the last append. */
+static void last_word(struct ad_pack *p)
+{
+        struct df_error err = {0};
+
+        if (!p->stats.broken && p->ended.due &&
+            part_starts(p, &(struct ad_heartbeat){0}, &err) < 0 && p->o.failed)
+                p->o.failed(p->o.arg, &err);
+}
+
 static void *committer(void *arg)
 {
         struct ad_pack *p = arg;
@@ -462,13 +332,16 @@ static void *committer(void *arg)
                 rc = write_flush(p, f, &err);
                 if (rc < 0 && p->o.failed)
                         p->o.failed(p->o.arg, &err);
+                if (f->heartbeat.receive_ms)
+                        p->heard_ms = f->heartbeat.receive_ms;
                 settle(p, f, (df_monotonic_ns() - began) / 1000, rc);
                 pthread_mutex_lock(&p->lock);
-                clear_flush(p, f);
+                adi_flush_clear(p, f);
                 p->settled++;
                 pthread_cond_broadcast(&p->idle);
         }
         pthread_mutex_unlock(&p->lock);
+        last_word(p);
         return NULL;
 }
 
@@ -507,9 +380,10 @@ int ad_pack_create(const struct ad_pack_options *o, struct ad_pack **ret, struct
         pthread_cond_init(&p->idle, NULL);
         pthread_condattr_destroy(&attr);
         p->seq = calloc(o->partitions, sizeof(*p->seq));
+        p->ended.seq = calloc(o->partitions, sizeof(*p->seq));
         p->flushes[0].open = calloc(o->partitions, sizeof(size_t));
         p->flushes[1].open = calloc(o->partitions, sizeof(size_t));
-        if (!p->seq || !p->flushes[0].open || !p->flushes[1].open)
+        if (!p->seq || !p->ended.seq || !p->flushes[0].open || !p->flushes[1].open)
                 rc = df_fail(err, DF_ENOMEM, "ingest buffers");
         else
                 rc = df_random(&p->start_id, sizeof(p->start_id), err);
@@ -536,8 +410,8 @@ void ad_pack_destroy(struct ad_pack *p)
                 pthread_mutex_unlock(&p->lock);
                 (void)pthread_join(p->thread, NULL);
         }
-        for (int i = 0; i < 2; i++) {
-                struct flush *f = &p->flushes[i];
+        for (int i = 0; i < 3; i++) {
+                struct flush *f = i < 2 ? &p->flushes[i] : &p->between;
 
                 for (size_t r = 0; r < f->record_cap; r++)
                         df_buf_release(&f->records[r].bytes);
@@ -547,6 +421,7 @@ void ad_pack_destroy(struct ad_pack *p)
                 free(f->appends);
         }
         free(p->seq);
+        free(p->ended.seq);
         df_buf_release(&p->scratch);
         pthread_mutex_destroy(&p->lock);
         pthread_cond_destroy(&p->wake);

@@ -8,15 +8,17 @@
  * Each record carries this start's id and the number of its events written to the partition before
  * (first_seq): a lost or repeated record shows in the ledger.
  *
- * The edge ledger (DESIGN section 3) lives here: received = accepted + rejected + unanswered, each
- * counted where it happens, under one lock; heartbeats carry it to every partition (T4).
+ * The edge ledger (DESIGN section 3) lives here: received = accepted + rejected + unanswered, a
+ * request's events all in one section of the lock; heartbeats carry it to every partition (T4).
  * Thread: any; the callbacks run on the committer thread.
  * Errors: when an append stores nothing (disk full, out of memory or descriptors, given up), its
  *         tickets are reported with the code, and the next flush tries anew. DF_EDOUBT (some may be
- *         stored): likewise, under a new start id, as after a restart. After any other
- *         failure (L1: a failed sync) nothing is appended any more: this flush's and all later
- *         tickets are reported with the code, and the process must end. failed() is told in both
- *         cases.
+ *         stored): likewise, under a new start id, as after a restart; the old one gets a last
+ *         heartbeat (in_doubt) with the doubtful events as unanswered, and until that is in the
+ *         log every flush is refused with DF_EAGAIN, untried. A client that sends doubtful events
+ *         again repeats their ids: dedupe counts them once (D1). After any other failure (L1: a
+ *         failed sync) nothing is appended any more: this flush's and all later tickets are
+ *         reported with the code, and the process must end. failed() is told in all cases.
  */
 #ifndef AD_PACK_H
 #define AD_PACK_H
@@ -64,13 +66,14 @@ struct ad_pack_stats {
 
 struct ad_pack;
 int ad_pack_create(const struct ad_pack_options *o, struct ad_pack **ret, struct df_error *err);
-uint64_t ad_pack_start_id(const struct ad_pack *p);
-/* Count a request's events as they are judged; add() then takes the accepted ones. */
-void ad_pack_received(struct ad_pack *p, uint64_t received, uint64_t rejected);
-/* Copies the events, at least one; the ticket is reported exactly once. On failure nothing was
- * taken (they count as rejected) and the ticket is not reported. DF_EAGAIN: too much waits. */
-int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, void *ticket,
-                struct df_error *err);
+uint64_t ad_pack_start_id(struct ad_pack *p); /* of what is added now; changes with DF_EDOUBT */
+/* Count the events of a request of which none is taken. */
+void ad_pack_rejected(struct ad_pack *p, uint64_t count);
+/* Copies the events, at least one; the ticket is reported exactly once. rejected: further events of
+ * the request, which were refused. On failure nothing was taken (they count as rejected) and the
+ * ticket is not reported. DF_EAGAIN: too much waits. */
+int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, uint64_t rejected,
+                void *ticket, struct df_error *err);
 /* Write a heartbeat to every partition with the next flush, behind its events. */
 void ad_pack_heartbeat(struct ad_pack *p, int64_t now_ms, bool closing);
 /* T2: a record from which the maxima of append and receive time restart. */

@@ -221,9 +221,9 @@ static void store(struct ad_serve *s, struct df_http_request *r, const struct ad
         count_refused(s, res);
         (void)ad_access_charge(s->o.access, id, res->count + res->rejected_count,
                                df_monotonic_ms()); /* this request was let in already */
-        ad_pack_received(s->pack, res->count + res->rejected_count, res->rejected_count);
+        if (!q || res->count == 0)
+                ad_pack_rejected(s->pack, res->count + res->rejected_count);
         if (!q) {
-                ad_pack_received(s->pack, 0, res->count);
                 refuse_stored(s, r, id->origin, DF_ENOMEM);
                 return;
         }
@@ -239,7 +239,7 @@ static void store(struct ad_serve *s, struct df_http_request *r, const struct ad
         }
         /* From here on q belongs to the committer, which may be faster than this thread. */
         atomic_fetch_add_explicit(&s->waiting, 1, memory_order_relaxed);
-        rc = ad_pack_add(s->pack, res->events, res->count, q, NULL);
+        rc = ad_pack_add(s->pack, res->events, res->count, res->rejected_count, q, NULL);
         if (rc < 0) {
                 atomic_fetch_sub_explicit(&s->waiting, 1, memory_order_relaxed);
                 free_request(q);

@@ -266,6 +266,33 @@ static void test_edges(void **state)
         rig_close(&r);
 }
 
+/* The last heartbeat of a start that an append in doubt ended says the least that was stored: more
+ * is no gap, less is one, and what comes after it counts on. */
+static void test_a_start_in_doubt(void **state)
+{
+        struct ad_batch last = heartbeat_of(1, RIG_T0, 2), short_of = heartbeat_of(2, RIG_T0, 3);
+        struct rig r;
+
+        (void)state;
+        last.heartbeat.in_doubt = short_of.heartbeat.in_doubt = true;
+        rig_open(&r, chain, 2);
+        log_seq(&r, 1, 0, 2);
+        log_seq(&r, 1, 2, 3); /* the doubtful ones, stored after all */
+        rig_log(&r, &last, NULL, 0, RIG_T0);
+        rig_run(&r, 1);
+        rig_cut(&r);
+        assert_int_equal(r.note.sequence_gaps, 0);
+        assert_int_equal(r.note.edges[0].partition_accepted, 2);
+        assert_int_equal(r.note.edges[0].partition_seen, 5);
+        log_seq(&r, 1, 5, 1); /* a request of the old producer, underway until now */
+        log_seq(&r, 2, 0, 1);
+        rig_log(&r, &short_of, NULL, 0, RIG_T0); /* two that were acknowledged are missing */
+        rig_run(&r, 1);
+        rig_cut(&r);
+        assert_int_equal(r.note.sequence_gaps, 2);
+        rig_close(&r);
+}
+
 /* 64 starts are remembered; one more drops the one that was silent for longest. */
 static void test_many_starts(void **state)
 {
@@ -350,6 +377,7 @@ int main(void)
                 cmocka_unit_test(test_e3_too_many_events),
                 cmocka_unit_test(test_first_seq),
                 cmocka_unit_test(test_edges),
+                cmocka_unit_test(test_a_start_in_doubt),
                 cmocka_unit_test(test_many_starts),
                 cmocka_unit_test(test_versions_and_import),
         };

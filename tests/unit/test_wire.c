@@ -334,9 +334,9 @@ static void random_header(struct random *r, struct ad_batch *h, struct batch_tex
                 .clock_reset = below(r, 2),
         };
         if (h->has_heartbeat)
-                h->heartbeat =
-                        (struct ad_heartbeat){signed_number(r), number(r), number(r),  number(r),
-                                              number(r),        number(r), below(r, 2)};
+                h->heartbeat = (struct ad_heartbeat){signed_number(r), number(r),  number(r),
+                                                     number(r),        number(r),  number(r),
+                                                     below(r, 2),      below(r, 2)};
         if (h->has_import_begin)
                 h->import_begin = (struct ad_import_begin){number(r),
                                                            text(r, t->tenant, AD_ID_MAX),
@@ -365,6 +365,7 @@ static void same_header(const Adtally__V1__EventBatch *m, const struct ad_batch 
                 assert_int_equal(m->heartbeat->unanswered, h->heartbeat.unanswered);
                 assert_int_equal(m->heartbeat->partition_accepted, h->heartbeat.partition_accepted);
                 assert_int_equal(m->heartbeat->closing, h->heartbeat.closing);
+                assert_int_equal(m->heartbeat->in_doubt, h->heartbeat.in_doubt);
         }
         assert_int_equal(m->import_begin != NULL, h->has_import_begin);
         if (m->import_begin) {
