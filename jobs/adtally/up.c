@@ -252,9 +252,22 @@ static int fill_children(struct state *s, const struct df_config *c, struct df_e
         return rc == 0 ? fill_child(s, c, "ingest", 1, s->pair[0], err) : rc;
 }
 
+/* Whether a realtime process ever kept a state here. */
+static bool has_state(const struct df_config *c)
+{
+        char own[PATH_MAX], others[PATH_MAX];
+
+        return ad_data_path(c, "state", own, NULL) == 0 &&
+               ad_data_path(c, "instances", others, NULL) == 0 &&
+               (access(own, F_OK) == 0 || access(others, F_OK) == 0);
+}
+
 /* Several share the partitions, which only a group of Kafka hands out, and the checkpoints (K2). */
 static int prepare_realtime(struct state *s, const struct df_config *c, struct df_error *err)
 {
+        char store[PATH_MAX];
+        int rc;
+
         s->realtime_count = (size_t)df_config_integer(c, "realtime-processes");
         if (s->realtime_count == 1)
                 return 0;
@@ -263,7 +276,16 @@ static int prepare_realtime(struct state *s, const struct df_config *c, struct d
                                "--realtime-processes %zu: on the file log one process counts all "
                                "partitions: use --workers, or --log kafka:...",
                                s->realtime_count);
-        return ad_store_make(c, err);
+        rc = ad_store(c, store, err);
+        if (rc == 0 && !*store && has_state(c))
+                return df_fail(err, DF_EINVAL,
+                               "--realtime-processes %zu: the checkpoints in %s are one process's "
+                               "own, and another would refuse its partitions (K2): make the "
+                               "directory %s/checkpoints, run with one process until it is ready, "
+                               "stop it, then start several",
+                               s->realtime_count, df_config_text(c, "data"),
+                               df_config_text(c, "data"));
+        return rc == 0 ? ad_store_make(c, err) : rc;
 }
 
 static void say_ready(const struct state *s)

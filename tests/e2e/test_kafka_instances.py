@@ -75,3 +75,12 @@ def test_several_processes_on_the_file_log_are_refused(place):
     done = run("up", "--data", place / "d", "--listen", "127.0.0.1:0", "--realtime-processes", 2, check=False, timeout=60)
     assert done.returncode == 78, done.stderr
     assert "--realtime-processes 2: on the file log one process" in done.stderr, done.stderr
+
+
+def test_checkpoints_of_one_process_are_no_store(place):
+    """K2: a peer would refuse every partition whose checkpoint it cannot read; said before anything starts."""
+    (place / "d/state/events/0").mkdir(parents=True)
+    done = run("up", "--data", place / "d", "--listen", "127.0.0.1:0", "--log", "kafka:127.0.0.1:1", "--realtime-processes", 2,
+               check=False, timeout=60)
+    assert done.returncode == 78, done.stderr
+    assert "(K2): make the directory" in done.stderr and not (place / "d/checkpoints").exists(), done.stderr
