@@ -9,6 +9,7 @@
 #define AD_COMMAND_H
 
 #include "df/run.h"
+#include "jobs/common/instances.h"
 #include "jobs/common/settings.h"
 
 struct ad_command {
@@ -63,28 +64,31 @@ int ad_command_lock_data(const struct df_config *c, int *ret_fd, struct df_error
 /* Like rm -r; stays on one file system, follows no link. */
 int ad_command_remove_tree(const char *path, struct df_error *err);
 
-/* ---- metrics of the jobs, from DATA/run/<job>.prom (prom.c) ---- */
+/* ---- metrics of the jobs, from DATA/run/<job>.prom, of realtime one an instance (prom.c) ---- */
 struct ad_sample {
         const char *job;
+        const char *instance; /* of realtime, when there are several; else "" */
         const char *name;
         const char *labels; /* without braces; "" = none */
         double value;
 };
 struct ad_job_file {
         const char *job;
-        int pid;
-        int64_t started_ms, written_ms;
+        char instance[AD_INSTANCE_MAX + 1]; /* of realtime; else "" */
+        struct ad_job_stamp stamp;
 };
-#define AD_JOBS_MAX 8
+#define AD_JOBS_MAX (AD_INSTANCES_MAX + 2)
 struct ad_samples {
         struct df_buf text; /* what the samples borrow */
         struct ad_sample *list;
         size_t count, cap;
         struct ad_job_file jobs[AD_JOBS_MAX];
         size_t job_count;
+        bool several; /* realtime instances */
 };
 extern const char *const ad_job_names[]; /* NULL-terminated: the jobs of `up` */
-/* Missing files are left out. */
+/* Missing files are left out, and what an instance that is gone said while another one lives; its
+ * file is in jobs all the same. ret must not be moved: samples borrow from it. */
 int ad_samples_read(const char *data_dir, struct ad_samples *ret, struct df_error *err);
 void ad_samples_release(struct ad_samples *s);
 /* The value of a label, copied; false when absent or longer than size - 1. */
@@ -92,8 +96,16 @@ bool ad_sample_label(const struct ad_sample *s, const char *label, char *ret, si
 /* First sample with this job (NULL = any) and name; NULL = none. */
 const struct ad_sample *ad_sample_find(const struct ad_samples *s, const char *job,
                                        const char *name);
+/* The value of `name` of the same instance, stream and partition. */
+double ad_sample_beside(const struct ad_samples *s, const struct ad_sample *of, const char *name,
+                        double otherwise);
+/* Whether what this sample says of its partition is what counts: false when another instance runs
+ * it and this one does not, or has taken it over later (the greater epoch). */
+bool ad_sample_counts(const struct ad_samples *s, const struct ad_sample *of);
 bool ad_job_alive(const struct ad_job_file *f, int64_t now_ms); /* pid lives, file is fresh */
-/* The Prometheus text format: families together, a TYPE line each, a job label on each sample. */
+bool ad_job_any_alive(const struct ad_samples *s, const char *job, int64_t now_ms);
+/* The Prometheus text format: families together, a TYPE line each, a job label on each sample,
+ * and an instance label when there are several. */
 void ad_samples_render(struct ad_samples *s, struct df_buf *b);
 
 #endif

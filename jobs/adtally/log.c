@@ -18,7 +18,7 @@ static const char consumers_usage[] =
         "Usage: adtally consumers list             what each of them alone keeps on disk\n"
         "       adtally consumers drop TOPIC NAME  forget one (its lease would lapse after 7 "
         "days)\n";
-static const char *const shared[] = {"data", "log", "quiet", NULL};
+static const char *const shared[] = {"data", "log", "kafka-prefix", "kafka.*", "quiet", NULL};
 
 static int print_topic(void *arg, const struct df_topic_info *info)
 {

@@ -30,8 +30,17 @@ static const struct df_setting own[] = {
         {"to", DF_TEXT, NULL, .arg = "kafka:HOST:PORT,...", .help = "the cluster to move it to"},
         {"dry-run", DF_BOOL, "false", .help = "show sizes and what would be done"},
 };
-static const char *const shared[] = {"data",     "log",        "kafka-prefix", "kafka-replication",
-                                     "keep-log", "partitions", "quiet",        NULL};
+static const char *const shared[] = {"data",
+                                     "log",
+                                     "kafka-prefix",
+                                     "kafka-replication",
+                                     "kafka.*",
+                                     "instance",
+                                     "checkpoint-store",
+                                     "keep-log",
+                                     "partitions",
+                                     "quiet",
+                                     NULL};
 
 /* ---- places ---- */
 

@@ -1,15 +1,12 @@
 /* prom.c - the status files of the jobs, read back. */
 #include <ctype.h>
-#include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "jobs/adtally/command.h"
 
 #define FILE_MAX (8u << 20)
-#define FRESH_MS 5000 /* a job writes its file every second */
 
 const char *const ad_job_names[] = {"ingest", "realtime", "api", NULL};
 
@@ -36,7 +33,7 @@ static bool parse_line(char *line, const char *job, struct ad_sample *ret)
         if (!space || !isalpha((unsigned char)*line))
                 return false;
         *space = '\0';
-        *ret = (struct ad_sample){.job = job, .name = line, .labels = ""};
+        *ret = (struct ad_sample){.job = job, .instance = "", .name = line, .labels = ""};
         ret->value = strtod(space + 1, NULL);
         if (brace && space > brace && space[-1] == '}') {
                 *brace = '\0';
@@ -46,54 +43,106 @@ static bool parse_line(char *line, const char *job, struct ad_sample *ret)
         return true;
 }
 
-static int parse_file(struct ad_samples *s, const char *job, char *text, struct df_error *err)
+/* Which files there are: of realtime, one an instance. */
+static int list_files(const char *data_dir, struct ad_samples *s, struct df_error *err)
 {
-        struct ad_job_file *f = &s->jobs[s->job_count];
-        long long started = 0, written = 0;
+        struct ad_instances all;
+        int rc = ad_instances_list(data_dir, &all, err);
+
+        for (size_t i = 0; rc == 0 && ad_job_names[i]; i++) {
+                bool realtime = strcmp(ad_job_names[i], "realtime") == 0;
+
+                for (size_t n = 0; n < (realtime ? all.count : 1); n++) {
+                        struct ad_job_file *f = &s->jobs[s->job_count++];
+
+                        *f = (struct ad_job_file){.job = ad_job_names[i]};
+                        if (realtime)
+                                memcpy(f->instance, all.names[n], sizeof(f->instance));
+                }
+        }
+        s->several = rc == 0 && all.count > 1;
+        return rc;
+}
+
+static int read_file(const char *data_dir, const struct ad_job_file *f, struct df_buf *text,
+                     struct df_error *err)
+{
+        char path[PATH_MAX];
+        int rc = 0;
+
+        if (*f->instance)
+                rc = ad_instance_file(data_dir, f->instance, path, err);
+        else
+                (void)snprintf(path, sizeof(path), "%s/run/%s.prom", data_dir, f->job);
+        if (rc == 0)
+                rc = df_read_file(path, text->len + FILE_MAX, text, err);
+        df_put_u8(text, 0);
+        return rc == DF_ENOENT ? 0 : rc; /* empty: it is no status file then */
+}
+
+static int parse_file(struct ad_samples *s, const struct ad_job_file *f, char *text,
+                      struct df_error *err)
+{
         char *save = NULL;
 
-        *f = (struct ad_job_file){.job = job};
-        if (sscanf(text, "# adtally %*s pid=%d started_ms=%lld written_ms=%lld", &f->pid, &started,
-                   &written) == 3) {
-                f->started_ms = started;
-                f->written_ms = written;
-                s->job_count++;
-        }
         for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
                 struct ad_sample sample;
-                int rc = parse_line(line, job, &sample) ? add_sample(s, &sample, err) : 0;
+                int rc = 0;
 
+                if (parse_line(line, f->job, &sample)) {
+                        sample.instance = s->several ? f->instance : "";
+                        rc = add_sample(s, &sample, err);
+                }
                 if (rc < 0)
                         return rc;
         }
         return 0;
 }
 
+/* What a process that is gone said last counts only while no other one of its job lives. */
+static bool counts(const struct ad_samples *s, const struct ad_job_file *f, int64_t now_ms)
+{
+        return !s->several || !*f->instance || ad_job_alive(f, now_ms) ||
+               !ad_job_any_alive(s, f->job, now_ms);
+}
+
+static int parse_all(struct ad_samples *s, size_t starts[AD_JOBS_MAX], struct df_error *err)
+{
+        int64_t now = df_wall_ms();
+        size_t kept = 0;
+        int rc = 0;
+
+        for (size_t i = 0; i < s->job_count; i++) {
+                struct ad_job_file f = s->jobs[i];
+
+                if (!ad_job_stamp_read((const char *)s->text.data + starts[i], &f.stamp))
+                        continue;
+                starts[kept] = starts[i];
+                s->jobs[kept++] = f;
+        }
+        s->job_count = kept;
+        for (size_t i = 0; rc == 0 && i < s->job_count; i++)
+                if (counts(s, &s->jobs[i], now))
+                        rc = parse_file(s, &s->jobs[i], (char *)s->text.data + starts[i], err);
+        return rc;
+}
+
 /* All files into one buffer first: samples point into it, so it must not move afterwards. */
 int ad_samples_read(const char *data_dir, struct ad_samples *ret, struct df_error *err)
 {
         size_t starts[AD_JOBS_MAX] = {0};
-        bool there[AD_JOBS_MAX] = {false};
-        int rc = 0;
+        int rc;
 
         memset(ret, 0, sizeof(*ret));
-        for (size_t i = 0; rc == 0 && ad_job_names[i]; i++) {
-                char path[PATH_MAX];
-
-                (void)snprintf(path, sizeof(path), "%s/run/%s.prom", data_dir, ad_job_names[i]);
+        rc = list_files(data_dir, ret, err);
+        for (size_t i = 0; rc == 0 && i < ret->job_count; i++) {
                 starts[i] = ret->text.len;
-                rc = df_read_file(path, ret->text.len + FILE_MAX, &ret->text, err);
-                there[i] = rc == 0;
-                df_put_u8(&ret->text, 0);
-                if (rc == DF_ENOENT)
-                        rc = 0;
+                rc = read_file(data_dir, &ret->jobs[i], &ret->text, err);
         }
         if (rc == 0)
                 rc = df_buf_check(&ret->text, err);
-        for (size_t i = 0; rc == 0 && ad_job_names[i]; i++)
-                if (there[i])
-                        rc = parse_file(ret, ad_job_names[i], (char *)ret->text.data + starts[i],
-                                        err);
+        if (rc == 0)
+                rc = parse_all(ret, starts, err);
         if (rc < 0)
                 ad_samples_release(ret);
         return rc;
@@ -137,10 +186,56 @@ const struct ad_sample *ad_sample_find(const struct ad_samples *s, const char *j
         return NULL;
 }
 
+static bool same_label(const struct ad_sample *a, const struct ad_sample *b, const char *label)
+{
+        char x[128], y[128];
+
+        return ad_sample_label(a, label, x, sizeof(x)) && ad_sample_label(b, label, y, sizeof(y)) &&
+               strcmp(x, y) == 0;
+}
+
+double ad_sample_beside(const struct ad_samples *s, const struct ad_sample *of, const char *name,
+                        double otherwise)
+{
+        for (size_t i = 0; i < s->count; i++) {
+                const struct ad_sample *m = &s->list[i];
+
+                if (strcmp(m->name, name) == 0 && strcmp(m->instance, of->instance) == 0 &&
+                    same_label(m, of, "stream") && same_label(m, of, "partition"))
+                        return m->value;
+        }
+        return otherwise;
+}
+
+bool ad_sample_counts(const struct ad_samples *s, const struct ad_sample *of)
+{
+        bool runs = ad_sample_beside(s, of, "adtally_task_running", 0) != 0;
+        double epoch = ad_sample_beside(s, of, "adtally_task_epoch", 0);
+
+        for (size_t i = 0; s->several && i < s->count; i++) {
+                const struct ad_sample *m = &s->list[i];
+
+                if (strcmp(m->name, "adtally_task_running") == 0 && m->value != 0 &&
+                    strcmp(m->instance, of->instance) != 0 && same_label(m, of, "stream") &&
+                    same_label(m, of, "partition") &&
+                    (!runs || ad_sample_beside(s, m, "adtally_task_epoch", 0) > epoch))
+                        return false;
+        }
+        return true;
+}
+
 bool ad_job_alive(const struct ad_job_file *f, int64_t now_ms)
 {
-        return f->pid > 0 && (kill(f->pid, 0) == 0 || errno == EPERM) &&
-               now_ms - f->written_ms < FRESH_MS;
+        return ad_job_stamp_alive(&f->stamp, now_ms);
+}
+
+bool ad_job_any_alive(const struct ad_samples *s, const char *job, int64_t now_ms)
+{
+        bool alive = false;
+
+        for (size_t i = 0; i < s->job_count; i++)
+                alive |= strcmp(s->jobs[i].job, job) == 0 && ad_job_alive(&s->jobs[i], now_ms);
+        return alive;
 }
 
 static int by_name(const void *a, const void *b)
@@ -149,6 +244,7 @@ static int by_name(const void *a, const void *b)
         int c = strcmp(x->name, y->name);
 
         c = c ? c : strcmp(x->job, y->job);
+        c = c ? c : strcmp(x->instance, y->instance);
         return c ? c : strcmp(x->labels, y->labels);
 }
 
@@ -169,7 +265,10 @@ void ad_samples_render(struct ad_samples *s, struct df_buf *b)
 
                 if (i == 0 || strcmp(m->name, s->list[i - 1].name) != 0)
                         df_buf_printf(b, "# TYPE %s %s\n", m->name, family_type(m->name));
-                df_buf_printf(&labels, "job=\"%s\"%s%s", m->job, *m->labels ? "," : "", m->labels);
+                df_buf_printf(&labels, "job=\"%s\"", m->job);
+                if (*m->instance)
+                        df_buf_printf(&labels, ",instance=\"%s\"", m->instance);
+                df_buf_printf(&labels, "%s%s", *m->labels ? "," : "", m->labels);
                 df_put_u8(&labels, 0);
                 if (!labels.failed)
                         df_metric(b, m->name, (const char *)labels.data, m->value);

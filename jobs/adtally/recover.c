@@ -56,8 +56,7 @@ static int print_checkpoint(void *arg, const struct df_rocksdb_ckpt_info *i, str
 /* A running realtime job looks at these files about twice a second. */
 static int ask_for_takeover(const struct df_config *c, struct df_error *err)
 {
-        const char *store = df_config_text(c, "checkpoint-store");
-        char path[PATH_MAX];
+        char path[PATH_MAX], store[PATH_MAX];
         int rc = ad_data_path(c, "run", path, err);
 
         if (rc == 0)
@@ -66,8 +65,12 @@ static int ask_for_takeover(const struct df_config *c, struct df_error *err)
                 rc = ad_data_path(c, AD_RECOVERED_FILE, path, err);
         if (rc == 0)
                 rc = df_write_file(path, df_bytes("", 0), false, err);
-        if (rc == 0 && store && *store) {
-                (void)snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, store);
+        if (rc == 0)
+                rc = ad_store(c, store, err);
+        if (rc == 0 && *store) {
+                if (snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, store) >=
+                    (int)sizeof(path))
+                        return df_fail(err, DF_EINVAL, "%s: the path is too long", store);
                 rc = df_write_file(path, df_bytes("", 0), false, err);
         }
         return rc;

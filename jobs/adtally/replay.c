@@ -35,18 +35,11 @@ static const struct df_setting own[] = {
         {"drop", DF_TEXT, NULL, .arg = "RUN", .help = "delete a run's topics and state"},
         {"list", DF_BOOL, "false", .help = "the runs of this data directory"},
 };
-static const char *const shared[] = {"data",
-                                     "log",
-                                     "workers",
-                                     "grace",
-                                     "out-of-orderness",
-                                     "accepted-age",
-                                     "dedupe-horizon",
-                                     "cell-cap",
-                                     "pricing",
-                                     "quiet",
-                                     "json",
-                                     NULL};
+static const char *const shared[] = {
+        "data",           "log",      "kafka-prefix",     "kafka.*",
+        "workers",        "grace",    "out-of-orderness", "accepted-age",
+        "dedupe-horizon", "cell-cap", "pricing",          "quiet",
+        "json",           NULL};
 
 static int print_run(void *arg, const struct ad_replay *r, struct df_error *err)
 {

@@ -14,7 +14,7 @@ static const char usage[] =
         "adtally status: jobs, partitions, ledger, freshness and disk of a data directory\n"
         "Usage: adtally status [--data DIR] [--json]\n\n"
         "Exit code 0: all is well; 1: something is wrong (it is named); 69: nothing runs here.\n";
-static const char *const shared[] = {"data", "log", "json", NULL};
+static const char *const shared[] = {"data", "log", "kafka-prefix", "kafka.*", "json", NULL};
 
 #define PROBLEMS_MAX 32
 struct report {
@@ -38,29 +38,14 @@ static void problem(struct report *r, const char *fmt, ...)
         va_end(ap);
 }
 
-static const struct ad_job_file *job_file(const struct report *r, const char *job)
-{
-        for (size_t i = 0; i < r->samples.job_count; i++)
-                if (strcmp(r->samples.jobs[i].job, job) == 0)
-                        return &r->samples.jobs[i];
-        return NULL;
-}
-
-static double value_of(const struct report *r, const char *job, const char *name, double otherwise)
-{
-        const struct ad_sample *s = ad_sample_find(&r->samples, job, name);
-
-        return s ? s->value : otherwise;
-}
-
-/* The value of `name` for the stream and partition that `of` is about. */
-static double beside(const struct report *r, const struct ad_sample *of, const char *name,
-                     double otherwise)
+static double value_of(const struct report *r, const struct ad_job_file *f, const char *name,
+                       double otherwise)
 {
         for (size_t i = 0; i < r->samples.count; i++) {
                 const struct ad_sample *s = &r->samples.list[i];
 
-                if (strcmp(s->name, name) == 0 && strcmp(s->labels, of->labels) == 0)
+                if (strcmp(s->job, f->job) == 0 && strcmp(s->name, name) == 0 &&
+                    (!*s->instance || strcmp(s->instance, f->instance) == 0))
                         return s->value;
         }
         return otherwise;
@@ -70,24 +55,19 @@ static void judge(struct report *r)
 {
         int64_t now = df_wall_ms();
 
-        for (size_t i = 0; ad_job_names[i]; i++) {
-                const struct ad_job_file *f = job_file(r, ad_job_names[i]);
-
-                r->running |= f && ad_job_alive(f, now);
-        }
-        for (size_t i = 0; r->running && ad_job_names[i]; i++) {
-                const struct ad_job_file *f = job_file(r, ad_job_names[i]);
-
-                if (!f || !ad_job_alive(f, now))
+        for (size_t i = 0; ad_job_names[i]; i++)
+                r->running |= ad_job_any_alive(&r->samples, ad_job_names[i], now);
+        for (size_t i = 0; r->running && ad_job_names[i]; i++)
+                if (!ad_job_any_alive(&r->samples, ad_job_names[i], now))
                         problem(r, "job %s does not run: look at its log lines", ad_job_names[i]);
-        }
         for (size_t i = 0; i < r->samples.count; i++) {
                 const struct ad_sample *s = &r->samples.list[i];
                 char stream[80] = "?", partition[16] = "?";
 
                 (void)ad_sample_label(s, "stream", stream, sizeof(stream));
                 (void)ad_sample_label(s, "partition", partition, sizeof(partition));
-                if (strcmp(s->name, "adtally_partition_refused") == 0)
+                if (strcmp(s->name, "adtally_partition_refused") == 0 &&
+                    ad_sample_counts(&r->samples, s))
                         problem(r,
                                 "partition %s/%s is refused (%s): see `adtally recover --topic %s "
                                 "--partition %s`",
@@ -101,29 +81,50 @@ static void judge(struct report *r)
                 if (strcmp(s->name, "adtally_view_partition_failed") == 0 && s->value != 0)
                         problem(r, "the view cannot read rollups/%s: see the log lines of api",
                                 partition);
+                if (strcmp(s->name, "adtally_view_missing_partition") == 0 && r->samples.several)
+                        problem(r, "no realtime process runs partition events/%s", partition);
                 if (strcmp(s->name, "adtally_ingest_ready") == 0 && s->value == 0)
                         problem(r, "ingest refuses events: the clock jumped or the disk is full");
         }
 }
 
+static void print_job(const struct report *r, const struct ad_job_file *f)
+{
+        bool several = *f->instance && r->samples.several;
+        char name[80];
+
+        (void)snprintf(name, sizeof(name), "%s%s%s", f->job, several ? " " : "",
+                       several ? f->instance : "");
+        printf("  %-10s %-8s pid %-8d up %6.0f s   %7.1f MB   cpu %.1f s\n", name,
+               ad_job_alive(f, df_wall_ms()) ? "runs" : "DOWN", f->stamp.pid,
+               (double)(f->stamp.written_ms - f->stamp.started_ms) / 1000,
+               value_of(r, f, "adtally_process_resident_bytes", 0) / 1e6,
+               value_of(r, f, "adtally_process_cpu_seconds_total", 0));
+}
+
 static void print_jobs(const struct report *r)
 {
-        int64_t now = df_wall_ms();
-
         printf("jobs\n");
         for (size_t i = 0; ad_job_names[i]; i++) {
-                const struct ad_job_file *f = job_file(r, ad_job_names[i]);
+                bool there = false;
 
-                if (!f) {
-                        printf("  %-10s never started here\n", ad_job_names[i]);
-                        continue;
+                for (size_t n = 0; n < r->samples.job_count; n++) {
+                        const struct ad_job_file *f = &r->samples.jobs[n];
+
+                        if (strcmp(f->job, ad_job_names[i]) != 0)
+                                continue;
+                        print_job(r, f);
+                        there = true;
                 }
-                printf("  %-10s %-8s pid %-8d up %6.0f s   %7.1f MB   cpu %.1f s\n", f->job,
-                       ad_job_alive(f, now) ? "runs" : "DOWN", f->pid,
-                       (double)(f->written_ms - f->started_ms) / 1000,
-                       value_of(r, f->job, "adtally_process_resident_bytes", 0) / 1e6,
-                       value_of(r, f->job, "adtally_process_cpu_seconds_total", 0));
+                if (!there)
+                        printf("  %-10s never started here\n", ad_job_names[i]);
         }
+}
+
+static double beside(const struct report *r, const struct ad_sample *of, const char *name,
+                     double otherwise)
+{
+        return ad_sample_beside(&r->samples, of, name, otherwise);
 }
 
 static void print_partitions(const struct report *r)
@@ -132,13 +133,15 @@ static void print_partitions(const struct report *r)
                "lag", "checkpoint", "its age (s)", "watermark (s)");
         for (size_t i = 0; i < r->samples.count; i++) {
                 const struct ad_sample *s = &r->samples.list[i];
-                char stream[80] = "?", partition[16] = "?", name[100];
+                char stream[80] = "?", partition[16] = "?", name[160];
 
-                if (strcmp(s->name, "adtally_task_running") != 0)
+                if (strcmp(s->name, "adtally_task_running") != 0 ||
+                    !ad_sample_counts(&r->samples, s))
                         continue;
                 (void)ad_sample_label(s, "stream", stream, sizeof(stream));
                 (void)ad_sample_label(s, "partition", partition, sizeof(partition));
-                (void)snprintf(name, sizeof(name), "%s/%s", stream, partition);
+                (void)snprintf(name, sizeof(name), "%s/%s%s%s", stream, partition,
+                               *s->instance ? " " : "", s->instance);
                 printf("  %-28s %10s %12.0f %8.0f %10.0f %12.1f %12.1f\n", name,
                        s->value != 0 ? "runs" : "STOPPED", beside(r, s, "adtally_task_position", 0),
                        beside(r, s, "adtally_task_lag_records", -1),
@@ -212,9 +215,11 @@ static int print_json(const struct report *r, struct df_error *err)
 
                 ad_json_open(j);
                 ad_json_put_text(j, "job", f->job);
-                ad_json_put_int(j, "pid", f->pid);
+                if (*f->instance)
+                        ad_json_put_text(j, "instance", f->instance);
+                ad_json_put_int(j, "pid", f->stamp.pid);
                 ad_json_put_bool(j, "running", ad_job_alive(f, now));
-                ad_json_put_int(j, "started_ms", f->started_ms);
+                ad_json_put_int(j, "started_ms", f->stamp.started_ms);
                 ad_json_close(j);
         }
         ad_json_close_array(j);
@@ -225,6 +230,8 @@ static int print_json(const struct report *r, struct df_error *err)
 
                 ad_json_open(j);
                 ad_json_put_text(j, "job", s->job);
+                if (*s->instance)
+                        ad_json_put_text(j, "instance", s->instance);
                 ad_json_put_text(j, "name", s->name);
                 ad_json_put_text(j, "labels", s->labels);
                 ad_json_key(j, "value");

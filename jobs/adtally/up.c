@@ -4,7 +4,8 @@
  * and both ends of the pair over which ingest and api hand each other the connections whose next
  * request is the other's (df/net.h). A job that is killed is started again and finds them as they
  * were, so its restart drops no request of the other. Jobs stop in the order ingest, api, realtime:
- * first nothing new comes in, last what is in the log is counted and committed.
+ * first nothing new comes in, last what is in the log is counted and committed. On Kafka there may
+ * be several realtime processes (--realtime-processes), which share the partitions.
  */
 #include "jobs/adtally/up.h"
 
@@ -47,12 +48,17 @@ static const char *const shared[] = {"data",
                                      "kafka-session-timeout",
                                      "kafka-transaction-timeout",
                                      "kafka.*",
+                                     "realtime-processes",
                                      "instance",
                                      "checkpoint-store",
                                      NULL};
 
+#define JOBS_MAX (AD_REALTIME_PROCESSES_MAX + 2)
+_Static_assert(JOBS_MAX <= DF_CHILDREN_MAX, "the supervisor's limit");
+
 struct job { /* one child, with the memory its df_child borrows */
-        const char *name;
+        char name[16];
+        char instance[AD_INSTANCE_MAX + 8]; /* of realtime; else "" */
         char path[PATH_MAX];
         const char **argv;
         int fds[3];
@@ -60,37 +66,90 @@ struct job { /* one child, with the memory its df_child borrows */
 
 struct state {
         struct ad_up up;
-        struct job jobs[3];
+        struct job jobs[JOBS_MAX];
+        size_t realtime_count;
         int lock_fd, listen_fd, pair[2];
         uint16_t port;
         int64_t ready_looked_ms;
         bool ready;
 };
 
-static bool jobs_alive(const char *data)
+/* The n-th realtime process, from 1: "main", "r2", ..., or, on a machine with a name of its own
+ * (--instance m), "m", "m-r2", ... */
+static void name_instance(const struct df_config *c, size_t n, char *ret, size_t size)
+{
+        const char *own = df_config_text(c, "instance");
+        bool is_main = strcmp(own, AD_INSTANCE_MAIN) == 0;
+
+        if (n == 1)
+                (void)snprintf(ret, size, "%s", own);
+        else
+                (void)snprintf(ret, size, "%s%sr%zu", is_main ? "" : own, is_main ? "" : "-", n);
+}
+
+/* Whether an `up` of this configuration starts it, with whatever number of processes. */
+static bool is_ours(const struct df_config *c, const struct ad_job_file *f)
+{
+        bool ours = !*f->instance;
+
+        for (size_t n = 1; n <= AD_REALTIME_PROCESSES_MAX; n++) {
+                char name[AD_INSTANCE_MAX + 8];
+
+                name_instance(c, n, name, sizeof(name));
+                ours |= strcmp(f->instance, name) == 0;
+        }
+        return ours;
+}
+
+static bool jobs_alive(const struct df_config *c)
 {
         struct ad_samples s;
         bool alive = false;
 
-        if (ad_samples_read(data, &s, NULL) < 0)
+        if (ad_samples_read(df_config_text(c, "data"), &s, NULL) < 0)
                 return false;
         for (size_t i = 0; i < s.job_count; i++)
-                alive |= ad_job_alive(&s.jobs[i], df_wall_ms());
+                alive |= is_ours(c, &s.jobs[i]) && ad_job_alive(&s.jobs[i], df_wall_ms());
         ad_samples_release(&s);
         return alive;
 }
 
 /* A supervisor that was killed leaves jobs that end by themselves, but drain first; until then they
  * own the listening socket and the log. */
-static void wait_for_orphans(const char *data)
+static void wait_for_orphans(const struct df_config *c)
 {
         int64_t until = df_monotonic_ms() + DRAIN_MS + 5000;
 
-        if (!jobs_alive(data))
+        if (!jobs_alive(c))
                 return;
         df_trace(DF_INFO, "up", "the jobs of a supervisor that was killed end first");
-        while (jobs_alive(data) && df_monotonic_ms() < until && !df_process_stopping())
+        while (jobs_alive(c) && df_monotonic_ms() < until && !df_process_stopping())
                 (void)usleep(50000);
+}
+
+/* Status files of realtime processes that are gone, but for the own instance's: of fewer processes
+ * than last time nobody shall miss the others. */
+static int forget_gone(const struct df_config *c, struct df_error *err)
+{
+        const char *data = df_config_text(c, "data");
+        char path[PATH_MAX];
+        struct ad_samples s;
+        int rc = ad_samples_read(data, &s, err);
+
+        if (rc < 0)
+                return rc;
+        for (size_t i = 0; rc == 0 && i < s.job_count; i++) {
+                const char *instance = s.jobs[i].instance;
+
+                if (!*instance || strcmp(instance, df_config_text(c, "instance")) == 0 ||
+                    ad_job_alive(&s.jobs[i], df_wall_ms()))
+                        continue;
+                rc = ad_instance_file(data, instance, path, err);
+                if (rc == 0 && unlink(path) < 0)
+                        rc = df_fail_errno(err, DF_EIO, "remove %s", path);
+        }
+        ad_samples_release(&s);
+        return rc;
 }
 
 static char *flag(const char *name, const char *value)
@@ -107,14 +166,16 @@ static int fill_argv(struct job *j, const struct df_config *c, const struct stat
         char number[16];
         size_t n = 0;
 
-        j->argv = calloc(ad_setting_count + 8, sizeof(*j->argv));
+        j->argv = calloc(ad_setting_count + 9, sizeof(*j->argv));
         if (!j->argv)
                 return df_fail(err, DF_ENOMEM, "arguments of %s", j->name);
         j->argv[n++] = j->path;
         for (size_t i = 0; i < ad_setting_count; i++) {
                 const char *name = ad_settings[i].name;
 
-                if (!df_config_is_default(c, name) && df_config_value(c, name))
+                if (strcmp(name, "instance") == 0 && *j->instance)
+                        j->argv[n++] = flag(name, j->instance);
+                else if (!df_config_is_default(c, name) && df_config_value(c, name))
                         j->argv[n++] = flag(name, df_config_value(c, name));
         }
         j->argv[n++] = flag("supervised", "true");
@@ -154,30 +215,77 @@ static int hand_down_secrets(const struct df_config *c, struct df_error *err)
         return 0;
 }
 
+static int fill_child(struct state *s, const struct df_config *c, const char *job, size_t number,
+                      int pair_fd, struct df_error *err)
+{
+        size_t i = s->up.child_count++;
+        struct job *j = &s->jobs[i];
+        bool realtime = strcmp(job, "realtime") == 0;
+        int rc = ad_command_find_job(job, j->path, err);
+
+        if (number == 1)
+                (void)snprintf(j->name, sizeof(j->name), "%s", job);
+        else
+                (void)snprintf(j->name, sizeof(j->name), "%s-%zu", job, number);
+        if (realtime)
+                name_instance(c, number, j->instance, sizeof(j->instance));
+        if (rc == 0)
+                rc = fill_argv(j, c, s, pair_fd, err);
+        s->up.instances[i] = realtime ? j->instance : NULL;
+        s->up.children[i] = (struct df_child){
+                .name = j->name,
+                .argv = j->argv,
+                .keep_fds = j->fds,
+        };
+        return rc;
+}
+
+/* Started in this order and stopped in reverse. */
 static int fill_children(struct state *s, const struct df_config *c, struct df_error *err)
 {
-        /* Started in this order and stopped in reverse. */
-        static const char *const order[] = {"realtime", "api", "ingest"};
-        const int pair[] = {-1, s->pair[1], s->pair[0]};
+        int rc = 0;
 
-        for (size_t i = 0; i < 3; i++) {
-                struct job *j = &s->jobs[i];
-                int rc;
+        for (size_t n = 1; rc == 0 && n <= s->realtime_count; n++)
+                rc = fill_child(s, c, "realtime", n, -1, err);
+        if (rc == 0)
+                rc = fill_child(s, c, "api", 1, s->pair[1], err);
+        return rc == 0 ? fill_child(s, c, "ingest", 1, s->pair[0], err) : rc;
+}
 
-                j->name = order[i];
-                rc = ad_command_find_job(j->name, j->path, err);
-                if (rc == 0)
-                        rc = fill_argv(j, c, s, pair[i], err);
-                if (rc < 0)
-                        return rc;
-                s->up.children[i] = (struct df_child){
-                        .name = j->name,
-                        .argv = j->argv,
-                        .keep_fds = j->fds,
-                };
-        }
-        s->up.child_count = 3;
-        return 0;
+/* Whether a realtime process ever kept a state here. */
+static bool has_state(const struct df_config *c)
+{
+        char own[PATH_MAX], others[PATH_MAX];
+
+        return ad_data_path(c, "state", own, NULL) == 0 &&
+               ad_data_path(c, "instances", others, NULL) == 0 &&
+               (access(own, F_OK) == 0 || access(others, F_OK) == 0);
+}
+
+/* Several share the partitions, which only a group of Kafka hands out, and the checkpoints (K2). */
+static int prepare_realtime(struct state *s, const struct df_config *c, struct df_error *err)
+{
+        char store[PATH_MAX];
+        int rc;
+
+        s->realtime_count = (size_t)df_config_integer(c, "realtime-processes");
+        if (s->realtime_count == 1)
+                return 0;
+        if (ad_log_is_file(c))
+                return df_fail(err, DF_EINVAL,
+                               "--realtime-processes %zu: on the file log one process counts all "
+                               "partitions: use --workers, or --log kafka:...",
+                               s->realtime_count);
+        rc = ad_store(c, store, err);
+        if (rc == 0 && !*store && has_state(c))
+                return df_fail(err, DF_EINVAL,
+                               "--realtime-processes %zu: the checkpoints in %s are one process's "
+                               "own, and another would refuse its partitions (K2): make the "
+                               "directory %s/checkpoints, run with one process until it is ready, "
+                               "stop it, then start several",
+                               s->realtime_count, df_config_text(c, "data"),
+                               df_config_text(c, "data"));
+        return rc == 0 ? ad_store_make(c, err) : rc;
 }
 
 static void say_ready(const struct state *s)
@@ -215,12 +323,16 @@ static void tick(void *arg)
 
 static int prepare(struct state *s, const struct df_config *c, struct df_error *err)
 {
-        int rc = ad_store_check(c, err);
+        int rc = prepare_realtime(s, c, err);
 
         if (rc == 0)
-                rc = ad_command_lock_data(c, &s->lock_fd, err);
+                rc = ad_store_check(c, err);
         if (rc == 0)
-                wait_for_orphans(df_config_text(c, "data"));
+                rc = ad_command_lock_data(c, &s->lock_fd, err);
+        if (rc == 0) {
+                wait_for_orphans(c);
+                rc = forget_gone(c, err);
+        }
         if (rc == 0)
                 rc = df_http_listen(df_config_text(c, "listen"), &s->listen_fd, &s->port, err);
         if (rc == 0)
@@ -238,7 +350,7 @@ static void clean_up(struct state *s)
 {
         df_http_server_stop(s->up.admin, 1000);
         df_log_close(s->up.log);
-        for (size_t i = 0; i < 3; i++) {
+        for (size_t i = 0; i < s->up.child_count; i++) {
                 for (size_t n = 1; s->jobs[i].argv && s->jobs[i].argv[n]; n++)
                         free((char *)s->jobs[i].argv[n]);
                 free(s->jobs[i].argv);

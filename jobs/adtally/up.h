@@ -9,6 +9,7 @@
 struct ad_up {
         const struct df_config *config;
         struct df_child children[DF_CHILDREN_MAX];
+        const char *instances[DF_CHILDREN_MAX]; /* of realtime children; NULL: another job */
         size_t child_count;
         struct df_log *log; /* for the bytes held; no writer */
         struct df_http_server *admin;

@@ -1,6 +1,7 @@
 /* up_admin.c - the admin endpoint of `adtally up`: Prometheus metrics, health, readiness.
  *
- * It serves what the jobs write about themselves each second (DATA/run/<job>.prom), so a job that
+ * It serves what the jobs write about themselves each second (DATA/run/<job>.prom; of several
+ * realtime processes each its own, with a label `instance`), so a job that
  * hangs shows as stale, and adds what only the supervisor knows: restarts, disk, bytes by holder.
  */
 #include <errno.h>
@@ -18,23 +19,30 @@
 static void metric_up(const struct ad_up *up, const struct ad_samples *s, struct df_buf *b)
 {
         int64_t now = df_wall_ms();
+        char l[128];
 
         df_buf_printf(b, "# TYPE adtally_job_up gauge\n");
         for (size_t i = 0; ad_job_names[i]; i++) {
-                char l[64];
-                bool alive = false;
-
-                for (size_t j = 0; j < s->job_count; j++)
-                        alive |= strcmp(s->jobs[j].job, ad_job_names[i]) == 0 &&
-                                 ad_job_alive(&s->jobs[j], now);
+                if (s->several && strcmp(ad_job_names[i], "realtime") == 0)
+                        continue;
                 (void)snprintf(l, sizeof(l), "job=\"%s\"", ad_job_names[i]);
-                df_metric(b, "adtally_job_up", l, alive);
+                df_metric(b, "adtally_job_up", l, ad_job_any_alive(s, ad_job_names[i], now));
+        }
+        for (size_t i = 0; s->several && i < s->job_count; i++) {
+                if (!*s->jobs[i].instance)
+                        continue;
+                (void)snprintf(l, sizeof(l), "job=\"%s\",instance=\"%s\"", s->jobs[i].job,
+                               s->jobs[i].instance);
+                df_metric(b, "adtally_job_up", l, ad_job_alive(&s->jobs[i], now));
         }
         df_buf_printf(b, "# TYPE adtally_job_starts_total counter\n");
         for (size_t i = 0; i < up->child_count; i++) {
-                char l[64];
+                const char *instance = s->several ? up->instances[i] : NULL;
 
-                (void)snprintf(l, sizeof(l), "job=\"%s\"", up->children[i].name);
+                (void)snprintf(l, sizeof(l), "job=\"%s\"%s%s%s",
+                               up->instances[i] ? "realtime" : up->children[i].name,
+                               instance ? ",instance=\"" : "", instance ? instance : "",
+                               instance ? "\"" : "");
                 df_metric(b, "adtally_job_starts_total", l, (double)up->children[i].starts);
         }
 }
@@ -103,16 +111,10 @@ static void check_jobs(const struct ad_samples *s, struct df_buf *why)
 {
         int64_t now = df_wall_ms();
 
-        for (size_t i = 0; ad_job_names[i]; i++) {
-                bool alive = false;
-
-                for (size_t j = 0; j < s->job_count; j++)
-                        alive |= strcmp(s->jobs[j].job, ad_job_names[i]) == 0 &&
-                                 ad_job_alive(&s->jobs[j], now);
-                if (!alive)
+        for (size_t i = 0; ad_job_names[i]; i++)
+                if (!ad_job_any_alive(s, ad_job_names[i], now))
                         df_buf_printf(why, "job %s does not run or does not report\n",
                                       ad_job_names[i]);
-        }
 }
 
 static void check_samples(const struct ad_samples *s, struct df_buf *why)
@@ -122,8 +124,11 @@ static void check_samples(const struct ad_samples *s, struct df_buf *why)
         for (size_t i = 0; i < s->count; i++) {
                 const struct ad_sample *m = &s->list[i];
 
-                if (strcmp(m->name, "adtally_partition_refused") == 0)
-                        df_buf_printf(why, "partition refused: %s\n", m->labels);
+                if (strcmp(m->name, "adtally_partition_refused") == 0) {
+                        if (ad_sample_counts(s, m))
+                                df_buf_printf(why, "partition refused: %s\n", m->labels);
+                } else if (strcmp(m->name, "adtally_view_missing_partition") == 0 && s->several)
+                        df_buf_printf(why, "no realtime process runs: %s\n", m->labels);
                 else if (strcmp(m->name, "adtally_ledger_imbalance") == 0 && m->value != 0)
                         df_buf_printf(why, "ledger imbalance: %s: %.0f\n", m->labels, m->value);
                 else if (strcmp(m->name, "adtally_ingest_ledger_imbalance") == 0 && m->value != 0)

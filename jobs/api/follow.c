@@ -284,8 +284,7 @@ static int fill_paths(struct ad_follow *f, struct df_error *err)
                 const char *name;
         } all[] = {{f->view_dir, "view"},
                    {f->snapshot_dir, "view-snapshot"},
-                   {f->accept_path, AD_VIEW_ACCEPT_LOSS},
-                   {f->status_path, "run/realtime.prom"}};
+                   {f->accept_path, AD_VIEW_ACCEPT_LOSS}};
 
         for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
                 if (snprintf(all[i].path, PATH_MAX, "%s/%s", f->options.data_dir, all[i].name) >=

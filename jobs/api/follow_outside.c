@@ -12,56 +12,10 @@
 #include "jobs/api/follow_private.h"
 #include "jobs/common/settings.h"
 
-#define STATUS_BYTES_MAX (8u << 20)
 #define DISK_EVERY_MS 10000
 #define TAIL_RECORDS_MAX 2048
 #define TAIL_BYTES_MAX (4u << 20)
 #define TAIL_IDLE_MAX 20 /* polls in a row that bring nothing */
-
-/* The number that follows text in line, which ends at end. */
-static bool number_after(const char *line, const char *end, const char *text, uint64_t *ret)
-{
-        size_t n = strlen(text);
-        const char *at = memmem(line, (size_t)(end - line), text, n);
-        uint64_t v = 0;
-
-        if (!at || at + n >= end || at[n] < '0' || at[n] > '9')
-                return false;
-        for (at += n; at < end && *at >= '0' && *at <= '9'; at++)
-                v = v * 10 + (uint64_t)(*at - '0');
-        *ret = v;
-        return true;
-}
-
-void adi_parse_refused(struct df_bytes text, struct ad_outside *ret)
-{
-        static const char metric[] = "adtally_partition_refused{";
-        const char *at = (const char *)text.data, *end = at + text.len;
-        bool refused[DF_PARTITIONS_MAX] = {false};
-        uint64_t v;
-
-        ret->missing_count = 0;
-        ret->realtime_seen_ms = 0;
-        while (at && at < end) {
-                const char *line = at, *stop = memchr(at, '\n', (size_t)(end - at));
-
-                if (!stop)
-                        stop = end;
-                at = stop + 1;
-                if (*line == '#' && number_after(line, stop, "written_ms=", &v))
-                        ret->realtime_seen_ms = (int64_t)v;
-                if ((size_t)(stop - line) <= sizeof(metric) ||
-                    memcmp(line, metric, sizeof(metric) - 1) != 0 ||
-                    !memmem(line, (size_t)(stop - line), "stream=\"" AD_TOPIC_EVENTS "\"",
-                            strlen("stream=\"" AD_TOPIC_EVENTS "\"")))
-                        continue;
-                if (number_after(line, stop, "partition=\"", &v) && v < DF_PARTITIONS_MAX)
-                        refused[v] = true;
-        }
-        for (uint32_t p = 0; p < DF_PARTITIONS_MAX; p++)
-                if (refused[p])
-                        ret->missing[ret->missing_count++] = p;
-}
 
 uint64_t adi_dir_bytes(const char *dir)
 {
@@ -103,15 +57,9 @@ void adi_look_outside(struct ad_follow *f, const struct ad_view *view)
 {
         struct ad_outside *o = &f->outside;
         struct df_error err = {0};
-        struct df_buf text = {0};
         uint64_t first;
 
-        /* Without the file the realtime job never ran here: nothing is known to be refused. */
-        if (df_read_file(f->status_path, STATUS_BYTES_MAX, &text, &err) == 0)
-                adi_parse_refused(df_buf_bytes(&text), o);
-        else
-                o->missing_count = 0;
-        df_buf_release(&text);
+        adi_look_instances(f->options.data_dir, o);
         add_unreadable(f, o);
         for (uint32_t p = 0; p < f->partitions; p++) {
                 (void)df_log_bounds(f->options.log, AD_TOPIC_EVENTS, p, &first, &o->events_end[p],

@@ -31,7 +31,6 @@ struct ad_follow {
         struct ad_follow_options options;
         struct ad_view_options view_options;
         char view_dir[PATH_MAX], snapshot_dir[PATH_MAX], accept_path[PATH_MAX];
-        char status_path[PATH_MAX];
         uint32_t partitions;
         pthread_t thread;
         bool started;
@@ -68,8 +67,24 @@ int adi_commit(struct ad_follow *f, struct df_error *err);
 
 /* follow_outside.c */
 void adi_look_outside(struct ad_follow *f, const struct ad_view *view);
-/* Partitions of `events` that the status file of the realtime job calls refused. Pure. */
-void adi_parse_refused(struct df_bytes text, struct ad_outside *ret);
 uint64_t adi_dir_bytes(const char *dir);
+
+/* follow_instances.c: what the status files of all realtime processes say of `events` (K11). */
+struct adi_said {
+        bool runs[DF_PARTITIONS_MAX], refuses[DF_PARTITIONS_MAX];
+};
+struct adi_instances {
+        size_t count, alive_count;
+        bool known[DF_PARTITIONS_MAX]; /* a file names it */
+        struct adi_said alive, gone;   /* by processes that live; by the others, when they did */
+        int64_t seen_ms;               /* the newest file's time */
+};
+/* One status file; alive: its process is. Pure. */
+void adi_instances_add(struct adi_instances *s, struct df_bytes text, bool alive);
+/* Missing is what a process refuses and none runs, and, of several processes, what none of them
+ * runs. While none is alive their last words count. Pure. */
+void adi_instances_missing(const struct adi_instances *s, struct ad_outside *ret);
+/* Reads the files and fills the two fields of ret that are about them. */
+void adi_look_instances(const char *data_dir, struct ad_outside *ret);
 
 #endif

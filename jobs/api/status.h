@@ -49,13 +49,14 @@ struct ad_start { /* the newest heartbeat of an ingest start in a source */
 
 /* What is not in the rollups: told by the follower, about every second. */
 struct ad_outside {
-        uint32_t missing[DF_PARTITIONS_MAX]; /* task refused (K11), or rollups unreadable */
+        uint32_t missing
+                [DF_PARTITIONS_MAX]; /* refused or run by nobody (K11), or rollups unreadable */
         size_t missing_count;
         uint64_t events_end[DF_PARTITIONS_MAX]; /* durable end of the topic `events` */
         uint64_t rollups_end[DF_PARTITIONS_MAX];
         uint64_t rollups_read[DF_PARTITIONS_MAX];
         uint64_t damaged_collections;
-        int64_t realtime_seen_ms; /* when the realtime job last wrote its status; 0 = never */
+        int64_t realtime_seen_ms; /* when a realtime process last wrote its status; 0 = never */
 };
 
 #define AD_TAIL_EDGES_MAX 64

@@ -6,6 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "df/run.h"
+#include "jobs/common/settings.h"
+
+#define OWN_STORE "checkpoints" /* under DATA */
+
 int ad_instance_check(const char *name, struct df_error *err)
 {
         size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_");
@@ -37,15 +42,46 @@ int ad_state_dir(const struct df_config *c, const char *topic, uint32_t partitio
         return df_fail(err, DF_EINVAL, "--data %s: the path is too long", data);
 }
 
+/* Once there, it stays the store: with one process again, checkpoints of the others are in it. */
+int ad_store(const struct df_config *c, char *ret, struct df_error *err)
+{
+        const char *store = df_config_text(c, "checkpoint-store");
+        int rc;
+
+        ret[0] = '\0';
+        if (store) {
+                if (snprintf(ret, PATH_MAX, "%s", store) < PATH_MAX)
+                        return 0;
+                return df_fail(err, DF_EINVAL, "--checkpoint-store: the path is too long");
+        }
+        if (ad_log_is_file(c))
+                return 0;
+        rc = ad_data_path(c, OWN_STORE, ret, err);
+        if (rc < 0 || (access(ret, F_OK) < 0 && errno == ENOENT))
+                ret[0] = '\0';
+        return rc;
+}
+
+int ad_store_make(const struct df_config *c, struct df_error *err)
+{
+        char path[PATH_MAX];
+        int rc;
+
+        if (df_config_text(c, "checkpoint-store"))
+                return 0;
+        rc = ad_data_path(c, OWN_STORE, path, err);
+        return rc == 0 ? df_mkdirs(path, err) : rc;
+}
+
 int ad_store_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
                  struct df_error *err)
 {
-        const char *store = df_config_text(c, "checkpoint-store");
-        int n;
+        char store[PATH_MAX];
+        int n, rc = ad_store(c, store, err);
 
         ret[0] = '\0';
-        if (!store || !*store)
-                return 0;
+        if (rc < 0 || !*store)
+                return rc;
         n = snprintf(ret, PATH_MAX, "%s/%s/%u", store, topic, partition);
         if (n >= 0 && n < PATH_MAX - 64)
                 return 0;
@@ -69,10 +105,11 @@ int ad_rebuild_mark(const struct df_config *c, const char *topic, uint32_t parti
 
 int ad_store_check(const struct df_config *c, struct df_error *err)
 {
-        const char *store = df_config_text(c, "checkpoint-store");
+        char store[PATH_MAX];
+        int rc = ad_store(c, store, err);
 
-        if (!store || !*store || access(store, R_OK | W_OK | X_OK) == 0)
-                return 0;
+        if (rc < 0 || !*store || access(store, R_OK | W_OK | X_OK) == 0)
+                return rc;
         return df_fail(err, DF_EINVAL,
                        "--checkpoint-store %s: %s: mount it, or create it if it is new", store,
                        strerror(errno));

@@ -2,7 +2,9 @@
  *
  *   DATA/state/<topic>/<partition>                       of the instance "main"
  *   DATA/instances/<instance>/state/<topic>/<partition>  of every other one
- *   STORE/<topic>/<partition>      --checkpoint-store, shared by all machines (K2)
+ *   STORE/<topic>/<partition>      --checkpoint-store, shared by all machines (K2); on Kafka, when
+ *                                  none is given and it is there, DATA/checkpoints, which `up`
+ *                                  makes for its own realtime processes
  *   DATA/run/realtime.prom, DATA/run/realtime-<instance>.prom  status files (df/run.h)
  */
 #ifndef AD_PLACES_H
@@ -16,6 +18,10 @@
 /* It becomes part of paths and of the group's member names. */
 int ad_instance_check(const char *name, struct df_error *err);
 
+/* The checkpoint store into ret, PATH_MAX bytes; "" when there is none. */
+int ad_store(const struct df_config *c, char *ret, struct df_error *err);
+/* Make DATA/checkpoints the store unless another is given. */
+int ad_store_make(const struct df_config *c, struct df_error *err);
 /* Into ret, PATH_MAX bytes. The state directory is that of the --instance of c. */
 int ad_state_dir(const struct df_config *c, const char *topic, uint32_t partition, char *ret,
                  struct df_error *err);

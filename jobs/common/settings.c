@@ -77,6 +77,8 @@ const struct df_setting ad_settings[] = {
         {"kafka.*", DF_TEXT, NULL, .arg = "VALUE",
          .help = "a setting of librdkafka for TLS, SASL or time-outs, as kafka.ssl.ca.location",
          .secret_words = "password|secret|.pem|oauthbearer.config"},
+        {"realtime-processes", DF_INTEGER, "1", 1, AD_REALTIME_PROCESSES_MAX,
+         .help = "on Kafka: of this machine, sharing the partitions"},
         {"instance", DF_TEXT, "main", .arg = "NAME",
          .help = "of a realtime process: each has a name of its own"},
         {"checkpoint-store", DF_TEXT, NULL, .arg = "DIR",

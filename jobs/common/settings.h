@@ -29,6 +29,8 @@ extern const size_t ad_setting_count;
 #define AD_RECOVERED_FILE "run/recovered"
 #define AD_RECOVERED_STORE_FILE "recovered"
 
+#define AD_REALTIME_PROCESSES_MAX 8 /* of one `adtally up` */
+
 /* Open the log that `--log` names (default file:DATA/log). */
 int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error *err);
 /* The same for another place, as --log writes it; NULL: file:DATA/log. */

@@ -116,13 +116,12 @@ static int64_t changed_ns(const char *path)
 /* Here, or on another machine. The sum changes whichever of the two does. */
 static int64_t asked_ns(const struct ad_tasks *t)
 {
-        const char *store = df_config_text(t->config, "checkpoint-store");
-        char path[PATH_MAX];
+        char path[PATH_MAX], store[PATH_MAX];
         int64_t sum = 0;
 
         if (ad_data_path(t->config, AD_RECOVERED_FILE, path, NULL) == 0)
                 sum += changed_ns(path);
-        if (store &&
+        if (ad_store(t->config, store, NULL) == 0 && *store &&
             snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, store) < (int)sizeof(path))
                 sum += changed_ns(path) / 2;
         return sum;
@@ -354,12 +353,14 @@ static int task_of(void *arg, const struct df_partition *p, struct df_worker_tas
 
 void ad_tasks_group(struct ad_tasks *t, struct df_workers_options *ret)
 {
+        char store[PATH_MAX];
+
         if (t->file)
                 return;
         ret->open_group = open_group;
         ret->task_of = task_of;
         ret->group_arg = t;
-        if (!df_config_text(t->config, "checkpoint-store"))
+        if (ad_store(t->config, store, NULL) == 0 && !*store)
                 df_trace(DF_INFO, "tasks",
                          "no --checkpoint-store: what another machine takes over it rebuilds only "
                          "by `adtally recover --from log` (K2)");

@@ -186,6 +186,7 @@ static void render_view(void *arg, const struct df_worker_view *v)
         if (v->lag_records != DF_LAG_UNKNOWN)
                 df_metric(b, "adtally_task_lag_records", l, (double)v->lag_records);
         df_metric(b, "adtally_task_position", l, (double)v->position);
+        df_metric(b, "adtally_task_epoch", l, (double)v->epoch);
         df_metric(b, "adtally_task_records_total", l, (double)v->records);
         df_metric(b, "adtally_task_restarts_total", l, (double)v->restarts);
         df_metric(b, "adtally_checkpoint_number", l, (double)v->k);

@@ -165,8 +165,12 @@ static void test_missing_partitions(void **state)
         size_t missing = 0;
         struct rt t;
 
-        for (size_t cut = 0; cut <= strlen(text); cut++)
-                adi_parse_refused(df_bytes(text, cut), &o);
+        for (size_t cut = 0; cut <= strlen(text); cut++) {
+                struct adi_instances said = {0};
+
+                adi_instances_add(&said, df_bytes(text, cut), true);
+                adi_instances_missing(&said, &o);
+        }
         assert_int_equal(o.missing_count, 1);
         assert_int_equal(o.missing[0], 1);
         assert_int_equal(o.realtime_seen_ms, 1234);
@@ -185,6 +189,47 @@ static void test_missing_partitions(void **state)
         }
         assert_int_equal(missing, 1);
         rt_release(&t);
+}
+
+#define RUNS(p, v) "adtally_task_running{stream=\"events\",partition=\"" p "\"} " v "\n"
+#define REFUSES(p)                                                                                 \
+        "adtally_partition_refused{stream=\"events\",partition=\"" p "\",code=\"corrupt\"} 1\n"
+
+/* K11, with several realtime processes: what one refuses or held may be run by another. */
+static void test_missing_of_several(void **state)
+{
+        static const struct {
+                const char *one, *two; /* what each says */
+                bool one_alive, two_alive;
+                const char *missing; /* a digit each */
+        } cases[] = {
+                {RUNS("0", "1"), RUNS("1", "1"), true, true, ""},
+                {RUNS("0", "1"), RUNS("1", "1"), true, false, "1"},
+                {RUNS("0", "1") RUNS("1", "1"), RUNS("1", "1"), true, false, ""},
+                {RUNS("0", "1"), RUNS("0", "0") REFUSES("0"), true, true, ""},
+                {RUNS("0", "0"), RUNS("0", "0") REFUSES("0"), true, true, "0"},
+                {RUNS("0", "0") RUNS("1", "1"), RUNS("2", "1"), true, true, "0"},
+                {RUNS("0", "1"), RUNS("1", "0") REFUSES("1"), false, false, "1"},
+                {RUNS("0", "0"), NULL, true, true, ""}, /* alone: it is about to run it */
+                {RUNS("0", "1"), NULL, false, true, ""},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                struct adi_instances said = {0};
+                struct ad_outside o = {0};
+                char missing[16] = "";
+
+                adi_instances_add(&said, df_bytes_str(cases[i].one), cases[i].one_alive);
+                if (cases[i].two)
+                        adi_instances_add(&said, df_bytes_str(cases[i].two), cases[i].two_alive);
+                adi_instances_missing(&said, &o);
+                for (size_t n = 0; n < o.missing_count && n < 15; n++)
+                        missing[n] = (char)('0' + o.missing[n]);
+                if (strcmp(missing, cases[i].missing) != 0)
+                        fail_msg("case %zu: missing \"%s\", not \"%s\"", i, missing,
+                                 cases[i].missing);
+        }
 }
 
 static void append_events(struct rt *t, uint32_t partition, size_t count)
@@ -272,6 +317,7 @@ int main(void)
                 cmocka_unit_test(test_snapshot),
                 cmocka_unit_test(test_suspect),
                 cmocka_unit_test(test_missing_partitions),
+                cmocka_unit_test(test_missing_of_several),
                 cmocka_unit_test(test_pending),
         };
 

@@ -140,7 +140,7 @@ void df_workers_retry(struct df_workers *w);
 void df_workers_stop(struct df_workers *w);
 void df_workers_each(struct df_workers *w, void (*fn)(void *arg, const struct df_worker_view *view),
                      void *arg);
-/* Prometheus lines: lag, watermark, checkpoint age, refused, restarts. */
+/* Prometheus lines: epoch, lag, watermark, checkpoint age, refused, restarts. */
 void df_workers_render(struct df_workers *w, struct df_buf *b);
 void df_workers_destroy(struct df_workers *w);
 
