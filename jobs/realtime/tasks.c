@@ -54,6 +54,9 @@ struct ad_tasks {
         struct topic *topics;
         bool reserve_freed;
         int64_t recovered_ns; /* of the files by which recover asks */
+        char store[PATH_MAX]; /* the checkpoint store, "" = none, and which directory it was */
+        dev_t store_dev;
+        ino_t store_ino;
 };
 
 static int step(void *arg, const char *name, struct df_error *err)
@@ -90,13 +93,31 @@ static int read_mark(struct partition *p, struct df_session_ports *ports, struct
         return 0;
 }
 
+/* An unmounted store leaves an empty directory: checkpoints in it would be of this machine only. */
+static int check_mounted(const struct ad_tasks *t, struct df_error *err)
+{
+        struct stat st;
+
+        if (!t->store[0])
+                return 0;
+        if (stat(t->store, &st) < 0)
+                return df_fail_errno(err, DF_EIO, "checkpoint store %s", t->store);
+        if (st.st_dev == t->store_dev && st.st_ino == t->store_ino)
+                return 0;
+        return df_fail(err, DF_EIO,
+                       "checkpoint store %s is not the directory that it was at start: mount it",
+                       t->store);
+}
+
 static int open_state(void *arg, struct df_group *group, struct df_session_ports *ports,
                       struct df_error *err)
 {
         struct partition *p = arg;
         struct df_rocksdb_options o = {.store_dir = p->store[0] ? p->store : NULL};
-        int rc = read_mark(p, ports, err);
+        int rc = check_mounted(p->tasks, err);
 
+        if (rc == 0)
+                rc = read_mark(p, ports, err);
         if (rc == 0)
                 rc = df_rocksdb_ckpt_open(p->dir, &o, &ports->ckpt, err);
         if (rc == 0 && group)
@@ -116,15 +137,29 @@ static int64_t changed_ns(const char *path)
 /* Here, or on another machine. The sum changes whichever of the two does. */
 static int64_t asked_ns(const struct ad_tasks *t)
 {
-        char path[PATH_MAX], store[PATH_MAX];
+        char path[PATH_MAX];
         int64_t sum = 0;
 
         if (ad_data_path(t->config, AD_RECOVERED_FILE, path, NULL) == 0)
                 sum += changed_ns(path);
-        if (ad_store(t->config, store, NULL) == 0 && *store &&
-            snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, store) < (int)sizeof(path))
+        if (t->store[0] && snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, t->store) <
+                                   (int)sizeof(path))
                 sum += changed_ns(path) / 2;
         return sum;
+}
+
+static int find_store(struct ad_tasks *t, struct df_error *err)
+{
+        struct stat st;
+        int rc = ad_store(t->config, t->store, err);
+
+        if (rc < 0 || !t->store[0])
+                return rc;
+        if (stat(t->store, &st) < 0)
+                return df_fail_errno(err, DF_EIO, "checkpoint store %s", t->store);
+        t->store_dev = st.st_dev;
+        t->store_ino = st.st_ino;
+        return 0;
 }
 
 int ad_tasks_create(const struct df_config *c, struct df_log *log, struct ad_tasks **ret,
@@ -139,8 +174,10 @@ int ad_tasks_create(const struct df_config *c, struct df_log *log, struct ad_tas
         t->log = log;
         t->file = !df_kafka_is(log);
         pthread_mutex_init(&t->lock, NULL);
+        rc = find_store(t, err);
         t->recovered_ns = asked_ns(t);
-        rc = ad_prices_open(df_config_text(c, "data"), &t->prices, err);
+        if (rc == 0)
+                rc = ad_prices_open(df_config_text(c, "data"), &t->prices, err);
         for (int i = 0; rc == 0 && t->file && i < AD_OUT_COUNT; i++)
                 rc = df_log_writer_open(log, output_topics[i], &t->writers[i], err);
         if (rc < 0) {
@@ -353,14 +390,12 @@ static int task_of(void *arg, const struct df_partition *p, struct df_worker_tas
 
 void ad_tasks_group(struct ad_tasks *t, struct df_workers_options *ret)
 {
-        char store[PATH_MAX];
-
         if (t->file)
                 return;
         ret->open_group = open_group;
         ret->task_of = task_of;
         ret->group_arg = t;
-        if (ad_store(t->config, store, NULL) == 0 && !*store)
+        if (!t->store[0])
                 df_trace(DF_INFO, "tasks",
                          "no --checkpoint-store: what another machine takes over it rebuilds only "
                          "by `adtally recover --from log` (K2)");

@@ -90,6 +90,25 @@ def test_a_missing_store_is_not_made(place, kafka, start):
     assert not (place / "nowhere").exists()
 
 
+def test_a_store_that_went_away_is_not_replaced(filled, kafka, place):
+    """K2: what is in its place would be of this machine alone. It goes on when the store is back."""
+    store, elsewhere = place / "store", place / "elsewhere"
+    store.mkdir()
+    a, truth = filled("--checkpoint-store", store)
+    before = a.log.read_text(errors="replace").count("taken over k=")
+    a.start()
+    wait(lambda: a.log.read_text(errors="replace").count("taken over k=") >= before + 4, 60)
+    store.rename(elsewhere)
+    store.mkdir()  # as under a mount point
+    a.post({"event_id": "more", "type": "click", "advertiser_id": "z", "campaign_id": "z"})
+    wait(lambda: "is not the directory that it was at start: mount it" in a.log.read_text(errors="replace"), 60)
+    assert not list(store.iterdir())
+    store.rmdir()
+    elsewhere.rename(store)
+    a.wait_counted()
+    check_days(a, truth, {"z": 1})
+
+
 def damage(path, how):
     data = bytearray(path.read_bytes())
     path.unlink()  # the inode is shared with the parent through a hard link
