@@ -9,8 +9,6 @@
 #include "jobs/common/settings.h"
 #include "jobs/realtime/tasks.h"
 
-#define GROUP "realtime"
-
 /* ---- topics ---- */
 
 struct listing {
@@ -185,8 +183,8 @@ static int commit(const struct ad_move *m, struct df_error *err)
 
                 rc = ad_move_step("commit", err);
                 if (rc == 0)
-                        rc = df_kafka_copy_commit(m->to, GROUP, p->stream, p->partition, p->offset,
-                                                  p->metadata, err);
+                        rc = df_kafka_copy_commit(m->to, AD_GROUP_REALTIME, p->stream, p->partition,
+                                                  p->offset, p->metadata, err);
         }
         return rc;
 }
