@@ -173,45 +173,57 @@ int dfi_shared_upload(struct dfi_ckpt *c, const char *name, const struct dfi_fil
 
 /* ---- fetch ---- */
 
-/* Into the directory under its own name, when every file is what the manifest says. */
-int dfi_shared_fetch(struct dfi_ckpt *c, const struct dfi_current *which, struct dfi_manifest *ret,
-                     struct df_error *err)
+static int fetch_files(struct dfi_ckpt *c, const char *name, const struct dfi_files *files,
+                       const char *half, struct df_error *err)
 {
-        char from[DFI_PATH_MAX], to[DFI_PATH_MAX], half[DFI_PATH_MAX], whole[DFI_PATH_MAX];
-        int r = dfi_verify_manifest(c->store_dir, which->name, which->digest, ret, NULL, err);
+        char from[DFI_PATH_MAX], to[DFI_PATH_MAX];
+        int r = 0;
 
-        if (r == 0)
-                r = dfi_state_path(half, err, "%s/%s.tmp", c->dir, which->name);
-        if (r == 0)
-                r = dfi_state_path(whole, err, "%s/%s", c->dir, which->name);
-        if (r == 0)
-                r = dfi_remove_tree(half, err);
-        if (r == 0 && mkdir(half, 0750) < 0)
-                r = df_fail_errno(err, DF_EIO, "cannot create %s", half);
-        for (size_t i = 0; r == 0 && i <= ret->files.count; i++) {
-                const char *n = i < ret->files.count ? ret->files.v[i].name : DFI_MANIFEST_NAME;
+        if (mkdir(half, 0750) < 0)
+                return df_fail_errno(err, DF_EIO, "cannot create %s", half);
+        for (size_t i = 0; r == 0 && i <= files->count; i++) {
+                const char *n = i < files->count ? files->v[i].name : DFI_MANIFEST_NAME;
 
-                r = dfi_state_path(from, err, "%s/%s/%s", c->store_dir, which->name, n);
+                r = dfi_state_path(from, err, "%s/%s/%s", c->store_dir, name, n);
                 if (r == 0)
                         r = dfi_state_path(to, err, "%s/%s", half, n);
                 if (r == 0 && !dfi_exists(from))
                         r = df_fail(err, DF_ECORRUPT, "%s is missing; %s", from, DFI_RECOVER_HINT);
                 if (r == 0)
                         r = dfi_copy_file(from, to, err);
-                if (r == 0 && i < ret->files.count)
-                        c->fetched_bytes += ret->files.v[i].size_bytes;
+                if (r == 0 && i < files->count)
+                        c->fetched_bytes += files->v[i].size_bytes;
         }
+        return r;
+}
+
+/* Under its own name only when every file is what the manifest says. */
+int dfi_shared_fetch(struct dfi_ckpt *c, const struct dfi_current *which, struct dfi_manifest *ret,
+                     struct df_error *err)
+{
+        char name[DFI_FILE_NAME_MAX + 8], half[DFI_PATH_MAX], whole[DFI_PATH_MAX];
+        struct df_error ignored;
+        int r = dfi_state_path(whole, err, "%s/%s", c->dir, which->name);
+
+        (void)snprintf(name, sizeof(name), "%s.tmp", which->name);
+        if (r == 0)
+                r = dfi_state_path(half, err, "%s/%s", c->dir, name);
+        if (r == 0)
+                r = dfi_remove_tree(half, err);
+        if (r)
+                return r;
+        r = dfi_verify_manifest(c->store_dir, which->name, which->digest, ret, NULL, err);
+        if (r == 0)
+                r = fetch_files(c, which->name, &ret->files, half, err);
+        if (r == 0)
+                r = dfi_verify_files(c->dir, name, ret, err);
         if (r == 0 && rename(half, whole) < 0)
                 r = df_fail_errno(err, DF_EIO, "cannot rename %s", half);
         if (r == 0)
-                r = dfi_verify_files(c->dir, which->name, ret, err);
-        if (r == DF_ECORRUPT) {
-                struct df_error ignored;
-
-                (void)dfi_remove_tree(whole, &ignored);
-                r = df_wrap(err, "fetched from the checkpoint store %s", c->store_dir);
-        }
-        return r;
+                return 0;
+        (void)dfi_remove_tree(half, &ignored);
+        dfi_manifest_release(ret);
+        return df_wrap(err, "fetched from the checkpoint store %s", c->store_dir);
 }
 
 /* ---- the end of old ones ---- */
