@@ -257,11 +257,6 @@ struct position {
         const char *metadata;
 };
 
-static int tune(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
-{
-        return dfk_conf_set(conf, "group.id", ((const struct position *)arg)->full_group, err);
-}
-
 static int is_there(struct df_log *log, const struct position *p, bool *ret, struct df_error *err)
 {
         struct df_committed now;
@@ -331,7 +326,7 @@ int df_kafka_copy_commit(struct df_log *log, const char *group, const char *topi
                 rc = is_there(log, &p, &done, err);
         if (rc < 0 || done)
                 return rc;
-        rc = dfk_client_new(k, DFK_PLAIN_CONSUMER, tune, &p, NULL, &rk, err);
+        rc = dfk_onlooker(k, p.full_group, &rk, err);
         if (rc == 0)
                 rc = commit(rk, &p, err);
         if (rk)

@@ -426,8 +426,8 @@ static void take_committed(const rd_kafka_topic_partition_t *p, struct df_commit
         memcpy(ret->metadata, text, len);
 }
 
-int dfk_committed(rd_kafka_t *rk, const char *group, const char *full_topic, int32_t partition,
-                  struct df_committed *ret, struct df_error *err)
+static int read_committed(rd_kafka_t *rk, const char *group, const char *full_topic,
+                          int32_t partition, struct df_committed *ret, struct df_error *err)
 {
         int64_t until = dfk_now_ms() + COMMITTED_TIMEOUT_MS;
 
@@ -457,20 +457,44 @@ int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t par
 {
         if (!g->rk)
                 return df_fail(err, DF_ELOST, "group %s: this member left", g->group);
-        return dfk_committed(g->rk, g->group, full_topic, partition, ret, err);
+        return read_committed(g->rk, g->group, full_topic, partition, ret, err);
+}
+
+/* ---- the same without a member ---- */
+
+static int tune_onlooker(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
+{
+        return dfk_conf_set(conf, "group.id", arg, err);
+}
+
+int dfk_onlooker(const struct dfk_kafka *k, char *full_group, rd_kafka_t **ret,
+                 struct df_error *err)
+{
+        return dfk_client_new(k, DFK_PLAIN_CONSUMER, tune_onlooker, full_group, NULL, ret, err);
+}
+
+int dfk_look_committed(const struct dfk_kafka *k, char *full_group, const char *full_topic,
+                       int32_t partition, struct df_committed *ret, struct df_error *err)
+{
+        rd_kafka_t *rk = NULL;
+        int rc = dfk_onlooker(k, full_group, &rk, err);
+
+        if (rc < 0)
+                return rc;
+        rc = read_committed(rk, full_group, full_topic, partition, ret, err);
+        rd_kafka_destroy(rk);
+        return rc;
 }
 
 int df_kafka_committed(struct df_log *log, const char *group, const char *topic, uint32_t partition,
                        struct df_committed *ret, struct df_error *err)
 {
-        char full[DFK_KAFKA_NAME_MAX + 1];
-        struct df_group *g = NULL; /* never subscribed, so never a member */
-        int rc = dfk_full_name(dfk_kafka_of(log), topic, full, err);
+        struct dfk_kafka *k = dfk_kafka_of(log);
+        char full_group[DFK_KAFKA_NAME_MAX + 1], full_topic[DFK_KAFKA_NAME_MAX + 1];
+        int rc = dfk_full_name(k, group, full_group, err);
 
         if (rc == 0)
-                rc = df_kafka_group_open(log, group, "onlooker", &g, err);
-        if (rc == 0)
-                rc = dfk_group_committed(dfk_group_of(g), full, (int32_t)partition, ret, err);
-        df_group_close(g);
-        return rc;
+                rc = dfk_full_name(k, topic, full_topic, err);
+        return rc < 0 ? rc
+                      : dfk_look_committed(k, full_group, full_topic, (int32_t)partition, ret, err);
 }

@@ -163,10 +163,13 @@ struct dfk_group *dfk_group_of(struct df_group *g);
 /* The metadata that was captured at the last assignment; NULL: there is none. Caller destroys. */
 rd_kafka_consumer_group_metadata_t *dfk_group_metadata(struct dfk_group *g);
 /* What is committed for the partition: stable, never half of a transaction. */
-int dfk_committed(rd_kafka_t *rk, const char *group, const char *full_topic, int32_t partition,
-                  struct df_committed *ret, struct df_error *err);
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
                         struct df_committed *ret, struct df_error *err);
+/* A client of the group that never joins it; the caller destroys it. */
+int dfk_onlooker(const struct dfk_kafka *k, char *full_group, rd_kafka_t **ret,
+                 struct df_error *err);
+int dfk_look_committed(const struct dfk_kafka *k, char *full_group, const char *full_topic,
+                       int32_t partition, struct df_committed *ret, struct df_error *err);
 bool dfk_is_printable(const char *text, size_t len); /* ASCII */
 /* False when the member knows that it lost its assignment. */
 bool dfk_group_holds(struct dfk_group *g);

@@ -175,24 +175,11 @@ static int make_producer(struct dfk_txn *t, struct df_error *err)
 
 /* ---- the group, with this member or without any ---- */
 
-static int tune_alone(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
-{
-        return dfk_conf_set(conf, "group.id", ((const struct dfk_txn *)arg)->alone, err);
-}
-
 static int read_committed(struct dfk_txn *t, struct df_committed *ret, struct df_error *err)
 {
-        rd_kafka_t *rk = NULL;
-        int rc;
-
         if (t->group)
                 return dfk_group_committed(t->group, t->topic, t->partition, ret, err);
-        rc = dfk_client_new(t->kafka, DFK_PLAIN_CONSUMER, tune_alone, t, NULL, &rk, err);
-        if (rc < 0)
-                return rc;
-        rc = dfk_committed(rk, t->alone, t->topic, t->partition, ret, err);
-        rd_kafka_destroy(rk);
-        return rc;
+        return dfk_look_committed(t->kafka, t->alone, t->topic, t->partition, ret, err);
 }
 
 static bool holds(struct dfk_txn *t)
