@@ -105,8 +105,8 @@ static int keep_damaged(const char *dir, const char *name, struct df_error *err)
 
         if (r == 0)
                 r = dfi_state_path(to, err, "%s/damaged-%s", dir, name);
-        if (r == 0 && rename(from, to) < 0 && errno != ENOENT)
-                r = df_fail_errno(err, DF_EIO, "cannot rename %s", from);
+        if (r == 0 && rename(from, to) < 0)
+                return errno == ENOENT ? 0 : df_fail_errno(err, DF_EIO, "cannot rename %s", from);
         return r ? r : dfi_state_sync_dir(dir, err);
 }
 

@@ -190,6 +190,9 @@ static void test_offsets_deleted(void **state)
         build(2, &committed, &before);
         assert_refused("a", NULL, DF_ESCHEMA, "the group's offsets were deleted");
         assert_refused("b", NULL, DF_ESCHEMA, "the group's offsets were deleted");
+        /* K10: also of a store that was lost whole. */
+        (void)snprintf(m.dir, sizeof(m.dir), "%s/no-store", root);
+        ok(df_rocksdb_ckpt_set_aside(m.dir, committed.name, err));
         open_machine(&m, "b", true);
         ok(df_ckpt_takeover_at(m.c, &w, &m.t, err)); /* K10: told to */
         assert_true(m.t.fresh);
