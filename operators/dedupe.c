@@ -68,19 +68,13 @@ static int spill(struct adi_dedupe *d, int64_t from, int64_t to, struct df_error
 {
         for (size_t i = 0; i < d->bucket_count; i++) {
                 struct adi_bucket *b = d->buckets[i];
-                struct adi_id *ids = NULL;
-                size_t count = b->open_ids;
                 int rc;
 
-                if (count == 0 || (b->hour >= from && b->hour <= to))
+                if (b->open_ids == 0 || (b->hour >= from && b->hour <= to))
                         continue;
-                rc = adi_set_sorted(&d->set, b->hour, count, &ids, err);
-                if (rc == 0)
-                        rc = adi_bucket_add_run(d, b, ids, count, err);
-                if (rc < 0) {
-                        free(ids);
+                rc = adi_bucket_spill(d, b, err);
+                if (rc < 0)
                         return rc;
-                }
         }
         return adi_set_keep(&d->set, from, to, err);
 }
@@ -132,7 +126,7 @@ static int record(struct adi_dedupe *d, const struct ad_event *ev, int64_t hour,
         else if (rc == 0)
                 rc = set_add(d, b, &id, err);
         if (rc == 0)
-                adi_delta_append(b, &id);
+                adi_delta_append(d, b, &id);
         return rc;
 }
 
@@ -214,6 +208,15 @@ static int dedupe_process(struct df_operator *op, struct df_batch *batch, struct
         return df_out_forward(out, batch, err);
 }
 
+static int spill_long_deltas(struct adi_dedupe *d, struct df_error *err)
+{
+        bool any = false;
+
+        for (size_t i = 0; i < d->bucket_count; i++)
+                any |= d->buckets[i]->spills;
+        return any ? spill_all(d, err) : 0;
+}
+
 static int dedupe_snapshot(struct df_operator *op, uint64_t k, struct df_error *err)
 {
         struct adi_dedupe *d = dedupe_of(op);
@@ -235,7 +238,8 @@ static int dedupe_snapshot(struct df_operator *op, uint64_t k, struct df_error *
                 d->header_dirty = false;
         }
         adi_merge_settle(d);
-        return adi_buckets_snapshot(d, err);
+        rc = spill_long_deltas(d, err);
+        return rc < 0 ? rc : adi_buckets_snapshot(d, err);
 }
 
 /* An id of a delta: the later one wins. */
@@ -288,6 +292,7 @@ static void dedupe_close(struct df_operator *op)
         for (size_t i = 0; i < d->bucket_count; i++)
                 adi_bucket_destroy(d->buckets[i]);
         free(d->buckets);
+        free(d->spare);
         df_buf_release(&d->scratch);
         adi_tags_release(&d->tags);
         adi_set_release(&d->set);

@@ -28,6 +28,7 @@
 #define ADI_MERGE_IDS 8       /* ids merged for each event that passes */
 #define ADI_MERGE_BYTES_MAX (64u << 20) /* written by merges into one checkpoint */
 #define ADI_OPEN_IDS (1u << 20)         /* default of ad_params.dedupe_open_ids */
+#define ADI_DELTA_SHARE 4               /* of dedupe_open_ids: a longer delta becomes a run */
 #define ADI_OPEN_IDS_MAX (1u << 28)
 #define ADI_HORIZON_MAX 87600 /* hours: ten years */
 #define ADI_TABLES_MAX 48     /* each at least 1.25 of all before: never reached */
@@ -81,6 +82,7 @@ struct adi_set {
         struct adi_slot *slots; /* in table */
         struct adi_table table;
         uint64_t mask;
+        unsigned shift; /* slots = 2 ^ (64 - shift) */
         size_t count;
         size_t limit; /* ids; half of the slots at most are used */
 };
@@ -93,9 +95,13 @@ static inline int64_t adi_mark_hour(uint64_t mark)
 {
         return (int64_t)(mark - (1ull << 62));
 }
+static inline uint64_t adi_set_home(const struct adi_set *s, uint64_t hi)
+{
+        return hi >> s->shift;
+}
 static inline void adi_set_prefetch(const struct adi_set *s, struct df_hash128 key)
 {
-        __builtin_prefetch(&s->slots[key.hi & s->mask]);
+        __builtin_prefetch(&s->slots[adi_set_home(s, key.hi)]);
 }
 
 /* The occurrence that counts (D1), as far as it is known. */
@@ -117,9 +123,8 @@ static inline bool adi_set_full(const struct adi_set *s)
 }
 /* A new (hour, id). Not when full. */
 int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct df_error *err);
-/* All count ids of this hour, sorted by key, as a new array (given). */
-int adi_set_sorted(const struct adi_set *s, int64_t hour, size_t count, struct adi_id **ret,
-                   struct df_error *err);
+/* All ids of this hour, of which there are count, sorted by key. */
+void adi_set_sorted(const struct adi_set *s, int64_t hour, size_t count, struct adi_id *ids);
 /* Forget every hour but those in [from, to]. */
 int adi_set_keep(struct adi_set *s, int64_t from, int64_t to, struct df_error *err);
 
@@ -168,6 +173,7 @@ struct adi_run {
         uint32_t level;
         uint64_t count;
         struct adi_id *mem;    /* sorted; NULL once in the store */
+        size_t mem_cap;        /* ids that fit into mem */
         struct adi_key *index; /* first key of each block in the store */
         uint32_t blocks;
 };
@@ -181,6 +187,7 @@ struct adi_bucket {
         uint32_t tail_seq;
         uint32_t stale_to; /* values of the delta below are covered by a run; 0 = none */
         bool tail_dirty, deltas_stored, stored, held, list_dirty;
+        bool spills; /* so much is new since the last snapshot that the next one writes a run */
 };
 
 struct adi_cursor {
@@ -212,6 +219,8 @@ struct adi_dedupe {
         size_t bucket_count, bucket_cap;
         struct adi_bucket *last_used;
         struct adi_merge merge;
+        struct adi_id *spare; /* memory of a run that went to the store, for the next one */
+        size_t spare_cap;
         struct df_buf scratch;
 };
 
@@ -224,9 +233,8 @@ void adi_bucket_destroy(struct adi_bucket *b);
 void adi_run_release(struct adi_run *r);
 /* Room for one more run; then b->runs[b->run_count] may be filled. */
 int adi_bucket_grow(struct adi_bucket *b, struct df_error *err);
-/* ids is taken when it succeeds. */
-int adi_bucket_add_run(struct adi_dedupe *d, struct adi_bucket *b, struct adi_id *ids, size_t count,
-                       struct df_error *err);
+/* The set's ids of this hour become a run; forget them there next. */
+int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err);
 /* Look for key in the runs that hits allow, hours [from, to] and later than what was seen. */
 int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_hits *hits,
                   int64_t from, int64_t to, struct adi_seen *seen, struct df_error *err);
@@ -238,7 +246,7 @@ int adi_run_put_block(struct adi_dedupe *d, const struct adi_bucket *b, const st
                       uint32_t block, const struct adi_id *ids, uint32_t count,
                       struct df_error *err);
 void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r);
-void adi_delta_append(struct adi_bucket *b, const struct adi_id *id);
+void adi_delta_append(const struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id);
 int adi_buckets_snapshot(struct adi_dedupe *d, struct df_error *err);
 int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err);
 

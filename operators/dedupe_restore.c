@@ -157,7 +157,7 @@ static int restore_delta(void *arg, struct df_bytes key, struct df_bytes value,
                 /* The set was larger when this was written, and spilled: the run covers the values
                  * up to here, and those are deleted; what comes after needs a new one. */
                 if (b->stale_to > 0)
-                        adi_delta_append(b, &id);
+                        adi_delta_append(s->d, b, &id);
         }
         return rc;
 }

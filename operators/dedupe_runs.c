@@ -180,29 +180,66 @@ int adi_bucket_grow(struct adi_bucket *b, struct df_error *err)
         return 0;
 }
 
-int adi_bucket_add_run(struct adi_dedupe *d, struct adi_bucket *b, struct adi_id *ids, size_t count,
-                       struct df_error *err)
+static int take_memory(struct adi_dedupe *d, size_t count, struct adi_run *r, struct df_error *err)
+{
+        size_t cap = ADI_BLOCK_IDS;
+
+        if (d->spare_cap >= count) {
+                r->mem = d->spare;
+                r->mem_cap = d->spare_cap;
+                d->spare = NULL;
+                d->spare_cap = 0;
+                return 0;
+        }
+        while (cap < count)
+                cap *= 2;
+        r->mem = malloc(cap * sizeof(*r->mem));
+        r->mem_cap = cap;
+        return r->mem ? 0 : df_fail(err, DF_ENOMEM, "dedupe: a run of %zu ids", count);
+}
+
+/* Fresh pages cost more than what is done with them: the next run gets these. */
+static void give_memory(struct adi_dedupe *d, struct adi_run *r)
+{
+        if (r->mem_cap > d->spare_cap) {
+                free(d->spare);
+                d->spare = r->mem;
+                d->spare_cap = r->mem_cap;
+        } else {
+                free(r->mem);
+        }
+        r->mem = NULL;
+        r->mem_cap = 0;
+}
+
+int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err)
 {
         uint32_t seq = b->next_seq;
+        struct adi_run r = {.first_seq = seq, .last_seq = seq, .count = b->open_ids};
         int rc = adi_bucket_grow(b, err);
 
+        if (rc == 0)
+                rc = take_memory(d, b->open_ids, &r, err);
         if (rc < 0)
                 return rc;
+        adi_set_sorted(&d->set, b->hour, b->open_ids, r.mem);
         if (!b->held) {
                 adi_tags_hold(&d->tags, b->hour);
                 b->held = true;
         }
-        rc = adi_tags_add(&d->tags, ids, count, b->hour, seq, err);
-        if (rc < 0)
+        rc = adi_tags_add(&d->tags, r.mem, r.count, b->hour, seq, err);
+        if (rc < 0) {
+                give_memory(d, &r);
                 return rc;
-        b->runs[b->run_count++] =
-                (struct adi_run){.first_seq = seq, .last_seq = seq, .count = count, .mem = ids};
+        }
+        b->runs[b->run_count++] = r;
         b->next_seq = seq + 1;
         b->list_dirty = true;
         d->merge.look = true;
         /* The run holds what the deltas held. */
         df_buf_clear(&b->tail);
         b->tail_dirty = false;
+        b->spills = false;
         b->tail_seq++;
         if (b->deltas_stored)
                 b->stale_to = b->tail_seq;
@@ -407,15 +444,24 @@ static int run_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct adi_r
                         return rc;
                 r->index[i] = (struct adi_key){ids->hi, ids->lo};
         }
-        free(r->mem);
-        r->mem = NULL;
+        give_memory(d, r);
         r->blocks = blocks;
         b->stored = true;
         return 0;
 }
 
-void adi_delta_append(struct adi_bucket *b, const struct adi_id *id)
+/* D3: what the next snapshot adds. A long delta would be written again as a run soon: the snapshot
+ * writes that run instead, from the set, and nothing more need be noted here. */
+void adi_delta_append(const struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id)
 {
+        if (b->spills)
+                return;
+        if (b->tail.len / ADI_ID_BYTES >= d->set.limit / ADI_DELTA_SHARE) {
+                b->spills = true;
+                b->tail_dirty = false;
+                df_buf_clear(&b->tail);
+                return;
+        }
         if (df_buf_reserve(&b->tail, ADI_ID_BYTES)) {
                 adi_id_store(b->tail.data + b->tail.len, id);
                 b->tail.len += ADI_ID_BYTES;

@@ -1,8 +1,9 @@
 /* dedupe_set.c - the ids of the open hours: one open-addressing hash set.
  *
- * Linear probing over entries of 32 bytes, at most half full. The key is a hash already, so its low
- * bits place it. An id that occurred in two open hours has two entries in the same chain: one pass
- * over the chain answers for all hours. Entries leave by hour only (adi_set_keep), never singly.
+ * Linear probing over entries of 32 bytes, at most half full. The key is a hash already: its top
+ * bits place it, so that the table lies almost in the order of a run. An id that occurred in two
+ * open hours has two entries in the same chain: one pass over the chain answers for all hours.
+ * Entries leave by hour only (adi_set_keep), never singly.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -13,8 +14,7 @@
 #define GROWTH 8 /* small tasks stay small, and a large one grows twice or thrice */
 #define CACHE_LINE 64
 #define HUGE_PAGE (2u << 20)
-#define BIN_IDS 8        /* aim, of the distribution sort */
-#define INSERTION_MAX 48 /* ids: beyond it (keys that were made to collide) qsort */
+#define INSERTION_MAX 64 /* places an id is moved: beyond it (keys made to collide) qsort */
 
 int adi_table_alloc(struct adi_table *t, size_t bytes, struct df_error *err)
 {
@@ -60,7 +60,8 @@ static int set_alloc(struct adi_set *s, size_t limit, size_t slots, struct df_er
 {
         int rc;
 
-        *s = (struct adi_set){.limit = limit, .mask = slots - 1};
+        *s = (struct adi_set){
+                .limit = limit, .mask = slots - 1, .shift = 64 - (unsigned)__builtin_ctzll(slots)};
         rc = adi_table_alloc(&s->table, slots * sizeof(*s->slots), err);
         s->slots = s->table.data;
         return rc;
@@ -87,7 +88,7 @@ void adi_set_seek(const struct adi_set *s, struct df_hash128 key, int64_t own, i
         uint64_t first = adi_hour_mark(from), last = adi_hour_mark(to), best = 0;
 
         *ret = (struct adi_seen){0};
-        for (uint64_t i = key.hi & s->mask; s->slots[i].hour; i = (i + 1) & s->mask) {
+        for (uint64_t i = adi_set_home(s, key.hi); s->slots[i].hour; i = (i + 1) & s->mask) {
                 struct adi_slot *slot = &s->slots[i];
 
                 if (slot->hi != key.hi || slot->lo != key.lo)
@@ -105,7 +106,7 @@ void adi_set_seek(const struct adi_set *s, struct df_hash128 key, int64_t own, i
 
 static void put(struct adi_set *s, const struct adi_slot *slot)
 {
-        uint64_t i = slot->hi & s->mask;
+        uint64_t i = adi_set_home(s, slot->hi);
 
         while (s->slots[i].hour)
                 i = (i + 1) & s->mask;
@@ -151,71 +152,40 @@ static int compare(const void *a, const void *b)
         return adi_key_cmp(x->hi, x->lo, y->hi, y->lo);
 }
 
-static void sort_bin(struct adi_id *ids, size_t n)
+/* Room for one more in order; false: it is far from its place, and stands last for now. */
+static bool insert(struct adi_id *ids, size_t n, const struct adi_slot *slot)
 {
-        if (n > INSERTION_MAX) {
-                qsort(ids, n, sizeof(*ids), compare);
-                return;
-        }
-        for (size_t i = 1; i < n; i++) {
-                struct adi_id id = ids[i];
-                size_t j = i;
+        size_t j = n;
 
-                for (; j > 0 && compare(&ids[j - 1], &id) > 0; j--)
-                        ids[j] = ids[j - 1];
-                ids[j] = id;
+        while (j > 0 && adi_key_cmp(ids[j - 1].hi, ids[j - 1].lo, slot->hi, slot->lo) > 0)
+                if (n - --j > INSERTION_MAX)
+                        break;
+        if (n - j > INSERTION_MAX) {
+                ids[n] = (struct adi_id){slot->hi, slot->lo, slot->fingerprint};
+                return false;
         }
+        if (j < n)
+                memmove(&ids[j + 1], &ids[j], (n - j) * sizeof(*ids));
+        ids[j] = (struct adi_id){slot->hi, slot->lo, slot->fingerprint};
+        return true;
 }
 
-/* Keys are hashes, hence spread evenly: their top bits name a bin of about BIN_IDS. */
-static unsigned bin_shift(size_t count)
+void adi_set_sorted(const struct adi_set *s, int64_t hour, size_t count, struct adi_id *ids)
 {
-        unsigned bits = 1;
-
-        while (bits < 24 && ((size_t)BIN_IDS << bits) < count)
-                bits++;
-        return 64 - bits;
-}
-
-int adi_set_sorted(const struct adi_set *s, int64_t hour, size_t count, struct adi_id **ret,
-                   struct df_error *err)
-{
-        unsigned shift = bin_shift(count);
-        size_t bins = (size_t)1 << (64 - shift), at = 0;
         uint64_t mark = adi_hour_mark(hour);
-        size_t *ends = calloc(bins, sizeof(*ends));
-        struct adi_id *ids = malloc((count ? count : 1) * sizeof(*ids));
+        bool sorted = true;
+        size_t n = 0;
 
-        if (!ends || !ids) {
-                free(ends);
-                free(ids);
-                return df_fail(err, DF_ENOMEM, "dedupe: a run of %zu ids", count);
-        }
         for (uint64_t i = 0; i <= s->mask; i++)
-                if (s->slots[i].hour == mark)
-                        ends[s->slots[i].hi >> shift]++;
-        for (size_t b = 0; b < bins; b++) {
-                size_t n = ends[b];
-
-                ends[b] = at;
-                at += n;
-        }
-        df_check(at == count);
-        for (uint64_t i = 0; i <= s->mask; i++) {
-                const struct adi_slot *slot = &s->slots[i];
-
-                if (slot->hour == mark)
-                        ids[ends[slot->hi >> shift]++] =
-                                (struct adi_id){slot->hi, slot->lo, slot->fingerprint};
-        }
-        for (size_t b = 0; b < bins; b++) {
-                size_t from = b ? ends[b - 1] : 0;
-
-                sort_bin(ids + from, ends[b] - from);
-        }
-        free(ends);
-        *ret = ids;
-        return 0;
+                if (s->slots[i].hour == mark && adi_set_home(s, s->slots[i].hi) <= i)
+                        sorted &= insert(ids, n++, &s->slots[i]);
+        /* Those that found the end of the table full stand in its first chain. */
+        for (uint64_t i = 0; s->slots[i].hour; i++)
+                if (s->slots[i].hour == mark && adi_set_home(s, s->slots[i].hi) > i)
+                        sorted &= insert(ids, n++, &s->slots[i]);
+        df_check(n == count);
+        if (!sorted)
+                qsort(ids, n, sizeof(*ids), compare);
 }
 
 int adi_set_keep(struct adi_set *s, int64_t from, int64_t to, struct df_error *err)
@@ -228,7 +198,12 @@ int adi_set_keep(struct adi_set *s, int64_t from, int64_t to, struct df_error *e
                 n += s->slots[i].hour >= first && s->slots[i].hour <= last;
         if (n == s->count)
                 return 0;
-        kept = malloc((n ? n : 1) * sizeof(*kept));
+        if (n == 0) {
+                memset(s->slots, 0, (s->mask + 1) * sizeof(*s->slots));
+                s->count = 0;
+                return 0;
+        }
+        kept = malloc(n * sizeof(*kept));
         if (!kept)
                 return df_fail(err, DF_ENOMEM, "dedupe: %zu ids of the open hours", n);
         for (uint64_t i = 0; i <= s->mask; i++)

@@ -34,14 +34,14 @@ struct place {
         uint16_t tag;
 };
 
-/* All keys of a partition agree in lo mod partitions: mix both halves. */
+/* The first line follows the order of a run, which is then added from one end of the table to the
+ * other. All keys of a partition agree in lo mod partitions: what comes from lo is mixed. */
 static struct place place_of(uint64_t hi, uint64_t lo)
 {
-        uint64_t a = (hi ^ (lo >> 29) ^ (lo << 35)) * 0x9e3779b97f4a7c15u;
         uint64_t b = (lo ^ (hi >> 31) ^ (hi << 33)) * 0xc2b2ae3d27d4eb4fu;
-        uint16_t tag = (uint16_t)((a ^ b) >> 7);
+        uint16_t tag = (uint16_t)(b >> 7);
 
-        return (struct place){.a = a, .b = b, .tag = tag ? tag : 1};
+        return (struct place){.a = hi, .b = b, .tag = tag ? tag : 1};
 }
 
 static struct adi_tag_line *first_line(const struct adi_tag_table *t, const struct place *p)

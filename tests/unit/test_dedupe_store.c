@@ -164,15 +164,16 @@ static void test_read_faults(void **state)
                 w.spy.fail_get_in = n + 1;
                 rc = world_try(&w, e, 40, 3, &err);
                 w.spy.fail_get_in = 0;
-                if (rc == 0)
-                        continue;
-                assert_int_equal(rc, DF_EIO);
-                world_restart(&w);
-                world_process(&w, e, 40, 4);
+                if (rc < 0) {
+                        assert_int_equal(rc, DF_EIO);
+                        world_restart(&w);
+                        world_process(&w, e, 40, 4);
+                }
                 for (size_t i = 0; i < 40; i++)
                         assert_int_equal(w.outcomes[w.processed - 40 + i],
                                          n * 7 + i < 300 ? AD_DUPLICATE
                                                          : w.outcomes[w.processed - 40 + i]);
+                world_cut(&w); /* the next restart goes back to here */
         }
         world_close(&w);
 }
@@ -278,8 +279,9 @@ static void test_set_sorted(void **state)
         (void)state;
         for (int crowded = 0; crowded < 2; crowded++) {
                 struct adi_set s;
-                struct adi_id *ids = NULL;
+                struct adi_id *ids = calloc(2500, sizeof(*ids));
 
+                assert_non_null(ids);
                 assert_int_equal(adi_set_open(&s, 5000, &err), 0);
                 for (size_t i = 0; i < 5000; i++) {
                         struct adi_id id = random_id(&r);
@@ -289,7 +291,7 @@ static void test_set_sorted(void **state)
                         assert_int_equal(adi_set_add(&s, &id, (int64_t)(i % 2), &err), 0);
                 }
                 assert_true(adi_set_full(&s));
-                assert_int_equal(adi_set_sorted(&s, 1, 2500, &ids, &err), 0);
+                adi_set_sorted(&s, 1, 2500, ids);
                 for (size_t i = 1; i < 2500; i++)
                         assert_int_equal(
                                 adi_key_cmp(ids[i - 1].hi, ids[i - 1].lo, ids[i].hi, ids[i].lo),
