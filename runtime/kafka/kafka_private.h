@@ -3,7 +3,8 @@
  * client.c   configuration of librdkafka handles, K13's refusals, errors to codes
  * topics.c   topic identity    topics_admin.c  what is asked of the cluster about topics
  * copy.c     topics that take the place of a file log's    remove.c  deletes what a run made
- * reader.c   plain consumers, bounds    writer.c  the idempotent producer
+ * reader.c   plain consumers, bounds    pulse.c   keeps their fetching awake
+ * writer.c   the idempotent producer
  * txn.c      transactional sink   group.c   membership   watchdog.c  calls that may hang (K13)
  */
 #ifndef DFK_KAFKA_PRIVATE_H
@@ -130,6 +131,16 @@ int dfk_release(struct df_log_reader *r, uint64_t offset, struct df_error *err);
 uint64_t dfk_position(struct df_log_reader *r);
 int dfk_seen_end(struct df_log_reader *r, uint64_t *ret_end, struct df_error *err);
 void dfk_reader_close(struct df_log_reader *r);
+/* The i-th consumer handle, or NULL; they live until the log is closed. */
+rd_kafka_t *dfk_readers_handle(struct dfk_kafka *k, size_t i);
+/* Add the handle's partitions of which much was taken since the last call, with this offset. */
+void dfk_readers_busy(struct dfk_kafka *k, const rd_kafka_t *rk,
+                      rd_kafka_topic_partition_list_t *list, int64_t offset);
+
+/* ---- pulse.c ---- */
+struct dfk_pulse;
+int dfk_pulse_start(struct dfk_kafka *k, struct dfk_pulse **ret, struct df_error *err);
+void dfk_pulse_stop(struct dfk_pulse *p); /* NULL is fine */
 
 /* ---- writer.c ---- */
 int dfk_writers_open(struct dfk_kafka *k, struct df_error *err);

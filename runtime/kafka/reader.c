@@ -17,6 +17,7 @@
 
 #define BOUNDS_TIMEOUT_MS 5000
 #define FIRST_WAIT_MS 10
+#define BUSY_BYTES (1u << 20) /* taken between two pulses (pulse.c) */
 
 struct handle {
         struct handle *next;
@@ -36,6 +37,7 @@ struct reader {
         uint64_t end; /* at open: until it is reached, poll waits a little for the broker */
         rd_kafka_message_t **given; /* lent to the caller until the next call */
         size_t given_count, given_cap;
+        atomic_size_t taken; /* bytes since the last pulse */
         bool moved_known;
         uint64_t moved_end; /* below it records carry a file log's times (df/kafka_copy.h) */
         struct df_error failed;
@@ -45,6 +47,7 @@ struct dfk_readers {
         pthread_mutex_t lock;
         struct handle *handles;
         struct reader *readers;
+        struct dfk_pulse *pulse; /* from the first handle on */
 };
 
 static struct reader *reader_of(struct df_log_reader *r)
@@ -67,6 +70,7 @@ void dfk_readers_close(struct dfk_kafka *k)
         if (!k->readers)
                 return;
         df_check(!k->readers->readers); /* closed before the log */
+        dfk_pulse_stop(k->readers->pulse);
         while (k->readers->handles) {
                 struct handle *next = k->readers->handles->next;
 
@@ -90,10 +94,40 @@ static int add_handle(struct dfk_kafka *k, struct handle **ret, struct df_error 
                 free(h);
                 return rc;
         }
+        if (!k->readers->pulse)
+                rc = dfk_pulse_start(k, &k->readers->pulse, err);
+        if (rc < 0) {
+                rd_kafka_destroy(h->rk);
+                free(h);
+                return rc;
+        }
         h->next = k->readers->handles;
         k->readers->handles = h;
         *ret = h;
         return 0;
+}
+
+rd_kafka_t *dfk_readers_handle(struct dfk_kafka *k, size_t i)
+{
+        struct handle *h;
+
+        pthread_mutex_lock(&k->readers->lock);
+        h = k->readers->handles;
+        while (h && i-- > 0)
+                h = h->next;
+        pthread_mutex_unlock(&k->readers->lock);
+        return h ? h->rk : NULL;
+}
+
+void dfk_readers_busy(struct dfk_kafka *k, const rd_kafka_t *rk,
+                      rd_kafka_topic_partition_list_t *list, int64_t offset)
+{
+        pthread_mutex_lock(&k->readers->lock);
+        for (struct reader *r = k->readers->readers; r; r = r->next)
+                if (r->handle->rk == rk && atomic_exchange(&r->taken, 0) >= BUSY_BYTES)
+                        rd_kafka_topic_partition_list_add(list, r->topic, (int32_t)r->partition)
+                                ->offset = offset;
+        pthread_mutex_unlock(&k->readers->lock);
 }
 
 static bool holds(const struct dfk_readers *all, const struct handle *h, const struct reader *r)
@@ -368,6 +402,7 @@ int dfk_poll(struct df_log_reader *base, struct df_record *records, size_t max, 
              struct df_error *err)
 {
         struct reader *r = reader_of(base);
+        size_t bytes = 0;
         int rc;
 
         *ret_count = 0;
@@ -387,6 +422,7 @@ int dfk_poll(struct df_log_reader *base, struct df_record *records, size_t max, 
                         continue;
                 }
                 rc = take(r, m, &records[r->given_count], err);
+                bytes += m->len;
                 if (rc < 0)
                         rd_kafka_message_destroy(m);
                 else
@@ -396,6 +432,7 @@ int dfk_poll(struct df_log_reader *base, struct df_record *records, size_t max, 
                 rc = 0; /* first what came before; the next call says it */
         if (rc == 0)
                 *ret_count = r->given_count;
+        atomic_fetch_add_explicit(&r->taken, bytes, memory_order_relaxed);
         return rc;
 }
 
