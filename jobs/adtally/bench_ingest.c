@@ -10,19 +10,21 @@
 #include "df/kafka.h"
 #include "df/net.h"
 #include "jobs/adtally/bench.h"
+#include "jobs/common/times.h"
 
 #define REQUESTS 512 /* different ones, sent in turn */
 #define PREFIX_MAX 48
 
-static void put_event(struct df_buf *b, uint64_t n, uint64_t seed)
+static void put_event(struct df_buf *b, uint64_t n, uint64_t seed, const char *time)
 {
         df_buf_printf(b,
-                      "{\"event_id\":\"%016llx\",\"type\":\"%s\",\"advertiser_id\":\"acme\","
+                      "{\"event_id\":\"%016llx\",\"type\":\"%s\",\"event_time\":\"%s\","
+                      "\"advertiser_id\":\"acme\","
                       "\"campaign_id\":\"c%llu\",\"ad_id\":\"a%llu\",\"publisher_id\":\"p%llu\","
                       "\"country\":\"DE\",\"device\":\"phone\",\"cost_micros\":1500,"
                       "\"currency\":\"EUR\"}",
                       (unsigned long long)(n * 0x9e3779b97f4a7c15ULL + seed),
-                      n % 10 ? "impression" : "click", (unsigned long long)(n % 1000),
+                      n % 10 ? "impression" : "click", time, (unsigned long long)(n % 1000),
                       (unsigned long long)(n % 10), (unsigned long long)(n % 100));
 }
 
@@ -31,14 +33,16 @@ static int make_request(const struct ad_bench *b, uint64_t index, uint64_t batch
                         struct df_buf *ret, struct df_error *err)
 {
         struct df_buf body = {0};
+        char time[AD_TIME_TEXT_MAX];
         int rc;
 
+        (void)ad_time_text(df_wall_ms(), time);
         if (batch > 1)
                 df_put_u8(&body, '[');
         for (uint64_t i = 0; i < batch; i++) {
                 if (i)
                         df_put_u8(&body, ',');
-                put_event(&body, index * batch + i, b->seed);
+                put_event(&body, index * batch + i, b->seed, time);
         }
         if (batch > 1)
                 df_put_u8(&body, ']');
