@@ -41,8 +41,8 @@ static const struct df_setting own[] = {
         {"seconds", DF_INTEGER, "20", 1, 86400, .help = "freshness: how long"},
         {"work", DF_TEXT, NULL, .arg = "DIR", .help = "where data goes (default TMPDIR or /tmp)"},
 };
-static const char *const shared[] = {
-        "partitions", "workers", "http-threads", "dedupe-horizon", "json", "quiet", NULL};
+static const char *const shared[] = {"partitions", "workers", "http-threads", "dedupe-horizon",
+                                     "log",        "json",    "quiet",        NULL};
 
 static const struct benchmark {
         const char *name;

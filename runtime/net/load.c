@@ -351,6 +351,7 @@ static void summarize(struct load *l, int64_t begun_ns)
         l->r->elapsed_ns = (uint64_t)(now_ns() - begun_ns);
         l->r->p50_ns = percentile(l, answers, 0.5);
         l->r->p90_ns = percentile(l, answers, 0.9);
+        l->r->p95_ns = percentile(l, answers, 0.95);
         l->r->p99_ns = percentile(l, answers, 0.99);
         l->r->p999_ns = percentile(l, answers, 0.999);
 }

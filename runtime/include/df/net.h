@@ -160,7 +160,8 @@ struct df_http_load_result {
         uint64_t lost;        /* requests on connections that closed before the answer */
         uint64_t bytes_sent;
         uint64_t elapsed_ns;
-        uint64_t p50_ns, p90_ns, p99_ns, p999_ns; /* from start to answer; at most 3 % too high */
+        uint64_t p50_ns, p90_ns, p95_ns, p99_ns,
+                p999_ns; /* from start to answer; at most 3 % too high */
         uint64_t max_ns;
 };
 /* A closed connection is opened again. Not for HEAD requests: it takes Content-Length at its word.
