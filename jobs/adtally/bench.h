@@ -40,18 +40,21 @@ int ad_bench_metrics(struct ad_bench *b, struct df_error *err);
 int ad_bench_freshness(struct ad_bench *b, struct df_error *err);
 
 /* ---- seeded input (bench_data.c) ----
- * Clicks and impressions with Zipf campaigns, ten ads a
- * campaign, twenty countries, 5 % duplicates of the last ten thousand ids; receive times pass at
- * 100,000 events a second. Records of `per_record` events, each of the partition it belongs to,
- * are handed to emit as they fill. */
+ * Clicks and impressions with Zipf campaigns, ads and countries alike, 5 % duplicates of the last
+ * ten thousand ids; receive times pass at per_second events a second and end now. Records of
+ * `per_record` events, each of the partition it belongs to, are handed to emit as they fill. */
 struct ad_bench_input {
         uint64_t events, seed;
-        uint32_t per_record, partitions;
+        uint32_t campaigns, ads, countries;
+        uint64_t per_second;
         int64_t start_ms;
+        uint32_t per_record, partitions;
         int (*emit)(void *arg, uint32_t partition, struct df_bytes record, struct df_error *err);
         void *arg;
         bool quiet;
 };
+/* As the flags say; the caller sets per_record, partitions, emit and arg. */
+void ad_bench_input_of(const struct ad_bench *b, struct ad_bench_input *ret);
 int ad_bench_make(const struct ad_bench_input *in, uint64_t *ret_duplicates, struct df_error *err);
 /* Make them and write them to `events` in the log. */
 int ad_bench_fill_log(struct ad_bench *b, struct df_log *log, uint32_t partitions,
