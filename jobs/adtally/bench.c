@@ -7,7 +7,6 @@
 #include <sys/random.h>
 
 #include "df/trace.h"
-#include "jobs/common/json.h"
 
 #define PREFIX_MAX 100
 
@@ -37,6 +36,8 @@ static const struct df_setting own[] = {
          .help = "events in a second of simulated time: few spread them over days"},
         {"rate", DF_INTEGER, "20000", 1, 100000000, .help = "freshness: events a second"},
         {"seconds", DF_INTEGER, "20", 1, 86400, .help = "freshness: how long"},
+        {"results", DF_TEXT, NULL, .arg = "FILE",
+         .help = "append the result as a line of JSON, whatever is printed"},
         {"work", DF_TEXT, NULL, .arg = "DIR", .help = "where data goes (default TMPDIR or /tmp)"},
 };
 static const char *const shared[] = {"partitions", "workers", "http-threads", "dedupe-horizon",
@@ -74,43 +75,12 @@ void ad_bench_main_figures(struct ad_bench *b, uint64_t events, int64_t elapsed_
 
 /* ---- running one ---- */
 
-static int print_json(const struct ad_bench *b, const char *name, struct df_error *err)
-{
-        struct df_buf out = {0};
-        struct ad_json *j = ad_json_begin(&out);
-        int rc;
-
-        ad_json_open(j);
-        ad_json_put_text(j, "bench", name);
-        ad_json_put_text(j, "version", ADTALLY_VERSION);
-        ad_json_put_int(j, "seed", (int64_t)b->seed);
-        for (size_t i = 0; i < b->figure_count; i++) {
-                double v = b->figures[i].value;
-
-                ad_json_key(j, b->figures[i].name);
-                if (v == (double)(int64_t)v || v > 1000)
-                        ad_json_int(j, (int64_t)v);
-                else
-                        ad_json_double(j, v);
-        }
-        ad_json_close(j);
-        rc = ad_json_end(j, &out, err);
-        if (rc == 0)
-                printf("%.*s\n", (int)out.len, (const char *)out.data);
-        df_buf_release(&out);
-        return rc;
-}
-
-static void print_text(const struct ad_bench *b)
-{
-        for (size_t i = 0; i < b->figure_count; i++)
-                printf("%-28s %18.6g\n", b->figures[i].name, b->figures[i].value);
-}
-
 static int run(const struct benchmark *m, const struct df_config *c, struct df_error *err)
 {
         struct ad_bench b = {
                 .config = c,
+                .own = own,
+                .own_count = sizeof(own) / sizeof(own[0]),
                 .events = (uint64_t)df_config_integer(c, "events"),
                 .seed = (uint64_t)df_config_integer(c, "seed"),
                 .quiet = df_config_bool(c, "quiet"),
@@ -122,10 +92,8 @@ static int run(const struct benchmark *m, const struct df_config *c, struct df_e
                 b.events = m->events;
         if (rc == 0)
                 rc = m->run(&b, err);
-        if (rc == 0 && df_config_bool(c, "json"))
-                rc = print_json(&b, m->name, err);
-        else if (rc == 0)
-                print_text(&b);
+        if (rc == 0)
+                rc = ad_bench_print(&b, m->name, err);
         if (ad_bench_place_remove(&b, rc == 0, &removal) < 0) {
                 if (rc == 0)
                         return df_fail(err, removal.code, "%s", removal.text);

@@ -16,6 +16,8 @@
 #define AD_FIGURE_NAME_MAX 40
 struct ad_bench {
         const struct df_config *config;
+        const struct df_setting *own; /* of the command, beside ad_settings */
+        size_t own_count;
         uint64_t events, seed;
         bool quiet;
         char dir[256];                                      /* this run's own */
@@ -93,6 +95,14 @@ void ad_bench_broker_figures(struct ad_bench *b, int pid, const struct ad_bench_
 /* From the job's status file: how long its commits took, and where its time went by operator and
  * step, in ns an event. */
 void ad_bench_job_figures(struct ad_bench *b, const char *job);
+
+/* The version of this process, when its command line names the jars of Kafka; else "". */
+void ad_bench_broker_version(int pid, char ret[32]);
+
+/* ---- results (bench_print.c) ---- */
+/* Figures as text, or with --json a line of JSON that also says where and when they were taken and
+ * with which settings; the same line is appended to --results FILE. */
+int ad_bench_print(const struct ad_bench *b, const char *name, struct df_error *err);
 
 /* ---- where things are (bench_place.c) ---- */
 int ad_bench_place_make(struct ad_bench *b, struct df_error *err);

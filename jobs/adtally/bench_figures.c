@@ -120,6 +120,31 @@ int ad_bench_broker(const struct ad_bench *b)
         return holder_of(inode ? inode : listening_inode("/proc/net/tcp6", port));
 }
 
+void ad_bench_broker_version(int pid, char ret[32])
+{
+        static const char jar[] = "kafka-clients-";
+        char path[64];
+        struct df_buf b = {0};
+        const char *p;
+
+        ret[0] = '\0';
+        (void)snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+        if (pid <= 0 || df_read_file(path, TCP_FILE_MAX, &b, NULL) < 0)
+                return;
+        p = memmem(b.data, b.len, jar, strlen(jar));
+        if (p) {
+                size_t left = b.len - (size_t)(p + strlen(jar) - (const char *)b.data), n = 0;
+
+                for (p += strlen(jar);
+                     n < 31 && n < left && (isdigit((unsigned char)p[n]) || p[n] == '.'); n++)
+                        ret[n] = p[n];
+                while (n > 0 && ret[n - 1] == '.') /* of ".jar" */
+                        n--;
+                ret[n] = '\0';
+        }
+        df_buf_release(&b);
+}
+
 void ad_bench_broker_figures(struct ad_bench *b, int pid, const struct ad_bench_usage *before,
                              const struct ad_bench_usage *after)
 {

@@ -52,6 +52,7 @@ static void fill_config(const struct ad_bench *b, const struct ad_params *params
                 .grace_ms = params->grace_ms,
                 .config = ad_config_digest(b->config),
                 .binary_version = ADTALLY_VERSION,
+                .ticks_ns = df_ticks_ns,
         };
         (void)snprintf(ret->source.stream, sizeof(ret->source.stream), AD_TOPIC_EVENTS);
         ret->source.generation = 1;
@@ -111,6 +112,20 @@ static int process(struct ad_bench *b, struct df_task *t, const struct input *in
         return rc;
 }
 
+static void put_stages(struct ad_bench *b, const struct df_profile *v)
+{
+        for (size_t i = 0; i < v->count; i++) {
+                const struct df_profile_line *l = &v->lines[i];
+                char name[AD_FIGURE_NAME_MAX];
+
+                (void)snprintf(name, sizeof(name), "ns_%s%.20s", l->step ? "step_" : "", l->name);
+                ad_bench_figure(b, name, (double)l->process_ns / (double)b->events);
+                (void)snprintf(name, sizeof(name), "ns_cut_%.20s", l->name);
+                if (!l->step)
+                        ad_bench_figure(b, name, (double)l->cut_ns / (double)b->events);
+        }
+}
+
 int ad_bench_operators(struct ad_bench *b, struct df_error *err)
 {
         struct input in = {0};
@@ -148,6 +163,7 @@ int ad_bench_operators(struct ad_bench *b, struct df_error *err)
                                       df_peak_rss_bytes() - in.bytes.cap);
                 ad_bench_figure(b, "duplicates", (double)duplicates);
                 ad_bench_figure(b, "bytes_per_event", (double)in.bytes.len / (double)b->events);
+                put_stages(b, df_task_profile(task));
         }
         df_task_destroy(task);
         if (ckpt)
