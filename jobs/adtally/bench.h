@@ -96,8 +96,9 @@ void ad_bench_broker_figures(struct ad_bench *b, int pid, const struct ad_bench_
  * step, in ns an event. */
 void ad_bench_job_figures(struct ad_bench *b, const char *job);
 
-/* The version of this process, when its command line names the jars of Kafka; else "". */
-void ad_bench_broker_version(int pid, char ret[32]);
+#define AD_BENCH_VERSION_MAX 32
+/* The version of a broker's process, by its jars; "" when it cannot be told. */
+void ad_bench_broker_version(int pid, char ret[AD_BENCH_VERSION_MAX]);
 
 /* ---- results (bench_print.c) ---- */
 /* Figures as text, or with --json a line of JSON that also says where and when they were taken and

@@ -34,7 +34,7 @@ static void put_cpu(struct ad_json *j)
 
 static void put_place(struct ad_json *j, const struct ad_bench *b)
 {
-        char date[AD_TIME_TEXT_MAX], broker[32];
+        char date[AD_TIME_TEXT_MAX], broker[AD_BENCH_VERSION_MAX];
         struct utsname u;
 
         (void)ad_time_text(df_wall_ms(), date);
