@@ -24,33 +24,43 @@ struct field {
                 name, sizeof(name) - 1, F_MONEY, offsetof(struct ad_event, member), flag           \
         }
 
+/* By length. No two of a length have the same second letter, so one comparison tells. */
 static const struct field fields[] = {
-        BYTES_AT("event_id", F_EVENT_ID, event_id),
         BYTES_AT("type", F_TYPE, type),
-        BYTES_AT("event_time", F_TIME, event_ms),
-        BYTES_AT("advertiser_id", F_ID, dims[AD_DIM_ADVERTISER]),
-        BYTES_AT("campaign_id", F_ID, dims[AD_DIM_CAMPAIGN]),
         BYTES_AT("ad_id", F_ID, dims[AD_DIM_AD]),
-        BYTES_AT("publisher_id", F_ID, dims[AD_DIM_PUBLISHER]),
-        BYTES_AT("placement_id", F_ID, dims[AD_DIM_PLACEMENT]),
+        BYTES_AT("device", F_ID, dims[AD_DIM_DEVICE]),
         BYTES_AT("user_id", F_ID, user_id),
         BYTES_AT("country", F_ID, dims[AD_DIM_COUNTRY]),
-        BYTES_AT("device", F_ID, dims[AD_DIM_DEVICE]),
+        BYTES_AT("event_id", F_EVENT_ID, event_id),
         BYTES_AT("click_id", F_ID, click_id),
+        BYTES_AT("currency", F_CURRENCY, currency),
+        BYTES_AT("event_time", F_TIME, event_ms),
+        BYTES_AT("attributes", F_ATTRIBUTES, attributes),
+        BYTES_AT("campaign_id", F_ID, dims[AD_DIM_CAMPAIGN]),
         MONEY_AT("cost_micros", cost_nanos, AD_EV_HAS_COST),
+        BYTES_AT("publisher_id", F_ID, dims[AD_DIM_PUBLISHER]),
+        BYTES_AT("placement_id", F_ID, dims[AD_DIM_PLACEMENT]),
+        BYTES_AT("advertiser_id", F_ID, dims[AD_DIM_ADVERTISER]),
         MONEY_AT("payout_micros", payout_nanos, AD_EV_HAS_PAYOUT),
         MONEY_AT("conversion_value_micros", value_nanos, AD_EV_HAS_VALUE),
-        BYTES_AT("currency", F_CURRENCY, currency),
         BYTES_AT("conversion_value_currency", F_CURRENCY, value_currency),
-        BYTES_AT("attributes", F_ATTRIBUTES, attributes),
 };
 #define FIELD_COUNT (sizeof(fields) / sizeof(fields[0]))
+#define FIELD_LEN_MIN 4
+#define FIELD_LEN_MAX 25
+/* The first of each length; of a length that no field has, one of another. */
+static const uint8_t first_of_len[FIELD_LEN_MAX + 1] = {
+        [4] = 0,   [5] = 1,   [6] = 2,   [7] = 3,   [8] = 5,   [10] = 8,
+        [11] = 10, [12] = 12, [13] = 14, [23] = 16, [25] = 17,
+};
 
 static ssize_t find_field(struct df_bytes key)
 {
-        for (size_t i = 0; i < FIELD_COUNT; i++)
-                if (fields[i].len == key.len && memcmp(fields[i].name, key.data, key.len) == 0)
-                        return (ssize_t)i;
+        if (key.len < FIELD_LEN_MIN || key.len > FIELD_LEN_MAX)
+                return -1;
+        for (size_t i = first_of_len[key.len]; i < FIELD_COUNT && fields[i].len == key.len; i++)
+                if (fields[i].name[1] == (char)key.data[1])
+                        return memcmp(fields[i].name, key.data, key.len) == 0 ? (ssize_t)i : -1;
         return -1;
 }
 
@@ -108,12 +118,18 @@ static enum ad_reason read_money(const struct ad_json_node *n, int64_t *ret_nano
         return AD_NONE;
 }
 
+/* A body's events have the same currency nearly always: the last good one is not searched for. */
 static enum ad_reason read_currency(const struct ad_json_node *n, struct df_bytes *ret)
 {
+        static _Thread_local uint8_t good[3];
+
         if (n->kind != AD_JSON_STRING)
                 return AD_WRONG_TYPE;
-        if (!df_currency_known(n->text) || df_bytes_eq(n->text, df_bytes_str("XXX")))
-                return AD_UNKNOWN_CURRENCY;
+        if (!df_bytes_eq(n->text, df_bytes(good, sizeof(good)))) {
+                if (!df_currency_known(n->text) || df_bytes_eq(n->text, df_bytes_str("XXX")))
+                        return AD_UNKNOWN_CURRENCY;
+                memcpy(good, n->text.data, sizeof(good));
+        }
         *ret = n->text;
         return AD_NONE;
 }

@@ -1,5 +1,6 @@
 /* main.c - the ingest job: HTTP in, durable records of `events` out; the one writer of that topic.
  */
+#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,10 @@
 #define TICK_MS 100
 #define RETAIN_EVERY_MS 60000
 #define DRAIN_MS 10000
+/* What the compressors take and give back with every append stays with the process, or each append
+ * has the kernel clear those pages again. */
+#define HEAP_KEEP_BYTES (16 << 20)
+#define HEAP_MMAP_BYTES (4 << 20)
 
 static const char usage[] = "adtally-ingest: take events over HTTP (run by `adtally up`)\n"
                             "Usage: adtally-ingest --data DIR [SETTINGS]\n";
@@ -127,7 +132,11 @@ static int listen_and_serve(struct job *j, struct df_error *err)
 static int run(const struct df_config *c, struct df_error *err)
 {
         struct job j = {.c = c};
-        int rc = open_job(&j, err);
+        int rc;
+
+        (void)mallopt(M_TRIM_THRESHOLD, HEAP_KEEP_BYTES);
+        (void)mallopt(M_MMAP_THRESHOLD, HEAP_MMAP_BYTES);
+        rc = open_job(&j, err);
 
         if (rc == 0)
                 rc = listen_and_serve(&j, err);

@@ -45,9 +45,11 @@ struct load {
         struct client *clients;
         int epoll;
         uint64_t started; /* requests */
-        uint64_t ended;   /* answered or lost */
-        uint32_t barren;  /* connections that brought nothing, in a row */
-        int64_t last_ns;  /* an answer came */
+        int64_t begun_ns;
+        uint64_t ended;  /* answered or lost */
+        uint32_t turn;   /* which connection is asked first */
+        uint32_t barren; /* connections that brought nothing, in a row */
+        int64_t last_ns; /* an answer came */
         uint64_t buckets[BUCKETS];
 };
 
@@ -135,12 +137,24 @@ static int reconnect(struct load *l, struct client *c, struct df_error *err)
 
 /* ---- sending ---- */
 
+/* When the next request is due, with a rate. */
+static int64_t due_ns(const struct load *l)
+{
+        return l->begun_ns + (int64_t)((double)l->started * 1e9 / (double)l->o->rate);
+}
+
+/* With a rate a request counts from when it was due, however late a connection became free for it:
+ * what the server's slowness kept back is in its latency. */
 static void start_requests(struct load *l, struct client *c)
 {
         int64_t now = now_ns();
 
         while (c->under_way < l->o->depth && l->started < l->o->count) {
-                c->starts[(c->head + c->under_way++) % l->o->depth] = now;
+                int64_t due = l->o->rate ? due_ns(l) : now;
+
+                if (due > now)
+                        break;
+                c->starts[(c->head + c->under_way++) % l->o->depth] = due;
                 c->queued++;
                 l->started++;
         }
@@ -272,10 +286,42 @@ static bool receive(struct load *l, struct client *c)
 
 /* ---- the run ---- */
 
+/* With a rate: requests that are due go to connections that are free. */
+static int start_due(struct load *l, struct df_error *err)
+{
+        for (uint32_t i = 0; i < l->o->connections; i++) {
+                struct client *c = &l->clients[(l->turn + i) % l->o->connections];
+
+                if (l->started >= l->o->count || due_ns(l) > now_ns())
+                        break;
+                if (c->blocked || c->under_way >= l->o->depth)
+                        continue;
+                if (!send_more(l, c)) {
+                        int rc = reconnect(l, c, err);
+
+                        if (rc < 0)
+                                return rc;
+                }
+        }
+        l->turn++; /* all connections get their share */
+        return 0;
+}
+
+/* Until the next request is due, at most WAIT_MS. */
+static struct timespec wait_time(const struct load *l)
+{
+        int64_t ns = WAIT_MS * 1000000LL;
+
+        if (l->o->rate && l->started < l->o->count && due_ns(l) - now_ns() < ns)
+                ns = due_ns(l) - now_ns();
+        return (struct timespec){.tv_nsec = ns > 0 ? ns : 0};
+}
+
 static int turn(struct load *l, struct df_error *err)
 {
         struct epoll_event events[EVENTS_MAX];
-        int n = epoll_wait(l->epoll, events, EVENTS_MAX, WAIT_MS), rc = 0;
+        struct timespec wait = wait_time(l);
+        int n = epoll_pwait2(l->epoll, events, EVENTS_MAX, &wait, NULL), rc = 0;
 
         if (n < 0 && errno != EINTR)
                 return df_fail_errno(err, DF_EIO, "epoll");
@@ -285,6 +331,10 @@ static int turn(struct load *l, struct df_error *err)
                 if (!receive(l, c) || !send_more(l, c))
                         rc = reconnect(l, c, err);
         }
+        if (rc == 0 && l->o->rate)
+                rc = start_due(l, err);
+        if (rc == 0 && l->o->stop && l->o->stop())
+                rc = df_fail(err, DF_EAGAIN, "asked to stop");
         if (rc == 0 && now_ns() - l->last_ns > l->o->timeout_ms * 1000000)
                 rc = df_fail(err, DF_EAGAIN, "%s: no answer for %lld ms", l->o->address,
                              (long long)l->o->timeout_ms);
@@ -351,6 +401,7 @@ static void summarize(struct load *l, int64_t begun_ns)
         l->r->elapsed_ns = (uint64_t)(now_ns() - begun_ns);
         l->r->p50_ns = percentile(l, answers, 0.5);
         l->r->p90_ns = percentile(l, answers, 0.9);
+        l->r->p95_ns = percentile(l, answers, 0.95);
         l->r->p99_ns = percentile(l, answers, 0.99);
         l->r->p999_ns = percentile(l, answers, 0.999);
 }
@@ -370,7 +421,7 @@ int df_http_load(const struct df_http_load *o, struct df_http_load_result *ret,
                 return df_fail(err, DF_ENOMEM, "a load generator");
         l->o = o;
         l->r = &result;
-        l->last_ns = begun;
+        l->last_ns = l->begun_ns = begun;
         l->epoll = epoll_create1(EPOLL_CLOEXEC);
         rc = l->epoll < 0 ? df_fail_errno(err, DF_EIO, "epoll") : resolve(l, err);
         if (rc == 0)

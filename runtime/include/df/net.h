@@ -144,7 +144,7 @@ int df_http_fetch(struct df_http_client *c, const char *path, const char *conten
 uint64_t df_http_client_repeats(const struct df_http_client *c);
 void df_http_client_destroy(struct df_http_client *c);
 
-/* ---- load: requests at full speed from one thread, for benchmarks ---- */
+/* ---- load: requests from one thread, at full speed or at a rate, for benchmarks ---- */
 struct df_http_load {
         const char *address;             /* "HOST:PORT" */
         const struct df_bytes *requests; /* complete, head and body; sent in turn; borrowed */
@@ -153,6 +153,10 @@ struct df_http_load {
         uint32_t depth;     /* requests under way on each (pipelining); 1 = wait for the answer */
         uint64_t count;     /* stop after so many requests were answered or lost */
         int64_t timeout_ms; /* no answer at all for so long: DF_EAGAIN */
+        /* Requests a second, whatever the server does: latency counts from when a request was due. 0 =
+         * as fast as answers come. */
+        uint64_t rate;
+        bool (*stop)(void); /* asked between answers; NULL = never. Then DF_EAGAIN */
 };
 
 struct df_http_load_result {
@@ -160,7 +164,8 @@ struct df_http_load_result {
         uint64_t lost;        /* requests on connections that closed before the answer */
         uint64_t bytes_sent;
         uint64_t elapsed_ns;
-        uint64_t p50_ns, p90_ns, p99_ns, p999_ns; /* from start to answer; at most 3 % too high */
+        uint64_t p50_ns, p90_ns, p95_ns, p99_ns,
+                p999_ns; /* from start to answer; at most 3 % too high */
         uint64_t max_ns;
 };
 /* A closed connection is opened again. Not for HEAD requests: it takes Content-Length at its word.
