@@ -90,7 +90,8 @@ uint64_t ad_bench_child_peak(const struct ad_bench_child *c);
  * it; else 0. */
 int ad_bench_broker(const struct ad_bench *b);
 /* CPU of the broker by event, when its pid is known. */
-void ad_bench_broker_figures(struct ad_bench *b, int pid, const struct ad_bench_usage *before,
+void ad_bench_broker_figures(struct ad_bench *b, uint64_t events, int pid,
+                             const struct ad_bench_usage *before,
                              const struct ad_bench_usage *after);
 /* From the job's status file: how long its commits took, and where its time went by operator and
  * step, in ns an event. */

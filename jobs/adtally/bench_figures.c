@@ -139,13 +139,14 @@ void ad_bench_broker_version(int pid, char ret[AD_BENCH_VERSION_MAX])
                 (void)snprintf(ret, AD_BENCH_VERSION_MAX, "%.*s", (int)(last - version), version);
 }
 
-void ad_bench_broker_figures(struct ad_bench *b, int pid, const struct ad_bench_usage *before,
+void ad_bench_broker_figures(struct ad_bench *b, uint64_t events, int pid,
+                             const struct ad_bench_usage *before,
                              const struct ad_bench_usage *after)
 {
         int64_t ns = after->user_ns + after->kernel_ns - before->user_ns - before->kernel_ns;
 
         if (pid > 0)
-                ad_bench_figure(b, "broker_cpu_ns_per_event", (double)ns / (double)b->events);
+                ad_bench_figure(b, "broker_cpu_ns_per_event", (double)ns / (double)events);
 }
 
 /* ---- what a job says ---- */

@@ -1,9 +1,11 @@
 /* bench_realtime.c - the realtime job over a backlog in the log: decode, dedupe, windows,
  * exactly-once checkpoints, rows to `rollups`. How far it is is read from its seals, not from
- * itself. The clock runs from the first partition that the job has taken over until the seals of
- * all events can be read; what comes before is the time to start. Afterwards the job is killed with
- * SIGKILL and started again: the time until every partition goes on is the restart time with this
- * much state. */
+ * itself. The backlog is a quarter longer than --events: its first eighth warms the job up (memory
+ * that was never used costs more than what is done with it), and at the end as much is left, so
+ * that between the two readings of the clock the job does nothing but work, and as much is
+ * processed and not yet sealed at the one as at the other. total_s is the whole, drained to the
+ * last seal. Afterwards the job is killed with SIGKILL and started again: the time until every
+ * partition goes on is the restart time with this much state. */
 #include <ftw.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -88,15 +90,14 @@ static int wait_taken_over(const struct ad_bench *b, const struct ad_bench_child
 }
 
 static int wait_processed(struct ad_bench *b, const struct ad_bench_child *child,
-                          struct ad_follower *f, struct df_error *err)
+                          struct ad_follower *f, uint64_t until, struct df_progress *progress,
+                          struct df_error *err)
 {
         int64_t moved_ms = df_monotonic_ms();
-        struct df_progress progress;
         uint64_t seen = 0;
         int rc = 0;
 
-        df_progress_start(&progress, "realtime", "events", b->events, b->quiet);
-        while (rc == 0 && f->events < b->events) {
+        while (rc == 0 && f->events < until) {
                 bool idle;
 
                 rc = ad_follow(f, &idle, err);
@@ -114,11 +115,10 @@ static int wait_processed(struct ad_bench *b, const struct ad_bench_child *child
                                      "%s/realtime.log, which stays with --work DIR",
                                      (unsigned long long)f->events, (unsigned long long)b->events,
                                      b->dir);
-                df_progress_show(&progress, f->events);
+                df_progress_show(progress, f->events);
                 if (idle)
                         (void)usleep(IDLE_US);
         }
-        df_progress_end(&progress, f->events);
         return rc;
 }
 
@@ -157,59 +157,87 @@ static int check_totals(const struct ad_bench *b, const struct ad_follower *f, s
                        (unsigned long long)f->events);
 }
 
-struct span { /* of the measure */
+struct span { /* between two readings of the clock */
         int64_t began_ns, elapsed_ns;
+        uint64_t first, events; /* sealed before it, and in it */
         struct ad_bench_usage before, after;
         int broker;
         struct ad_bench_usage broker_before, broker_after;
 };
 
+static void span_begin(struct span *s, struct ad_bench *b, const struct ad_bench_child *child,
+                       const struct ad_follower *f)
+{
+        s->broker = ad_bench_broker(b);
+        s->began_ns = df_monotonic_ns();
+        s->first = f->events;
+        ad_bench_usage(child->pid, &s->before);
+        ad_bench_usage(s->broker, &s->broker_before);
+}
+
+static void span_end(struct span *s, const struct ad_bench_child *child,
+                     const struct ad_follower *f)
+{
+        s->elapsed_ns = df_monotonic_ns() - s->began_ns;
+        s->events = f->events - s->first;
+        ad_bench_usage(child->pid, &s->after);
+        ad_bench_usage(s->broker, &s->broker_after);
+}
+
 static void report(struct ad_bench *b, const struct span *s, const struct ad_follower *f)
 {
-        double events = (double)b->events, bytes_in = (double)b->made_bytes;
+        double events = (double)s->events, all = (double)f->events;
+        double bytes = (double)b->made_bytes / all;
         int64_t user = s->after.user_ns - s->before.user_ns;
         int64_t kernel = s->after.kernel_ns - s->before.kernel_ns;
 
-        ad_bench_main_figures(b, b->events, s->elapsed_ns, user + kernel, s->after.peak_rss_bytes);
+        ad_bench_main_figures(b, s->events, s->elapsed_ns, user + kernel, s->after.peak_rss_bytes);
         ad_bench_figure(b, "cpu_user_ns_per_event", (double)user / events);
         ad_bench_figure(b, "cpu_kernel_ns_per_event", (double)kernel / events);
-        ad_bench_broker_figures(b, s->broker, &s->broker_before, &s->broker_after);
+        ad_bench_broker_figures(b, s->events, s->broker, &s->broker_before, &s->broker_after);
+        ad_bench_figure(b, "backlog_events", all);
         ad_bench_figure(b, "duplicates", (double)f->outcomes[AD_DUPLICATE]);
         ad_bench_figure(b, "records", (double)b->made_records);
-        ad_bench_figure(b, "bytes_per_event", bytes_in / events);
-        ad_bench_figure(b, "rows_per_event", (double)f->rows / events);
-        ad_bench_figure(b, "row_bytes_per_event", (double)f->rows_bytes / events);
-        ad_bench_figure(b, "produced_per_byte_in", (double)f->rows_bytes / bytes_in);
+        ad_bench_figure(b, "bytes_per_event", bytes);
+        ad_bench_figure(b, "rows_per_event", (double)f->rows / all);
+        ad_bench_figure(b, "row_bytes_per_event", (double)f->rows_bytes / all);
+        ad_bench_figure(b, "produced_per_byte_in", (double)f->rows_bytes / (all * bytes));
         ad_bench_figure(b, "written_per_byte_in",
-                        (double)(s->after.written_bytes - s->before.written_bytes) / bytes_in);
+                        (double)(s->after.written_bytes - s->before.written_bytes) /
+                                (events * bytes));
         ad_bench_figure(b, "checkpoints", (double)f->checkpoints);
         ad_bench_figure(b, "state_bytes", (double)state_bytes(b));
 }
 
 static int measure(struct ad_bench *b, struct ad_follower *f, struct ad_bench_child *child,
-                   struct df_error *err)
+                   uint64_t edge, struct df_error *err)
 {
-        struct span s = {.broker = ad_bench_broker(b)};
-        int64_t started = df_monotonic_ns();
+        int64_t started = df_monotonic_ns(), ready;
+        struct df_progress progress;
+        struct span s;
         int rc = ad_bench_start(b, "realtime", NULL, -1, child, err);
 
         if (rc == 0)
                 rc = wait_taken_over(b, child, 1, START_MS, err);
         if (rc < 0)
                 return rc;
-        s.began_ns = df_monotonic_ns();
-        ad_bench_usage(child->pid, &s.before);
-        ad_bench_usage(s.broker, &s.broker_before);
-        rc = wait_processed(b, child, f, err);
-        s.elapsed_ns = df_monotonic_ns() - s.began_ns;
-        ad_bench_usage(child->pid, &s.after);
-        ad_bench_usage(s.broker, &s.broker_after);
+        ready = df_monotonic_ns();
+        df_progress_start(&progress, "realtime", "events", b->events, b->quiet);
+        rc = wait_processed(b, child, f, edge, &progress, err);
+        span_begin(&s, b, child, f);
+        if (rc == 0)
+                rc = wait_processed(b, child, f, b->events - edge, &progress, err);
+        span_end(&s, child, f);
+        if (rc == 0)
+                rc = wait_processed(b, child, f, b->events, &progress, err);
+        df_progress_end(&progress, f->events);
         if (rc == 0)
                 rc = check_totals(b, f, err);
         if (rc < 0)
                 return rc;
         report(b, &s, f);
-        ad_bench_figure(b, "start_s", (double)(s.began_ns - started) / 1e9);
+        ad_bench_figure(b, "start_s", (double)(ready - started) / 1e9);
+        ad_bench_figure(b, "total_s", (double)(df_monotonic_ns() - ready) / 1e9);
         (void)usleep(STATUS_US);
         ad_bench_job_figures(b, "realtime");
         return 0;
@@ -219,16 +247,18 @@ int ad_bench_realtime(struct ad_bench *b, struct df_error *err)
 {
         struct ad_follower f = {.partitions = (uint32_t)df_config_integer(b->config, "partitions")};
         struct ad_bench_child child = {0};
+        uint64_t edge = b->events / 8;
         struct df_log *log = NULL;
         int rc = ad_bench_open_log(b, &log, err);
 
+        b->events += 2 * edge;
         if (rc == 0)
                 rc = ad_bench_fill_log(b, log, f.partitions,
                                        (uint32_t)df_config_integer(b->config, "per-record"), err);
         if (rc == 0)
                 rc = ad_follower_open(&f, log, err);
         if (rc == 0)
-                rc = measure(b, &f, &child, err);
+                rc = measure(b, &f, &child, edge, err);
         ad_bench_kill(&child);
         if (rc == 0)
                 rc = measure_restart(b, f.partitions, err);
