@@ -208,8 +208,8 @@ int ad_wire_batch_peek(struct df_bytes record, struct ad_batch *ret, struct df_e
         return 0;
 }
 
-/* Room for one more event: the caller's, when all of them seem to fit. The first guess takes them to
- * be as long as the first one. */
+/* Room for one more event: the caller's, when all of them seem to fit. The first guess takes them
+ * to be as long as the first one. */
 static int grow_events(struct ad_batch *h, size_t *cap, size_t guess, size_t max_events,
                        const struct ad_event_room *room, struct df_arena *arena,
                        struct df_error *err)
