@@ -1,11 +1,11 @@
 /* reader.c - readers at explicit offsets: plain consumers, without a group.
  *
  * The consume call is rd_kafka_consume_batch_queue, without waiting, on a queue of the reader's
- * own; partitions are started by rd_kafka_consume_start_queue. librdkafka 2.0.2's batch calls can lose
- * messages across seek, pause and rebalance, when what lies in the queue becomes outdated: nothing
- * here seeks, pauses or rebalances, a reader that is to stand elsewhere is closed and opened. A
- * handle holds many readers, each partition once; a second reader of a partition gets another
- * handle.
+ * own; partitions are started by rd_kafka_consume_start_queue. librdkafka 2.0.2's batch calls can
+ * lose messages across seek, pause and rebalance, when what lies in the queue becomes outdated:
+ * nothing here seeks, pauses or rebalances, a reader that is to stand elsewhere is closed and
+ * opened. A handle holds many readers, each partition once; a second reader of a partition gets
+ * another handle.
  *
  * The end of the partition is told by an event whose offset lies behind transaction markers and
  * aborted records, so the position comes to the last stable offset. */
