@@ -112,8 +112,9 @@ void dfi_commit_ask(struct dfi_worker *w, struct dfi_slot *s)
         pthread_mutex_unlock(&p->lock);
 }
 
-/* The wait in the queue counts as commit time: where the commit threads cannot follow, the interval
- * grows until they can, and a partition stands still for about a tenth of its time at most (K12). */
+/* The wait in the queue counts as commit time: where the commit threads cannot follow, the
+ * interval grows until they can, and a partition stands still a tenth of its time at most, up to
+ * the longest interval (K12). */
 static void note_commit(struct dfi_worker *w, struct dfi_slot *s)
 {
         int64_t now = df_monotonic_ms();

@@ -225,5 +225,7 @@ void dfi_group_follow(struct dfi_worker *w)
                 follow_revoke(w);
         else
                 follow_lost(w);
+        if (e.change != DF_GROUP_ASSIGN)
+                w->rejoin = false; /* the next assignment is decided after this in any case */
         df_group_done(w->group);
 }

@@ -143,8 +143,8 @@ static void test_retry_and_refusal_meanwhile(void **state)
         stop();
 }
 
-/* K12: the wait for a commit thread counts as commit time: 1 waits behind 0 from before the pause to
- * after it. Its slot says since when. */
+/* K12: the wait for a commit thread counts as commit time: 1 waits behind 0 from before the pause
+ * to after it. Its slot says since when. */
 static void test_wait_counts(void **state)
 {
         struct df_workers *p;
