@@ -60,6 +60,7 @@ static int run(const struct df_config *c, struct df_error *err)
 {
         struct df_workers_options o = {
                 .threads = (uint32_t)df_config_integer(c, "workers"),
+                .commit_threads = (uint32_t)df_config_integer(c, "commit-threads"),
                 .interval_min_ms = df_config_ms(c, "checkpoint-min"),
                 .interval_max_ms = df_config_ms(c, "checkpoint-max"),
         };
