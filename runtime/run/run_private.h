@@ -35,6 +35,7 @@ struct dfi_slot {
         int64_t retry_ms;
         uint32_t failures; /* in a row, for the back-off */
         int64_t next_commit_ms, last_commit_ms;
+        int64_t caught_up_commit_ms;      /* as next_commit_ms, while the log is read to its end */
         int64_t commit_ms[DFI_MEDIAN_OF]; /* ring of the last commit times */
         uint64_t commits, records, restarts;
         uint64_t events;           /* of the sessions before this one */

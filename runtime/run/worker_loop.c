@@ -139,8 +139,9 @@ static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
         s->state = DFI_OPEN;
         s->last_commit_ms = now;
         /* Staggered: partitions of a worker do not commit at the same moment (K12). */
-        s->next_commit_ms = now + o->interval_min_ms +
-                            (int64_t)s->task.config.source.partition * 37 % o->interval_min_ms;
+        s->caught_up_commit_ms = s->next_commit_ms =
+                now + o->interval_min_ms +
+                (int64_t)s->task.config.source.partition * 37 % o->interval_min_ms;
         df_trace(DF_INFO, "worker", "task=%s taken over k=%llu epoch=%llu position=%llu in %lld ms",
                  s->name, (unsigned long long)df_task_k(df_session_task(s->session)),
                  (unsigned long long)df_session_epoch(s->session),
@@ -152,13 +153,14 @@ static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
         dfi_slot_show(w, s);
 }
 
-static bool commit_due(const struct df_workers_options *o, const struct dfi_slot *s, int64_t now)
+static bool commit_due(const struct df_workers_options *o, const struct dfi_slot *s, int64_t now,
+                       bool caught_up)
 {
         struct df_task *t = df_session_task(s->session);
 
         if (df_task_wants_cut(t))
                 return true;
-        if (now < s->next_commit_ms || !df_task_dirty(t))
+        if (now < (caught_up ? s->caught_up_commit_ms : s->next_commit_ms) || !df_task_dirty(t))
                 return false;
         /* The first one early: until then readers know nothing of this source. */
         return df_task_has_news(t) || df_task_k(t) == 0 ||
@@ -202,7 +204,7 @@ static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
                 return processed > 0;
         }
         s->records += processed;
-        if (!commit_due(o, s, now))
+        if (!commit_due(o, s, now, processed == 0))
                 return processed > 0;
         dfi_commit_ask(w, s);
         return true;
