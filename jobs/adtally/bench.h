@@ -1,8 +1,10 @@
 /* bench.h - `adtally bench NAME`: what each stage costs on this machine.
  *
  * A benchmark makes its own seeded input in a directory of its own under --work (default TMPDIR or
- * /tmp), removes it afterwards, and starts the real job binaries as children, so that CPU time and
- * memory are the job's alone. Results are figures by name; every one holds at least events,
+ * /tmp), on Kafka in topics whose prefix is drawn for each run, removes it afterwards (also after
+ * an error and Ctrl-C), and starts the real job binaries as children, so that CPU time and memory
+ * are the job's alone. The children get every setting of the benchmark that is not a default.
+ * Results are figures by name; every one holds at least events,
  * events_per_s, cpu_ns_per_event and peak_rss_bytes.
  */
 #ifndef AD_BENCH_H
@@ -10,14 +12,17 @@
 
 #include "jobs/adtally/command.h"
 
-#define AD_FIGURES_MAX 32
+#define AD_FIGURES_MAX 96
+#define AD_FIGURE_NAME_MAX 40
 struct ad_bench {
         const struct df_config *config;
         uint64_t events, seed;
         bool quiet;
-        char dir[256]; /* this run's own */
+        char dir[256];                                      /* this run's own */
+        uint64_t made_duplicates, made_records, made_bytes; /* by ad_bench_fill_log */
+        bool on_cluster; /* there may be topics of this run's prefix */
         struct {
-                const char *name;
+                char name[AD_FIGURE_NAME_MAX];
                 double value;
         } figures[AD_FIGURES_MAX];
         size_t figure_count;
@@ -52,7 +57,7 @@ int ad_bench_make(const struct ad_bench_input *in, uint64_t *ret_duplicates, str
 int ad_bench_fill_log(struct ad_bench *b, struct df_log *log, uint32_t partitions,
                       uint32_t per_record, struct df_error *err);
 
-/* ---- a job as a child ---- */
+/* ---- a job as a child (bench_child.c) ---- */
 struct ad_bench_child {
         int pid;
         int64_t cpu_ns; /* user + system, after stop */
@@ -64,9 +69,36 @@ struct ad_bench_child {
 int ad_bench_start(struct ad_bench *b, const char *job, const char *const *args, int keep_fd,
                    struct ad_bench_child *ret, struct df_error *err);
 int ad_bench_stop(struct ad_bench_child *c, struct df_error *err); /* SIGTERM, wait, usage */
-/* CPU and peak memory so far of a running child. */
+void ad_bench_kill(struct ad_bench_child *c);                      /* SIGKILL, wait, usage */
+bool ad_bench_ended(const struct ad_bench_child *c);               /* by itself */
+struct ad_bench_usage { /* so far, of a process; 0 what cannot be read */
+        int64_t user_ns, kernel_ns;
+        uint64_t rss_bytes, peak_rss_bytes;
+        uint64_t written_bytes; /* towards storage: /proc/PID/io, write_bytes */
+};
+void ad_bench_usage(int pid, struct ad_bench_usage *ret);
 int64_t ad_bench_child_cpu_ns(const struct ad_bench_child *c);
 uint64_t ad_bench_child_peak(const struct ad_bench_child *c);
+
+/* ---- more figures (bench_figures.c) ---- */
+/* The process that listens where --log kafka: says, when that is this machine and we may look at
+ * it; else 0. */
+int ad_bench_broker(const struct ad_bench *b);
+/* CPU of the broker by event, when its pid is known. */
+void ad_bench_broker_figures(struct ad_bench *b, int pid, const struct ad_bench_usage *before,
+                             const struct ad_bench_usage *after);
+/* From the job's status file: how long its commits took, and where its time went by operator and
+ * step, in ns an event. */
+void ad_bench_job_figures(struct ad_bench *b, const char *job);
+
+/* ---- where things are (bench_place.c) ---- */
+int ad_bench_place_make(struct ad_bench *b, struct df_error *err);
+/* Children have ended, logs are closed. done: the benchmark succeeded; else the directory stays
+ * when --work was given, for the logs in it. */
+int ad_bench_place_remove(struct ad_bench *b, bool done, struct df_error *err);
+bool ad_bench_on_kafka(const struct ad_bench *b);
 int ad_bench_open_log(struct ad_bench *b, struct df_log **ret, struct df_error *err);
+/* DF_EAGAIN once SIGINT or SIGTERM came: asked in every loop that may take long. */
+int ad_bench_stopped(struct df_error *err);
 
 #endif

@@ -11,7 +11,8 @@
 #define DUPLICATE_PERMILLE 50
 #define EVENTS_PER_MS 100
 #define START_ID 0x62656e6368ULL
-#define APPENDS 64 /* records a group commit */
+#define APPENDS 8192            /* records a group commit */
+#define APPEND_BYTES (4u << 20) /* about so many */
 
 struct ids {
         char id[24];
@@ -160,8 +161,11 @@ int ad_bench_make(const struct ad_bench_input *in, uint64_t *ret_duplicates, str
 
                 pick(m, n, now_ms, &i);
                 rc = add(m, &i, now_ms, err);
-                if (n % 4096 == 0)
-                        df_progress_show(&progress, n);
+                if (n % 4096 != 0)
+                        continue;
+                df_progress_show(&progress, n);
+                if (rc == 0)
+                        rc = ad_bench_stopped(err);
         }
         for (uint32_t p = 0; rc == 0 && p < in->partitions; p++)
                 rc = close_record(m, p, err);
@@ -185,28 +189,37 @@ out:
 
 struct filler {
         struct df_log_writer *writer;
-        struct df_buf bytes[APPENDS];
+        struct df_buf bytes;
+        size_t ends[APPENDS];
         struct df_append items[APPENDS];
         size_t count;
+        uint64_t all_bytes, all_records;
 };
 
 static int flush(struct filler *f, struct df_error *err)
 {
-        int rc = f->count ? df_log_append(f->writer, f->items, f->count, err) : 0;
+        size_t at = 0;
+        int rc = df_buf_check(&f->bytes, err);
 
+        for (size_t i = 0; i < f->count; at = f->ends[i++])
+                f->items[i].value = df_bytes(f->bytes.data + at, f->ends[i] - at);
+        if (rc == 0 && f->count)
+                rc = df_log_append(f->writer, f->items, f->count, err);
+        f->all_records += f->count;
+        f->all_bytes += f->bytes.len;
         f->count = 0;
+        df_buf_clear(&f->bytes);
         return rc;
 }
 
 static int fill(void *arg, uint32_t partition, struct df_bytes record, struct df_error *err)
 {
         struct filler *f = arg;
-        struct df_buf *b = &f->bytes[f->count];
 
-        df_buf_clear(b);
-        df_buf_append(b, record.data, record.len);
-        f->items[f->count++] = (struct df_append){.partition = partition, .value = df_buf_bytes(b)};
-        return f->count == APPENDS ? flush(f, err) : 0;
+        df_buf_append(&f->bytes, record.data, record.len);
+        f->ends[f->count] = f->bytes.len;
+        f->items[f->count++] = (struct df_append){.partition = partition};
+        return f->count == APPENDS || f->bytes.len >= APPEND_BYTES ? flush(f, err) : 0;
 }
 
 int ad_bench_fill_log(struct ad_bench *b, struct df_log *log, uint32_t partitions,
@@ -236,11 +249,13 @@ int ad_bench_fill_log(struct ad_bench *b, struct df_log *log, uint32_t partition
                 rc = flush(f, err);
         if (f) {
                 df_log_writer_close(f->writer);
-                for (size_t i = 0; i < APPENDS; i++)
-                        df_buf_release(&f->bytes[i]);
+                df_buf_release(&f->bytes);
+        }
+        if (rc == 0) {
+                b->made_duplicates = duplicates;
+                b->made_records = f->all_records;
+                b->made_bytes = f->all_bytes;
         }
         free(f);
-        if (rc == 0)
-                ad_bench_figure(b, "duplicates", (double)duplicates);
         return rc;
 }

@@ -1,19 +1,16 @@
 /* bench_ingest.c - POST /events over loopback until the log has acknowledged: --batch events a
  * request, on --connections keep-alive connections. CPU and memory are the ingest process's alone;
- * the client needs a core of its own. With --log kafka:... the topics are this run's own, and are
- * removed at its end. */
+ * the client needs a core of its own. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "df/kafka.h"
 #include "df/net.h"
 #include "jobs/adtally/bench.h"
 #include "jobs/common/times.h"
 
 #define REQUESTS 512 /* different ones, sent in turn */
-#define PREFIX_MAX 48
 
 static void put_event(struct df_buf *b, uint64_t n, uint64_t seed, const char *time)
 {
@@ -159,33 +156,10 @@ static int measure(struct ad_bench *b, const char *address, struct ad_bench_chil
         return 0;
 }
 
-/* Topics of this run alone. */
-static int remove_topics(struct ad_bench *b, const char *prefix, struct df_error *err)
-{
-        static const char *const topics[] = {AD_TOPIC_EVENTS, AD_TOPIC_ROLLUPS, AD_TOPIC_LATE,
-                                             AD_TOPIC_QUARANTINE, "topics"};
-        struct df_kafka_options o = {
-                .brokers = df_config_text(b->config, "log") + strlen("kafka:"),
-                .prefix = prefix,
-        };
-        struct df_log *log = NULL;
-        int rc = df_kafka_open(&o, &log, err);
-
-        for (size_t i = 0; rc == 0 && i < sizeof(topics) / sizeof(topics[0]); i++)
-                rc = df_log_topic_delete(log, topics[i], err);
-        if (log)
-                df_log_close(log);
-        return rc;
-}
-
 static int run(struct ad_bench *b, const struct df_bytes *requests, uint64_t batch,
                struct df_error *err)
 {
-        const char *where = df_config_text(b->config, "log");
-        bool kafka = where && strncmp(where, "kafka:", 6) == 0;
-        char address[64], base[80], log_flag[PATH_MAX], prefix[PREFIX_MAX],
-                prefix_flag[PREFIX_MAX + 20];
-        const char *const args[] = {kafka ? log_flag : NULL, prefix_flag, NULL};
+        char address[64], base[80];
         struct ad_bench_child child = {0};
         uint16_t port = 0;
         int fd = -1, rc = df_http_listen("127.0.0.1:0", &fd, &port, err);
@@ -194,10 +168,7 @@ static int run(struct ad_bench *b, const struct df_bytes *requests, uint64_t bat
                 return rc;
         (void)snprintf(address, sizeof(address), "127.0.0.1:%u", port);
         (void)snprintf(base, sizeof(base), "http://%s", address);
-        (void)snprintf(prefix, sizeof(prefix), "bench-ingest-%d.", (int)getpid());
-        (void)snprintf(log_flag, sizeof(log_flag), "--log=%s", where ? where : "");
-        (void)snprintf(prefix_flag, sizeof(prefix_flag), "--kafka-prefix=%s", prefix);
-        rc = ad_bench_start(b, "ingest", args, fd, &child, err);
+        rc = ad_bench_start(b, "ingest", NULL, fd, &child, err);
         if (rc == 0)
                 rc = wait_for(base, err);
         if (rc == 0)
@@ -206,8 +177,6 @@ static int run(struct ad_bench *b, const struct df_bytes *requests, uint64_t bat
                 rc = err->code;
         if (rc == 0)
                 rc = read_counters(b, err);
-        if (kafka && remove_topics(b, prefix, rc == 0 ? err : NULL) < 0 && rc == 0)
-                rc = err->code;
         close(fd);
         return rc;
 }

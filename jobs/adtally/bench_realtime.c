@@ -1,126 +1,25 @@
 /* bench_realtime.c - the realtime job over a backlog in the log: decode, dedupe, windows,
  * exactly-once checkpoints, rows to `rollups`. How far it is is read from its seals, not from
- * itself. Afterwards the job is killed with SIGKILL and started again: the time until every
- * partition goes on is the restart time with this much state. */
-#include <signal.h>
+ * itself. The clock runs from the first partition that the job has taken over until the seals of
+ * all events can be read; what comes before is the time to start. Afterwards the job is killed with
+ * SIGKILL and started again: the time until every partition goes on is the restart time with this
+ * much state. */
+#include <ftw.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <ftw.h>
-
-#include "df/seal.h"
 #include "jobs/adtally/bench.h"
+#include "jobs/adtally/bench_follow.h"
 
-#define POLL_RECORDS 256
-#define COLLECT_MAX (256u << 20)
-#define STALL_MS 60000
-
-struct follower {
-        struct df_log_reader *reader[DF_PARTITIONS_MAX];
-        struct df_collector *collector[DF_PARTITIONS_MAX];
-        uint32_t partitions;
-        uint64_t events, rows, rows_bytes, checkpoints;
-};
-
-static int follower_open(struct follower *f, struct df_log *log, struct df_error *err)
-{
-        for (uint32_t p = 0; p < f->partitions; p++) {
-                int rc = df_log_reader_open(log, AD_TOPIC_ROLLUPS, p, 0, NULL, &f->reader[p], err);
-
-                if (rc == 0)
-                        rc = df_collector_create(COLLECT_MAX, &f->collector[p], err);
-                if (rc < 0)
-                        return rc;
-        }
-        return 0;
-}
-
-static void follower_close(struct follower *f)
-{
-        for (uint32_t p = 0; p < f->partitions; p++) {
-                df_log_reader_close(f->reader[p]);
-                df_collector_destroy(f->collector[p]);
-        }
-}
-
-static int count_row(void *arg, const struct ad_row *row, struct df_error *err)
-{
-        (void)row;
-        (void)err;
-        ((struct follower *)arg)->rows++;
-        return 0;
-}
-
-static int take(struct follower *f, const struct df_collection *c, struct df_error *err)
-{
-        f->events += c->seal.events;
-        f->checkpoints++;
-        for (size_t i = 0; i < c->count; i++) {
-                int rc = ad_wire_rows_decode(c->payloads[i], count_row, f, err);
-
-                if (rc < 0)
-                        return rc;
-                f->rows_bytes += c->payloads[i].len;
-        }
-        return 0;
-}
-
-static int follow(struct follower *f, bool *ret_idle, struct df_error *err)
-{
-        struct df_record records[POLL_RECORDS];
-
-        *ret_idle = true;
-        for (uint32_t p = 0; p < f->partitions; p++) {
-                size_t n;
-                int rc = df_log_poll(f->reader[p], records, POLL_RECORDS, &n, err);
-
-                for (size_t i = 0; rc == 0 && i < n; i++) {
-                        struct df_collection c;
-                        enum df_collect what;
-
-                        rc = df_collector_add(f->collector[p], &records[i], &what, &c, err);
-                        if (rc == 0 && what == DF_COLLECT_COMPLETE)
-                                rc = take(f, &c, err);
-                }
-                if (rc < 0)
-                        return rc;
-                *ret_idle &= n == 0;
-        }
-        return 0;
-}
-
-static int wait_processed(struct ad_bench *b, struct follower *f, struct df_error *err)
-{
-        int64_t moved_ms = df_monotonic_ms();
-        struct df_progress progress;
-        uint64_t seen = 0;
-        int rc = 0;
-
-        df_progress_start(&progress, "realtime", "events", b->events, b->quiet);
-        while (rc == 0 && f->events < b->events) {
-                bool idle;
-
-                rc = follow(f, &idle, err);
-                if (f->events != seen) {
-                        seen = f->events;
-                        moved_ms = df_monotonic_ms();
-                }
-                if (rc == 0 && df_monotonic_ms() - moved_ms > STALL_MS)
-                        rc = df_fail(err, DF_EAGAIN,
-                                     "the job stands at %llu of %llu events; its log: "
-                                     "%s/realtime.log",
-                                     (unsigned long long)f->events, (unsigned long long)b->events,
-                                     b->dir);
-                df_progress_show(&progress, f->events);
-                if (idle)
-                        (void)usleep(2000);
-        }
-        df_progress_end(&progress, f->events);
-        return rc;
-}
+#define STALL_MS 120000
+#define START_MS 60000
+#define RESTART_MS 120000
+#define LOOK_US 2000
+#define IDLE_US 5000
+#define STATUS_US 1200000 /* the status file is written every second */
 
 static uint64_t tree_bytes;
 static int add_bytes(const char *path, const struct stat *st, int flag, struct FTW *w)
@@ -160,58 +59,180 @@ static uint32_t taken_over(const struct ad_bench *b)
         return count;
 }
 
+static int failed_job(const struct ad_bench *b, struct df_error *err)
+{
+        return df_fail(err, DF_EAGAIN,
+                       "the job ended; its log is %s/realtime.log, which stays "
+                       "with --work DIR",
+                       b->dir);
+}
+
+static int wait_taken_over(const struct ad_bench *b, const struct ad_bench_child *child,
+                           uint32_t count, int64_t limit_ms, struct df_error *err)
+{
+        int64_t until = df_monotonic_ms() + limit_ms;
+        int rc = 0;
+
+        while (rc == 0 && taken_over(b) < count) {
+                (void)usleep(LOOK_US);
+                rc = ad_bench_stopped(err);
+                if (rc == 0 && ad_bench_ended(child))
+                        rc = failed_job(b, err);
+                if (rc == 0 && df_monotonic_ms() > until)
+                        rc = df_fail(err, DF_EAGAIN,
+                                     "the job has not taken its partitions over in %lld s; its "
+                                     "log: %s/realtime.log, which stays with --work DIR",
+                                     (long long)limit_ms / 1000, b->dir);
+        }
+        return rc;
+}
+
+static int wait_processed(struct ad_bench *b, const struct ad_bench_child *child,
+                          struct ad_follower *f, struct df_error *err)
+{
+        int64_t moved_ms = df_monotonic_ms();
+        struct df_progress progress;
+        uint64_t seen = 0;
+        int rc = 0;
+
+        df_progress_start(&progress, "realtime", "events", b->events, b->quiet);
+        while (rc == 0 && f->events < b->events) {
+                bool idle;
+
+                rc = ad_follow(f, &idle, err);
+                if (f->events != seen) {
+                        seen = f->events;
+                        moved_ms = df_monotonic_ms();
+                }
+                if (rc == 0)
+                        rc = ad_bench_stopped(err);
+                if (rc == 0 && ad_bench_ended(child))
+                        rc = failed_job(b, err);
+                if (rc == 0 && df_monotonic_ms() - moved_ms > STALL_MS)
+                        rc = df_fail(err, DF_EAGAIN,
+                                     "the job stands at %llu of %llu events; its log: "
+                                     "%s/realtime.log, which stays with --work DIR",
+                                     (unsigned long long)f->events, (unsigned long long)b->events,
+                                     b->dir);
+                df_progress_show(&progress, f->events);
+                if (idle)
+                        (void)usleep(IDLE_US);
+        }
+        df_progress_end(&progress, f->events);
+        return rc;
+}
+
 /* Started again after SIGKILL: until every partition goes on from its checkpoint. */
 static int measure_restart(struct ad_bench *b, uint32_t partitions, struct df_error *err)
 {
         uint32_t before = taken_over(b);
-        struct ad_bench_child child;
+        struct ad_bench_child child = {0};
         int64_t began = df_monotonic_ns();
         int rc = ad_bench_start(b, "realtime", NULL, -1, &child, err);
 
-        while (rc == 0 && taken_over(b) < before + partitions) {
-                (void)usleep(2000);
-                if (df_monotonic_ns() - began > 120000000000LL)
-                        rc = df_fail(err, DF_EAGAIN, "the job did not come back in 120 s");
-        }
+        if (rc == 0)
+                rc = wait_taken_over(b, &child, before + partitions, RESTART_MS, err);
         if (rc == 0)
                 ad_bench_figure(b, "restart_s", (double)(df_monotonic_ns() - began) / 1e9);
-        return rc == 0 ? ad_bench_stop(&child, err) : rc;
+        if (rc == 0)
+                return ad_bench_stop(&child, err);
+        ad_bench_kill(&child);
+        return rc;
+}
+
+/* What was made is what was counted: a figure of anything else would be worthless. */
+static int check_totals(const struct ad_bench *b, const struct ad_follower *f, struct df_error *err)
+{
+        uint64_t duplicates = f->outcomes[AD_DUPLICATE];
+
+        if (f->events == b->events && duplicates == b->made_duplicates &&
+            f->outcomes[AD_COUNTED] == b->events - duplicates)
+                return 0;
+        return df_fail(err, DF_ECORRUPT,
+                       "seed %llu: of %llu events with %llu duplicates the job counted %llu, with "
+                       "%llu duplicates of %llu it saw",
+                       (unsigned long long)b->seed, (unsigned long long)b->events,
+                       (unsigned long long)b->made_duplicates,
+                       (unsigned long long)f->outcomes[AD_COUNTED], (unsigned long long)duplicates,
+                       (unsigned long long)f->events);
+}
+
+struct span { /* of the measure */
+        int64_t began_ns, elapsed_ns;
+        struct ad_bench_usage before, after;
+        int broker;
+        struct ad_bench_usage broker_before, broker_after;
+};
+
+static void report(struct ad_bench *b, const struct span *s, const struct ad_follower *f)
+{
+        double events = (double)b->events, bytes_in = (double)b->made_bytes;
+        int64_t user = s->after.user_ns - s->before.user_ns;
+        int64_t kernel = s->after.kernel_ns - s->before.kernel_ns;
+
+        ad_bench_main_figures(b, b->events, s->elapsed_ns, user + kernel, s->after.peak_rss_bytes);
+        ad_bench_figure(b, "cpu_user_ns_per_event", (double)user / events);
+        ad_bench_figure(b, "cpu_kernel_ns_per_event", (double)kernel / events);
+        ad_bench_broker_figures(b, s->broker, &s->broker_before, &s->broker_after);
+        ad_bench_figure(b, "duplicates", (double)f->outcomes[AD_DUPLICATE]);
+        ad_bench_figure(b, "records", (double)b->made_records);
+        ad_bench_figure(b, "bytes_per_event", bytes_in / events);
+        ad_bench_figure(b, "rows_per_event", (double)f->rows / events);
+        ad_bench_figure(b, "row_bytes_per_event", (double)f->rows_bytes / events);
+        ad_bench_figure(b, "produced_per_byte_in", (double)f->rows_bytes / bytes_in);
+        ad_bench_figure(b, "written_per_byte_in",
+                        (double)(s->after.written_bytes - s->before.written_bytes) / bytes_in);
+        ad_bench_figure(b, "checkpoints", (double)f->checkpoints);
+        ad_bench_figure(b, "state_bytes", (double)state_bytes(b));
+}
+
+static int measure(struct ad_bench *b, struct ad_follower *f, struct ad_bench_child *child,
+                   struct df_error *err)
+{
+        struct span s = {.broker = ad_bench_broker(b)};
+        int64_t started = df_monotonic_ns();
+        int rc = ad_bench_start(b, "realtime", NULL, -1, child, err);
+
+        if (rc == 0)
+                rc = wait_taken_over(b, child, 1, START_MS, err);
+        if (rc < 0)
+                return rc;
+        s.began_ns = df_monotonic_ns();
+        ad_bench_usage(child->pid, &s.before);
+        ad_bench_usage(s.broker, &s.broker_before);
+        rc = wait_processed(b, child, f, err);
+        s.elapsed_ns = df_monotonic_ns() - s.began_ns;
+        ad_bench_usage(child->pid, &s.after);
+        ad_bench_usage(s.broker, &s.broker_after);
+        if (rc == 0)
+                rc = check_totals(b, f, err);
+        if (rc < 0)
+                return rc;
+        report(b, &s, f);
+        ad_bench_figure(b, "start_s", (double)(s.began_ns - started) / 1e9);
+        (void)usleep(STATUS_US);
+        ad_bench_job_figures(b, "realtime");
+        return 0;
 }
 
 int ad_bench_realtime(struct ad_bench *b, struct df_error *err)
 {
-        struct follower f = {.partitions = (uint32_t)df_config_integer(b->config, "partitions")};
+        struct ad_follower f = {.partitions = (uint32_t)df_config_integer(b->config, "partitions")};
         struct ad_bench_child child = {0};
         struct df_log *log = NULL;
-        int64_t began, elapsed, cpu;
-        int status, rc = ad_bench_open_log(b, &log, err);
+        int rc = ad_bench_open_log(b, &log, err);
 
         if (rc == 0)
                 rc = ad_bench_fill_log(b, log, f.partitions,
                                        (uint32_t)df_config_integer(b->config, "per-record"), err);
         if (rc == 0)
-                rc = follower_open(&f, log, err);
-        began = df_monotonic_ns();
+                rc = ad_follower_open(&f, log, err);
         if (rc == 0)
-                rc = ad_bench_start(b, "realtime", NULL, -1, &child, err);
+                rc = measure(b, &f, &child, err);
+        ad_bench_kill(&child);
         if (rc == 0)
-                rc = wait_processed(b, &f, err);
-        elapsed = df_monotonic_ns() - began;
-        cpu = child.pid > 0 ? ad_bench_child_cpu_ns(&child) : 0;
-        if (rc == 0) {
-                ad_bench_main_figures(b, b->events, elapsed, cpu, ad_bench_child_peak(&child));
-                ad_bench_figure(b, "rows_per_event", (double)f.rows / (double)b->events);
-                ad_bench_figure(b, "row_bytes_per_event", (double)f.rows_bytes / (double)b->events);
-                ad_bench_figure(b, "checkpoints", (double)f.checkpoints);
-                ad_bench_figure(b, "state_bytes", (double)state_bytes(b));
-                (void)kill(child.pid, SIGKILL);
-                (void)waitpid(child.pid, &status, 0);
-                child.pid = 0;
                 rc = measure_restart(b, f.partitions, err);
-        } else if (child.pid > 0) {
-                (void)ad_bench_stop(&child, NULL); /* the first error counts */
-        }
-        follower_close(&f);
+        ad_follower_close(&f);
         df_log_close(log);
         return rc;
 }

@@ -1,5 +1,6 @@
 #include "jobs/adtally/command.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -129,6 +130,26 @@ int ad_command_find_job(const char *name, char *ret, struct df_error *err)
                 "adtally-%s is neither in %.*s/../libexec/adtally nor in the build directory: "
                 "install or build it",
                 name, dir, self);
+}
+
+int ad_command_hand_down_secrets(const struct df_config *c, struct df_error *err)
+{
+        const char *name, *value;
+
+        for (size_t i = 0; (value = df_config_member(c, "kafka.*", i, &name)); i++) {
+                char *variable = NULL;
+                int rc;
+
+                if (asprintf(&variable, "ADTALLY_KAFKA__%s", name) < 0)
+                        return df_fail(err, DF_ENOMEM, "kafka.%s", name);
+                for (char *p = variable; *p; p++)
+                        *p = *p == '.' ? '_' : (char)toupper((unsigned char)*p);
+                rc = setenv(variable, value, 1);
+                free(variable);
+                if (rc < 0)
+                        return df_fail_errno(err, DF_ENOMEM, "kafka.%s", name);
+        }
+        return 0;
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *f)

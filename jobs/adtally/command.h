@@ -58,6 +58,9 @@ int ad_command_usage(const char *command, const char *fmt, ...)
 /* Path of a job's program: installed, PREFIX/libexec/adtally/adtally-JOB beside PREFIX/bin; in a
  * build directory, jobs/JOB/adtally-JOB beside jobs/adtally. ret holds PATH_MAX bytes. */
 int ad_command_find_job(const char *job, char *ret, struct df_error *err);
+/* kafka.* for children, by the environment, not the command line, which everybody on the machine
+ * can read. */
+int ad_command_hand_down_secrets(const struct df_config *c, struct df_error *err);
 /* One `adtally up` a data directory: DATA/LOCK, held until *ret_fd is closed. DF_EFENCED names the
  * process that has it. Makes the directory. */
 int ad_command_lock_data(const struct df_config *c, int *ret_fd, struct df_error *err);

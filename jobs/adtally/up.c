@@ -9,7 +9,6 @@
  */
 #include "jobs/adtally/up.h"
 
-#include <ctype.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,27 +193,6 @@ static int fill_argv(struct job *j, const struct df_config *c, const struct stat
         return 0;
 }
 
-/* By the environment, not the command line, which everybody on the machine can read. */
-static int hand_down_secrets(const struct df_config *c, struct df_error *err)
-{
-        const char *name, *value;
-
-        for (size_t i = 0; (value = df_config_member(c, "kafka.*", i, &name)); i++) {
-                char *variable = NULL;
-                int rc;
-
-                if (asprintf(&variable, "ADTALLY_KAFKA__%s", name) < 0)
-                        return df_fail(err, DF_ENOMEM, "kafka.%s", name);
-                for (char *p = variable; *p; p++)
-                        *p = *p == '.' ? '_' : (char)toupper((unsigned char)*p);
-                rc = setenv(variable, value, 1);
-                free(variable);
-                if (rc < 0)
-                        return df_fail_errno(err, DF_ENOMEM, "kafka.%s", name);
-        }
-        return 0;
-}
-
 static int fill_child(struct state *s, const struct df_config *c, const char *job, size_t number,
                       int pair_fd, struct df_error *err)
 {
@@ -338,7 +316,7 @@ static int prepare(struct state *s, const struct df_config *c, struct df_error *
         if (rc == 0)
                 rc = df_http_pair(s->pair, err);
         if (rc == 0)
-                rc = hand_down_secrets(c, err);
+                rc = ad_command_hand_down_secrets(c, err);
         if (rc == 0)
                 rc = ad_open_log(c, &s->up.log, err);
         if (rc == 0)

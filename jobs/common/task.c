@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "df/run.h"
+
 void ad_task_params(const struct df_config *c, struct ad_prices *prices, struct ad_params *ret)
 {
         ad_fill_params(c, ret);
@@ -23,6 +25,7 @@ void ad_task_fill(const struct df_config *c, const struct df_topic_info *source,
                 .grace_ms = params->grace_ms,
                 .config = ad_config_digest(c),
                 .binary_version = ADTALLY_VERSION,
+                .ticks_ns = df_ticks_ns,
         };
         (void)snprintf(ret->source.stream, sizeof(ret->source.stream), "%s", source->name);
         for (int i = 0; i < AD_OUT_COUNT; i++)

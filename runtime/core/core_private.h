@@ -2,6 +2,7 @@
 #ifndef DFI_CORE_PRIVATE_H
 #define DFI_CORE_PRIVATE_H
 
+#include "df/profile.h"
 #include "df/task.h"
 
 #define DFI_KEY_META 0x00
@@ -59,6 +60,17 @@ struct dfi_records {
         size_t count, cap;
 };
 
+/* What the time is charged to now; NULL = to nothing. */
+struct dfi_meter {
+        uint64_t (*ticks_ns)(void);
+        uint64_t *charged;
+        uint64_t since_ns;
+};
+/* From now on; returns what it was charged to. */
+uint64_t *dfi_charge(struct dfi_meter *m, uint64_t *to);
+/* A step begins, and the one before it ends. NULL: it ends. name: static. */
+void dfi_charge_step(struct dfi_meter *m, struct df_profile *p, const char *name);
+
 struct df_out {
         struct df_task *task;
         size_t next; /* position in the chain of the operator that df_out_forward calls */
@@ -99,6 +111,8 @@ struct df_task {
         struct dfi_meta now;  /* counts since the last cut */
         struct dfi_meta last; /* the last cut or restored checkpoint */
         struct df_hash128 last_digest;
+        struct dfi_meter meter;
+        struct df_profile profile;    /* a line for each operator of the chain, in its order */
         struct dfi_records published; /* df_task_publish's */
         struct df_bytes *views;
         size_t view_cap;

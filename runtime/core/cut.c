@@ -125,9 +125,11 @@ static int call_on_cut(struct df_task *t, struct df_error *err)
         for (size_t i = 0; rc == 0 && i < t->config.chain_length; i++) {
                 struct df_out out = {.task = t, .next = i + 1};
 
+                (void)dfi_charge(&t->meter, &t->profile.lines[i].cut_ns);
                 if (t->ops[i]->ops->on_cut)
                         rc = t->ops[i]->ops->on_cut(t->ops[i], &out, err);
         }
+        (void)dfi_charge(&t->meter, NULL);
         t->cutting = false;
         t->resend_all = false;
         return rc;
@@ -137,9 +139,12 @@ static int call_snapshot(struct df_task *t, uint64_t k, struct df_error *err)
 {
         int rc = 0;
 
-        for (size_t i = 0; rc == 0 && i < t->config.chain_length; i++)
+        for (size_t i = 0; rc == 0 && i < t->config.chain_length; i++) {
+                (void)dfi_charge(&t->meter, &t->profile.lines[i].cut_ns);
                 if (t->ops[i]->ops->snapshot)
                         rc = t->ops[i]->ops->snapshot(t->ops[i], k, err);
+        }
+        (void)dfi_charge(&t->meter, NULL);
         df_arena_reset(&t->arena);
         return rc;
 }

@@ -5,12 +5,21 @@ int df_out_forward(struct df_out *out, struct df_batch *batch, struct df_error *
 {
         struct df_task *t = out->task;
         struct df_out further = {.task = t, .next = out->next + 1};
+        struct df_profile_line *line;
         struct df_operator *op;
+        uint64_t *before;
+        int rc;
 
         if (batch->count == 0 || out->next >= t->config.chain_length)
                 return 0;
         op = t->ops[out->next];
-        return op->ops->process(op, batch, &further, err);
+        line = &t->profile.lines[out->next];
+        line->calls++;
+        line->items += batch->count;
+        before = dfi_charge(&t->meter, &line->process_ns);
+        rc = op->ops->process(op, batch, &further, err);
+        (void)dfi_charge(&t->meter, before);
+        return rc;
 }
 
 static struct dfi_box *find_box(struct df_task *t, uint32_t output, uint32_t partition)

@@ -27,11 +27,12 @@
 
 #define SILENT_BYTES (256u << 20) /* K10: of records, between checkpoints that bound memory */
 
-int dfi_session_step(const struct df_session *s, const char *name, const char *topic,
+int dfi_session_step(struct df_session *s, const char *name, const char *topic,
                      struct df_error *err)
 {
         char text[16 + DF_TOPIC_NAME_MAX];
 
+        dfi_charge_step(&s->meter, &s->steps, name);
         if (!s->ports.step)
                 return 0;
         (void)snprintf(text, sizeof(text), "%s%s%s", name, topic ? ":" : "", topic ? topic : "");
@@ -278,7 +279,9 @@ int df_session_open(const struct df_task_config *config, const struct df_session
                 return df_fail(err, DF_ENOMEM, "session");
         s->config = *config;
         s->ports = *ports;
+        s->meter.ticks_ns = config->ticks_ns;
         rc = take_over(s, err);
+        dfi_charge_step(&s->meter, &s->steps, NULL);
         if (rc < 0 && s->ports.txn)
                 rc = dfi_txn_confirm(s, rc, err);
         if (rc < 0) {
@@ -361,6 +364,7 @@ static int process(struct df_session *s, size_t max, size_t *ret_used, struct df
                 rc = dfi_session_step(s, "silent_cut", NULL, err);
                 if (rc == 0)
                         rc = df_task_checkpoint_silently(s->task, err);
+                dfi_charge_step(&s->meter, &s->steps, NULL);
         }
         *ret_used = used;
         return rc;
@@ -500,7 +504,14 @@ int df_session_commit(struct df_session *s, struct df_error *err)
                 rc = commit_once(s, err); /* what was processed in the meantime */
         while (rc == 0 && dfi_task_owes_cut(s->task))
                 rc = commit_once(s, err);
+        dfi_charge_step(&s->meter, &s->steps, NULL);
         return rc;
+}
+
+void df_session_profile(const struct df_session *s, struct df_profile *sum)
+{
+        df_profile_add(sum, df_task_profile(s->task));
+        df_profile_add(sum, &s->steps);
 }
 
 struct df_task *df_session_task(struct df_session *s)

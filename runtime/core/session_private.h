@@ -35,6 +35,8 @@ struct df_session {
         /* K10: what the clock must say when the replay has come to the last seal. */
         bool expect_clock;
         struct df_clock expected;
+        struct dfi_meter meter; /* of the steps */
+        struct df_profile steps;
 };
 
 struct dfi_seen { /* a complete collection of this task, by its seal */
@@ -55,7 +57,7 @@ struct dfi_readback {
         struct dfi_seen before, after;
 };
 
-int dfi_session_step(const struct df_session *s, const char *name, const char *topic,
+int dfi_session_step(struct df_session *s, const char *name, const char *topic,
                      struct df_error *err);
 
 /* Append what the log lacks of checkpoint k, from s->next_output on; then k is committed. */

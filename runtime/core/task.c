@@ -4,9 +4,10 @@
 #include "core_private.h"
 
 /* A step is what operators see as one batch. Its size bounds what a step can emit beyond
- * DF_CUT_EARLY; it never shows in the result. */
+ * DF_CUT_EARLY; it never shows in the result. Few bytes, so that the decoded events of one step,
+ * some four times as large, stay in a core's cache for the next one (4 MiB cost 10 % more). */
 #define STEP_RECORDS 256
-#define STEP_BYTES (4u << 20)
+#define STEP_BYTES (64u << 10)
 
 /* ---- create, restore, destroy ---- */
 
@@ -161,7 +162,9 @@ static int start(struct df_task *t, struct df_error *err)
 
         if (rc == 0)
                 rc = restore(t, &found, err);
+        t->profile.count = t->config.chain_length;
         for (size_t i = 0; rc == 0 && i < t->config.chain_length; i++) {
+                t->profile.lines[i].name = t->config.chain[i]->name;
                 rc = open_operator(t, i, err);
                 if (rc == 0 && found && t->config.chain[i]->restore)
                         rc = t->config.chain[i]->restore(t->ops[i], err);
@@ -186,6 +189,7 @@ int df_task_create(const struct df_task_config *config, struct df_store *store,
         t->config = *config;
         t->source = config->source;
         t->store = store;
+        t->meter.ticks_ns = config->ticks_ns;
         t->next_news_ms = DF_TIME_MAX;
         t->watermark_seen_ms = DF_TIME_MIN;
         df_arena_init(&t->arena, 0);
@@ -232,10 +236,13 @@ static int tell_watermark(struct df_task *t, struct df_error *err)
         t->watermark_seen_ms = t->clock.watermark_ms;
         for (size_t i = 0; i < t->config.chain_length; i++) {
                 struct df_operator *op = t->ops[i];
-                int rc = op->ops->on_watermark
-                                 ? op->ops->on_watermark(op, t->watermark_seen_ms, err)
-                                 : 0;
+                int rc;
 
+                if (!op->ops->on_watermark)
+                        continue;
+                (void)dfi_charge(&t->meter, &t->profile.lines[i].process_ns);
+                rc = op->ops->on_watermark(op, t->watermark_seen_ms, err);
+                (void)dfi_charge(&t->meter, NULL);
                 if (rc < 0)
                         return rc;
         }
@@ -448,6 +455,11 @@ uint64_t df_task_k(const struct df_task *t)
 uint64_t df_task_events(const struct df_task *t)
 {
         return t->events;
+}
+
+const struct df_profile *df_task_profile(const struct df_task *t)
+{
+        return &t->profile;
 }
 
 const struct df_clock *df_task_clock(const struct df_task *t)

@@ -97,6 +97,11 @@ int64_t df_boottime_ms(void)
         return clock_ns(CLOCK_BOOTTIME) / 1000000;
 }
 
+uint64_t df_ticks_ns(void)
+{
+        return (uint64_t)clock_ns(CLOCK_MONOTONIC);
+}
+
 int64_t df_cpu_ns(void)
 {
         return clock_ns(CLOCK_PROCESS_CPUTIME_ID);

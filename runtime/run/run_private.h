@@ -35,8 +35,9 @@ struct dfi_slot {
         int64_t next_commit_ms, last_commit_ms;
         int64_t commit_ms[DFI_MEDIAN_OF]; /* ring of the last commit times */
         uint64_t commits, records, restarts;
-        uint64_t events;       /* of the sessions before this one */
-        struct dfi_slot *next; /* of the same worker */
+        uint64_t events;           /* of the sessions before this one */
+        struct df_profile profile; /* of the same */
+        struct dfi_slot *next;     /* of the same worker */
 
         /* Under the pool's lock: what the outside sees. */
         bool shown; /* false: another member's, who shows it */

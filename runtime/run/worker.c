@@ -204,6 +204,36 @@ static void render_view(void *arg, const struct df_worker_view *v)
                 df_metric(b, "adtally_partition_refused", refused, 1);
 }
 
+static void add_profile(void *arg, const struct df_worker_view *v)
+{
+        df_profile_add(arg, &v->profile);
+}
+
+/* Of all tasks together: a line a partition would be hundreds. */
+static void render_profile(struct df_workers *p, struct df_buf *b)
+{
+        struct df_profile sum = {0};
+        char label[64];
+
+        df_workers_each(p, add_profile, &sum);
+        for (size_t i = 0; i < sum.count; i++) {
+                const struct df_profile_line *l = &sum.lines[i];
+
+                (void)snprintf(label, sizeof(label), "%s=\"%s\"", l->step ? "step" : "operator",
+                               l->name);
+                if (l->step) {
+                        df_metric(b, "adtally_step_seconds_total", label,
+                                  (double)l->process_ns / 1e9);
+                        df_metric(b, "adtally_step_calls_total", label, (double)l->calls);
+                        continue;
+                }
+                df_metric(b, "adtally_operator_calls_total", label, (double)l->calls);
+                df_metric(b, "adtally_operator_items_total", label, (double)l->items);
+                df_metric(b, "adtally_operator_seconds_total", label, (double)l->process_ns / 1e9);
+                df_metric(b, "adtally_operator_cut_seconds_total", label, (double)l->cut_ns / 1e9);
+        }
+}
+
 static void render_commits(struct df_workers *p, struct df_buf *b)
 {
         static const struct {
@@ -228,6 +258,7 @@ static void render_commits(struct df_workers *p, struct df_buf *b)
 void df_workers_render(struct df_workers *p, struct df_buf *b)
 {
         df_workers_each(p, render_view, b);
+        render_profile(p, b);
         render_commits(p, b);
 }
 

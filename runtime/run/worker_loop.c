@@ -43,8 +43,10 @@ static int64_t interval_ms(const struct df_workers_options *o, const struct dfi_
 
 void dfi_slot_close(struct dfi_slot *s)
 {
-        if (s->session)
+        if (s->session) {
                 s->events += df_task_events(df_session_task(s->session));
+                df_session_profile(s->session, &s->profile);
+        }
         df_session_close(s->session);
         s->session = NULL;
         df_txn_close(s->task.ports.txn);
@@ -118,6 +120,8 @@ void dfi_slot_show(struct dfi_worker *w, struct dfi_slot *s)
                 s->view.epoch = df_session_epoch(s->session);
                 s->view.done = df_session_done(s->session);
                 s->view.events = s->events + df_task_events(t);
+                s->view.profile = s->profile;
+                df_session_profile(s->session, &s->view.profile);
         }
         s->view.lag_records = lag;
         s->view.commit_median_ms = dfi_median(s->commit_ms, s->commits);

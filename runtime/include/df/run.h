@@ -48,7 +48,8 @@ int df_write_file(const char *path, struct df_bytes content, bool sync, struct d
 int df_read_file(const char *path, size_t max_bytes, struct df_buf *ret, struct df_error *err);
 uint64_t df_rss_bytes(void);
 uint64_t df_peak_rss_bytes(void);
-int64_t df_cpu_ns(void); /* user + system, of the process */
+int64_t df_cpu_ns(void);    /* user + system, of the process */
+uint64_t df_ticks_ns(void); /* monotonic, for df_task_config.ticks_ns */
 
 /* ---- status file ---- */
 struct df_status;
@@ -121,7 +122,8 @@ struct df_worker_view {
         int64_t commit_median_ms;
         int64_t takeover_ms; /* that the last one took: fencing, verifying, restoring */
         uint64_t restarts, commits, records;
-        uint64_t events; /* decoded by the tasks of this process */
+        uint64_t events;           /* decoded by the tasks of this process */
+        struct df_profile profile; /* of the same tasks */
 };
 
 struct df_workers;

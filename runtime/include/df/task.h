@@ -14,6 +14,7 @@
 #define DF_TASK_H
 
 #include "df/operator.h"
+#include "df/profile.h"
 #include "df/txn.h"
 
 #define DF_OUTBOX_MAX (64u << 20) /* K6: payload bytes of one checkpoint */
@@ -56,6 +57,8 @@ struct df_task_config {
         enum df_control (*control)(struct df_bytes value, uint64_t *ret_generation);
         /* Whoever sets it sees to it that a state directory is of one range alone. */
         struct df_range range;
+        /* A monotonic clock in nanoseconds, for df_profile alone; NULL = none. */
+        uint64_t (*ticks_ns)(void);
 };
 
 /* ---- the pure task ---- */
@@ -86,6 +89,8 @@ bool df_task_has_news(const struct df_task *t);
 int df_task_cut(struct df_task *t, struct df_error *err);
 uint64_t df_task_k(const struct df_task *t); /* of the last cut or restored checkpoint; 0 = none */
 uint64_t df_task_events(const struct df_task *t); /* decoded since it was created */
+/* A line for each operator, in the order of the chain; valid until the task is destroyed. */
+const struct df_profile *df_task_profile(const struct df_task *t);
 const struct df_clock *df_task_clock(const struct df_task *t);
 const struct df_source *df_task_source(const struct df_task *t);
 /* The collections of checkpoint k, empty ones too, in publishing order. */
@@ -154,6 +159,8 @@ bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret);
 /* "<offset> <metadata>", or "none", for recover_of. */
 #define DF_COMMITTED_TEXT_MAX (DF_TXN_METADATA_MAX + 24)
 void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX]);
+/* The operators' lines and those of the steps, added to *sum. */
+void df_session_profile(const struct df_session *s, struct df_profile *sum);
 struct df_task *df_session_task(struct df_session *s);
 uint64_t df_session_epoch(const struct df_session *s);
 /* Offsets between position and the durable end, or the end of its range; does not wait
