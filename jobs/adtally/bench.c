@@ -28,6 +28,8 @@ static const struct df_setting own[] = {
         {"seed", DF_INTEGER, "1", 1, INT64_MAX, .help = "of the input"},
         {"batch", DF_INTEGER, "500", 1, AD_BATCH_EVENTS_MAX, .help = "ingest: events a request"},
         {"connections", DF_INTEGER, "64", 1, 4096, .help = "ingest, metrics: clients"},
+        {"request-rate", DF_INTEGER, "0", 0, 100000000,
+         .help = "ingest: requests a second; 0 = each follows an answer"},
         {"per-record", DF_INTEGER, "100", 1, AD_RECORD_EVENTS_MAX,
          .help = "realtime: events a log record"},
         {"rate", DF_INTEGER, "20000", 1, 100000000, .help = "freshness: events a second"},

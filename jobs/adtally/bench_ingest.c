@@ -138,6 +138,7 @@ static int measure(struct ad_bench *b, const char *address, struct ad_bench_chil
                 .connections = (uint32_t)df_config_integer(b->config, "connections"),
                 .depth = 1,
                 .count = b->events / batch,
+                .rate = (uint64_t)df_config_integer(b->config, "request-rate"),
                 .timeout_ms = 30000,
         };
         struct df_http_load_result r;

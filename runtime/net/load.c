@@ -20,6 +20,7 @@
 #define IN_BYTES 65536
 #define EVENTS_MAX 128
 #define WAIT_MS 100
+#define PACED_WAIT_MS 1
 #define IOV_COUNT 64
 #define SUB_BITS 5 /* 32 buckets a power of two */
 #define BUCKETS ((64 - SUB_BITS + 1) << SUB_BITS)
@@ -45,9 +46,12 @@ struct load {
         struct client *clients;
         int epoll;
         uint64_t started; /* requests */
-        uint64_t ended;   /* answered or lost */
-        uint32_t barren;  /* connections that brought nothing, in a row */
-        int64_t last_ns;  /* an answer came */
+        uint64_t due;     /* as many may be started by now */
+        uint32_t turn;    /* whose turn it is to start one that is due */
+        int64_t begun_ns;
+        uint64_t ended;  /* answered or lost */
+        uint32_t barren; /* connections that brought nothing, in a row */
+        int64_t last_ns; /* an answer came */
         uint64_t buckets[BUCKETS];
 };
 
@@ -139,7 +143,7 @@ static void start_requests(struct load *l, struct client *c)
 {
         int64_t now = now_ns();
 
-        while (c->under_way < l->o->depth && l->started < l->o->count) {
+        while (c->under_way < l->o->depth && l->started < l->due) {
                 c->starts[(c->head + c->under_way++) % l->o->depth] = now;
                 c->queued++;
                 l->started++;
@@ -272,11 +276,32 @@ static bool receive(struct load *l, struct client *c)
 
 /* ---- the run ---- */
 
+/* With a rate: what the clock allows by now, by clients that are free. */
+static int start_due(struct load *l, struct df_error *err)
+{
+        uint64_t allowed = l->o->count;
+        int rc = 0;
+
+        if (l->o->rate)
+                allowed = (uint64_t)((double)(now_ns() - l->begun_ns) * (double)l->o->rate / 1e9);
+        l->due = allowed < l->o->count ? allowed : l->o->count;
+        for (uint32_t i = 0; l->o->rate && i < l->o->connections && l->started < l->due; i++) {
+                struct client *c = &l->clients[l->turn++ % l->o->connections];
+
+                if (rc == 0 && c->under_way < l->o->depth && !c->blocked && !send_more(l, c))
+                        rc = reconnect(l, c, err);
+        }
+        return rc;
+}
+
 static int turn(struct load *l, struct df_error *err)
 {
         struct epoll_event events[EVENTS_MAX];
-        int n = epoll_wait(l->epoll, events, EVENTS_MAX, WAIT_MS), rc = 0;
+        int rc = start_due(l, err), n;
 
+        if (rc < 0)
+                return rc;
+        n = epoll_wait(l->epoll, events, EVENTS_MAX, l->o->rate ? PACED_WAIT_MS : WAIT_MS);
         if (n < 0 && errno != EINTR)
                 return df_fail_errno(err, DF_EIO, "epoll");
         for (int i = 0; i < n && rc == 0; i++) {
@@ -371,7 +396,7 @@ int df_http_load(const struct df_http_load *o, struct df_http_load_result *ret,
                 return df_fail(err, DF_ENOMEM, "a load generator");
         l->o = o;
         l->r = &result;
-        l->last_ns = begun;
+        l->last_ns = l->begun_ns = begun;
         l->epoll = epoll_create1(EPOLL_CLOEXEC);
         rc = l->epoll < 0 ? df_fail_errno(err, DF_EIO, "epoll") : resolve(l, err);
         if (rc == 0)

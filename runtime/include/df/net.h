@@ -152,6 +152,8 @@ struct df_http_load {
         uint32_t connections;
         uint32_t depth;     /* requests under way on each (pipelining); 1 = wait for the answer */
         uint64_t count;     /* stop after so many requests were answered or lost */
+        uint64_t rate;      /* requests a second, by the clock, while connections are free; 0 = each
+                               follows an answer */
         int64_t timeout_ms; /* no answer at all for so long: DF_EAGAIN */
 };
 
