@@ -27,7 +27,7 @@ static const char usage[] =
         "and one\n"
         "day, and run nothing else meanwhile: tests/bench/README.md.\n";
 static const struct df_setting own[] = {
-        {"events", DF_INTEGER, "0", 0, 1LL << 40, .help = "0 = a default for each benchmark"},
+        {"events", DF_INTEGER, "0", 0, 1LL << 40, .help = "0 = 4 M; ingest 2 M, metrics 1 M rows"},
         {"seed", DF_INTEGER, "1", 1, INT64_MAX, .help = "of the input"},
         {"batch", DF_INTEGER, "500", 1, AD_BATCH_EVENTS_MAX, .help = "ingest: events a request"},
         {"connections", DF_INTEGER, "64", 1, 4096, .help = "ingest, metrics: clients"},

@@ -22,7 +22,7 @@ SMALL = {
     "realtime": ["--events", "20000"],
     "ingest": ["--events", "2000", "--batch", "100", "--connections", "4"],
     "metrics": ["--events", "2000", "--connections", "4", "--request-rate", "500", "--seconds", "1"],
-    "freshness": ["--rate", "2000", "--seconds", "2"],
+    "freshness": ["--rate", "2000", "--seconds", "3"],
 }
 EXPECTED = {"operators": 20000, "log": 20000, "realtime": 20000, "ingest": 2000, "metrics": 500}
 ON_KAFKA = [n for n in SMALL if n != "operators"]
