@@ -16,6 +16,8 @@
 #define AD_FIGURE_NAME_MAX 40
 struct ad_bench {
         const struct df_config *config;
+        const struct df_setting *own; /* of the command, beside ad_settings */
+        size_t own_count;
         uint64_t events, seed;
         bool quiet;
         char dir[256];                                      /* this run's own */
@@ -40,18 +42,21 @@ int ad_bench_metrics(struct ad_bench *b, struct df_error *err);
 int ad_bench_freshness(struct ad_bench *b, struct df_error *err);
 
 /* ---- seeded input (bench_data.c) ----
- * Clicks and impressions with Zipf campaigns, ten ads a
- * campaign, twenty countries, 5 % duplicates of the last ten thousand ids; receive times pass at
- * 100,000 events a second. Records of `per_record` events, each of the partition it belongs to,
- * are handed to emit as they fill. */
+ * Clicks and impressions with Zipf campaigns, ads and countries alike, 5 % duplicates of the last
+ * ten thousand ids; receive times pass at per_second events a second and end now. Records of
+ * `per_record` events, each of the partition it belongs to, are handed to emit as they fill. */
 struct ad_bench_input {
         uint64_t events, seed;
-        uint32_t per_record, partitions;
+        uint32_t campaigns, ads, countries;
+        uint64_t per_second;
         int64_t start_ms;
+        uint32_t per_record, partitions;
         int (*emit)(void *arg, uint32_t partition, struct df_bytes record, struct df_error *err);
         void *arg;
         bool quiet;
 };
+/* As the flags say; the caller sets per_record, partitions, emit and arg. */
+void ad_bench_input_of(const struct ad_bench *b, struct ad_bench_input *ret);
 int ad_bench_make(const struct ad_bench_input *in, uint64_t *ret_duplicates, struct df_error *err);
 /* Make them and write them to `events` in the log. */
 int ad_bench_fill_log(struct ad_bench *b, struct df_log *log, uint32_t partitions,
@@ -90,6 +95,15 @@ void ad_bench_broker_figures(struct ad_bench *b, int pid, const struct ad_bench_
 /* From the job's status file: how long its commits took, and where its time went by operator and
  * step, in ns an event. */
 void ad_bench_job_figures(struct ad_bench *b, const char *job);
+
+#define AD_BENCH_VERSION_MAX 32
+/* The version of a broker's process, by its jars; "" when it cannot be told. */
+void ad_bench_broker_version(int pid, char ret[AD_BENCH_VERSION_MAX]);
+
+/* ---- results (bench_print.c) ---- */
+/* Figures as text, or with --json a line of JSON that also says where and when they were taken and
+ * with which settings; the same line is appended to --results FILE. */
+int ad_bench_print(const struct ad_bench *b, const char *name, struct df_error *err);
 
 /* ---- where things are (bench_place.c) ---- */
 int ad_bench_place_make(struct ad_bench *b, struct df_error *err);

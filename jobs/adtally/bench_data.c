@@ -4,25 +4,24 @@
 
 #include "jobs/adtally/bench.h"
 
-#define CAMPAIGNS 1000
-#define ADS 10
-#define COUNTRIES 20
 #define RECENT 10000 /* ids that a duplicate is drawn from */
 #define DUPLICATE_PERMILLE 50
-#define EVENTS_PER_MS 100
+#define DELAY_MS 5000 /* between event and receipt, at most */
+#define NAME_MAX_BYTES 16
+#define ID_BYTES 16
 #define START_ID 0x62656e6368ULL
 #define APPENDS 8192            /* records a group commit */
 #define APPEND_BYTES (4u << 20) /* about so many */
 
 struct ids {
-        char id[24];
+        char id[ID_BYTES];
         uint32_t campaign, ad, country, type;
         int64_t event_ms;
 };
 
 struct maker {
         const struct ad_bench_input *in;
-        double zipf[CAMPAIGNS]; /* cumulative */
+        double *zipf; /* cumulative */
         struct ids *recent;
         struct df_buf *open; /* one record a partition */
         uint32_t *count;
@@ -39,20 +38,20 @@ static uint64_t next(struct maker *m)
         return m->state;
 }
 
-static void fill_zipf(double *cumulative)
+static void fill_zipf(double *cumulative, uint32_t count)
 {
         double sum = 0;
 
-        for (int i = 0; i < CAMPAIGNS; i++)
+        for (uint32_t i = 0; i < count; i++)
                 cumulative[i] = sum += 1.0 / (i + 1);
-        for (int i = 0; i < CAMPAIGNS; i++)
+        for (uint32_t i = 0; i < count; i++)
                 cumulative[i] /= sum;
 }
 
 static uint32_t pick_campaign(struct maker *m)
 {
         double x = (double)(next(m) >> 11) / 9007199254740992.0;
-        uint32_t low = 0, high = CAMPAIGNS - 1;
+        uint32_t low = 0, high = m->in->campaigns - 1;
 
         while (low < high) {
                 uint32_t mid = (low + high) / 2;
@@ -65,6 +64,27 @@ static uint32_t pick_campaign(struct maker *m)
         return low;
 }
 
+/* By hand: millions of events are made before anything is measured. */
+static void put_hex(char *ret, uint64_t v)
+{
+        for (int i = ID_BYTES - 1; i >= 0; i--, v >>= 4)
+                ret[i] = "0123456789abcdef"[v & 15];
+}
+
+static struct df_bytes put_name(char *ret, char letter, uint32_t v)
+{
+        char digits[NAME_MAX_BYTES];
+        size_t n = 0, len = 0;
+
+        do
+                digits[n++] = (char)('0' + v % 10);
+        while ((v /= 10) > 0);
+        ret[len++] = letter;
+        while (n > 0)
+                ret[len++] = digits[--n];
+        return df_bytes(ret, len);
+}
+
 static void pick(struct maker *m, uint64_t n, int64_t now_ms, struct ids *ret)
 {
         struct ids *slot = &m->recent[n % RECENT];
@@ -75,13 +95,12 @@ static void pick(struct maker *m, uint64_t n, int64_t now_ms, struct ids *ret)
                 *slot = *ret;
                 return;
         }
-        (void)snprintf(ret->id, sizeof(ret->id), "%016llx",
-                       (unsigned long long)(n * 0x9e3779b97f4a7c15ULL + m->in->seed));
+        put_hex(ret->id, n * 0x9e3779b97f4a7c15ULL + m->in->seed);
         ret->campaign = pick_campaign(m);
-        ret->ad = (uint32_t)(next(m) % ADS);
-        ret->country = (uint32_t)(next(m) % COUNTRIES);
+        ret->ad = (uint32_t)(next(m) % m->in->ads);
+        ret->country = (uint32_t)(next(m) % m->in->countries);
         ret->type = next(m) % 10 == 0 ? AD_CLICK : AD_IMPRESSION;
-        ret->event_ms = now_ms - (int64_t)(next(m) % 5000);
+        ret->event_ms = now_ms - (int64_t)(next(m) % DELAY_MS);
         *slot = *ret;
 }
 
@@ -105,9 +124,11 @@ static int close_record(struct maker *m, uint32_t p, struct df_error *err)
 
 static int add(struct maker *m, const struct ids *i, int64_t now_ms, struct df_error *err)
 {
-        char campaign[16], ad[16], country[8];
+        char campaign[NAME_MAX_BYTES], ad[NAME_MAX_BYTES];
+        char country[2] = {(char)('A' + i->country % 26),
+                           (char)('A' + (23 + i->country / 26) % 26)};
         struct ad_event ev = {
-                .event_id = df_bytes_str(i->id),
+                .event_id = df_bytes(i->id, ID_BYTES),
                 .tenant_id = df_bytes_str("default"),
                 .source = df_bytes_str("http"),
                 .type = i->type,
@@ -120,13 +141,10 @@ static int add(struct maker *m, const struct ids *i, int64_t now_ms, struct df_e
         };
         uint32_t p;
 
-        (void)snprintf(campaign, sizeof(campaign), "c%u", i->campaign);
-        (void)snprintf(ad, sizeof(ad), "a%u", i->ad);
-        (void)snprintf(country, sizeof(country), "%c%c", 'A' + (char)(i->country % 26), 'X');
         ev.dims[AD_DIM_ADVERTISER] = df_bytes_str("acme");
-        ev.dims[AD_DIM_CAMPAIGN] = df_bytes_str(campaign);
-        ev.dims[AD_DIM_AD] = df_bytes_str(ad);
-        ev.dims[AD_DIM_COUNTRY] = df_bytes_str(country);
+        ev.dims[AD_DIM_CAMPAIGN] = put_name(campaign, 'c', i->campaign);
+        ev.dims[AD_DIM_AD] = put_name(ad, 'a', i->ad);
+        ev.dims[AD_DIM_COUNTRY] = df_bytes(country, sizeof(country));
         ev.fingerprint = ad_event_fingerprint(&ev);
         p = ad_event_partition(ad_event_key(ev.tenant_id, ev.event_id), m->in->partitions);
         df_buf_clear(&m->one);
@@ -146,17 +164,18 @@ int ad_bench_make(const struct ad_bench_input *in, uint64_t *ret_duplicates, str
                 m->open = calloc(in->partitions, sizeof(*m->open));
                 m->count = calloc(in->partitions, sizeof(*m->count));
                 m->seq = calloc(in->partitions, sizeof(*m->seq));
+                m->zipf = calloc(in->campaigns, sizeof(*m->zipf));
         }
-        if (!m || !m->recent || !m->open || !m->count || !m->seq) {
+        if (!m || !m->recent || !m->open || !m->count || !m->seq || !m->zipf) {
                 rc = df_fail(err, DF_ENOMEM, "benchmark input");
                 goto out;
         }
         m->in = in;
         m->state = in->seed * 0x9e3779b97f4a7c15ULL + 1;
-        fill_zipf(m->zipf);
+        fill_zipf(m->zipf, in->campaigns);
         df_progress_start(&progress, "make input", "events", in->events, in->quiet);
         for (uint64_t n = 0; rc == 0 && n < in->events; n++) {
-                int64_t now_ms = in->start_ms + (int64_t)(n / EVENTS_PER_MS);
+                int64_t now_ms = in->start_ms + (int64_t)(n * 1000 / in->per_second);
                 struct ids i;
 
                 pick(m, n, now_ms, &i);
@@ -180,9 +199,25 @@ out:
                 free(m->open);
                 free(m->count);
                 free(m->seq);
+                free(m->zipf);
         }
         free(m);
         return rc;
+}
+
+void ad_bench_input_of(const struct ad_bench *b, struct ad_bench_input *ret)
+{
+        *ret = (struct ad_bench_input){
+                .events = b->events,
+                .seed = b->seed,
+                .campaigns = (uint32_t)df_config_integer(b->config, "campaigns"),
+                .ads = (uint32_t)df_config_integer(b->config, "ads"),
+                .countries = (uint32_t)df_config_integer(b->config, "countries"),
+                .per_second = (uint64_t)df_config_integer(b->config, "event-rate"),
+                .quiet = b->quiet,
+        };
+        /* Received in the past, so that none of it is ahead of the log's clock (T2). */
+        ret->start_ms = df_wall_ms() - (int64_t)(b->events * 1000 / ret->per_second) - 1000;
 }
 
 /* ---- into the log ---- */
@@ -226,23 +261,17 @@ int ad_bench_fill_log(struct ad_bench *b, struct df_log *log, uint32_t partition
                       uint32_t per_record, struct df_error *err)
 {
         struct filler *f = calloc(1, sizeof(*f));
-        struct ad_bench_input in = {
-                .events = b->events,
-                .seed = b->seed,
-                .per_record = per_record,
-                .partitions = partitions,
-                .emit = fill,
-                .arg = f,
-                .quiet = b->quiet,
-        };
+        struct ad_bench_input in;
         uint64_t duplicates = 0;
         int rc = f ? ad_create_topics(log, partitions, err) : df_fail(err, DF_ENOMEM, "input");
 
         if (rc == 0)
                 rc = df_log_writer_open(log, AD_TOPIC_EVENTS, &f->writer, err);
-        /* Received in the past, so that none of it is ahead of the log's clock (T2), and within the
-         * accepted distance behind it. */
-        in.start_ms = df_wall_ms() - (int64_t)(b->events / EVENTS_PER_MS) - 1000;
+        ad_bench_input_of(b, &in);
+        in.per_record = per_record;
+        in.partitions = partitions;
+        in.emit = fill;
+        in.arg = f;
         if (rc == 0)
                 rc = ad_bench_make(&in, &duplicates, err);
         if (rc == 0)

@@ -1,5 +1,5 @@
-/* bench_figures.c - figures that come from somewhere else: the broker's process, and what a job says
- * of itself. What is not there is left out. */
+/* bench_figures.c - figures from elsewhere: of the broker's process, and what a job says of itself.
+ * What is not there is left out. */
 #include <ctype.h>
 #include <dirent.h>
 #include <netdb.h>
@@ -13,6 +13,7 @@
 
 #define TCP_FILE_MAX (16u << 20)
 #define TCP_LISTEN 0x0a
+#define LINK_MAX_BYTES 1024
 
 /* ---- the broker ---- */
 
@@ -59,23 +60,23 @@ static unsigned long listening_inode(const char *file, unsigned port)
         return inode;
 }
 
-static bool holds_socket(int pid, unsigned long inode)
+/* Where a descriptor of the process leads that has `part` in it: into ret, LINK_MAX_BYTES. */
+static bool find_link(int pid, const char *part, char *ret)
 {
-        char dir[64], path[340], want[48], link[64];
+        char dir[64], path[340];
         struct dirent *e;
         bool found = false;
         DIR *d;
 
-        (void)snprintf(want, sizeof(want), "socket:[%lu]", inode);
         (void)snprintf(dir, sizeof(dir), "/proc/%d/fd", pid);
         d = opendir(dir);
         while (d && !found && (e = readdir(d))) {
                 ssize_t n;
 
                 (void)snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-                n = readlink(path, link, sizeof(link) - 1);
-                link[n > 0 ? n : 0] = '\0';
-                found = strcmp(link, want) == 0;
+                n = readlink(path, ret, LINK_MAX_BYTES - 1);
+                ret[n > 0 ? n : 0] = '\0';
+                found = strstr(ret, part) != NULL;
         }
         if (d)
                 closedir(d);
@@ -85,12 +86,14 @@ static bool holds_socket(int pid, unsigned long inode)
 static int holder_of(unsigned long inode)
 {
         DIR *d = inode ? opendir("/proc") : NULL;
+        char want[48], link[LINK_MAX_BYTES];
         struct dirent *e;
         int pid = 0;
 
+        (void)snprintf(want, sizeof(want), "socket:[%lu]", inode);
         while (d && !pid && (e = readdir(d)))
                 if (isdigit((unsigned char)e->d_name[0]) &&
-                    holds_socket((int)strtol(e->d_name, NULL, 10), inode))
+                    find_link((int)strtol(e->d_name, NULL, 10), want, link))
                         pid = (int)strtol(e->d_name, NULL, 10);
         if (d)
                 closedir(d);
@@ -118,6 +121,22 @@ int ad_bench_broker(const struct ad_bench *b)
                 return 0;
         inode = listening_inode("/proc/net/tcp", port);
         return holder_of(inode ? inode : listening_inode("/proc/net/tcp6", port));
+}
+
+/* Java keeps the jars open that it runs. */
+void ad_bench_broker_version(int pid, char ret[AD_BENCH_VERSION_MAX])
+{
+        static const char jar[] = "/kafka-clients-", end[] = ".jar";
+        char link[LINK_MAX_BYTES];
+        const char *version, *last;
+
+        ret[0] = '\0';
+        if (pid <= 0 || !find_link(pid, jar, link))
+                return;
+        version = strstr(link, jar) + strlen(jar);
+        last = strstr(version, end);
+        if (last)
+                (void)snprintf(ret, AD_BENCH_VERSION_MAX, "%.*s", (int)(last - version), version);
 }
 
 void ad_bench_broker_figures(struct ad_bench *b, int pid, const struct ad_bench_usage *before,

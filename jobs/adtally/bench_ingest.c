@@ -68,6 +68,10 @@ static int wait_for(const char *base, struct df_error *err)
                 df_buf_release(&body);
                 if (rc == 0 && status < 500)
                         break;
+                if (ad_bench_stopped(err) < 0) {
+                        rc = err->code;
+                        break;
+                }
                 if (df_monotonic_ms() > until)
                         rc = df_fail(err, DF_EAGAIN, "ingest does not answer: %s", base);
                 else
@@ -140,6 +144,7 @@ static int measure(struct ad_bench *b, const char *address, struct ad_bench_chil
                 .count = b->events / batch,
                 .rate = (uint64_t)df_config_integer(b->config, "request-rate"),
                 .timeout_ms = 30000,
+                .stop = df_process_stopping,
         };
         struct df_http_load_result r;
         int64_t cpu_ns = ad_bench_child_cpu_ns(child);

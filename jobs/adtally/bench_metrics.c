@@ -1,6 +1,7 @@
 /* bench_metrics.c - GET /metrics over a view of --events rows: seals and rows are written to
  * `rollups` as the realtime job writes them, the api job builds its view from them, and questions
- * come over loopback: one campaign's last hour by minute, in turn. */
+ * come over loopback: one campaign's last hour by minute, in turn; with --request-rate so many a
+ * second for --seconds, each timed from when it was due, else as fast as answers come. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -118,6 +119,8 @@ static int write_rows(struct ad_bench *b, struct rows *r, uint64_t count, int64_
                 watermark_ms = (int64_t)row.minute * MINUTE_MS;
                 if (rc == 0 && (i + 1) % ROWS_A_SEAL == 0)
                         rc = close_seal(r, watermark_ms, err);
+                if (rc == 0 && (i + 1) % ROWS_A_SEAL == 0)
+                        rc = ad_bench_stopped(err);
         }
         (void)b;
         return rc == 0 ? close_seal(r, now_ms, err) : rc;
@@ -169,6 +172,13 @@ static int wait_view(struct ad_bench *b, const struct ad_bench_child *child, str
                 struct ad_samples s;
                 double took = 0;
 
+                if (ad_bench_stopped(err) < 0)
+                        return err->code;
+                if (ad_bench_ended(child))
+                        return df_fail(err, DF_EAGAIN,
+                                       "the api job ended; its log is %s/api.log, which stays with "
+                                       "--work DIR",
+                                       b->dir);
                 (void)usleep(100000);
                 if (ad_samples_read(b->dir, &s, NULL) == 0) {
                         for (size_t i = 0; i < s.count; i++)
@@ -184,7 +194,9 @@ static int wait_view(struct ad_bench *b, const struct ad_bench_child *child, str
                 }
                 if (df_monotonic_ms() > until)
                         return df_fail(err, DF_EAGAIN,
-                                       "the view is not built after 300 s: %s/api.log", b->dir);
+                                       "the view is not built after 300 s: %s/api.log, which stays "
+                                       "with --work DIR",
+                                       b->dir);
         }
 }
 
@@ -193,14 +205,18 @@ static int measure(struct ad_bench *b, const char *address, const struct ad_benc
 {
         struct df_buf made[REQUESTS];
         struct df_bytes requests[REQUESTS];
+        uint64_t rate = (uint64_t)df_config_integer(b->config, "request-rate");
         struct df_http_load load = {
                 .address = address,
                 .requests = requests,
                 .request_count = REQUESTS,
                 .connections = (uint32_t)df_config_integer(b->config, "connections"),
                 .depth = 1,
-                .count = QUESTIONS,
+                .count =
+                        rate ? rate * (uint64_t)df_config_integer(b->config, "seconds") : QUESTIONS,
                 .timeout_ms = 30000,
+                .rate = rate,
+                .stop = df_process_stopping,
         };
         struct df_http_load_result r;
         char from[AD_TIME_TEXT_MAX], to[AD_TIME_TEXT_MAX];
@@ -223,11 +239,12 @@ static int measure(struct ad_bench *b, const char *address, const struct ad_benc
                              (unsigned long long)r.by_class[2], (unsigned long long)load.count);
         if (rc == 0) {
                 ad_bench_figure(b, "rows", (double)b->events);
+                ad_bench_figure(b, "asked_per_s", (double)rate); /* 0: as fast as answers come */
                 ad_bench_main_figures(b, load.count, (int64_t)r.elapsed_ns,
                                       ad_bench_child_cpu_ns(child) - cpu,
                                       ad_bench_child_peak(child));
                 ad_bench_figure(b, "p50_ms", (double)r.p50_ns / 1e6);
-                ad_bench_figure(b, "p90_ms", (double)r.p90_ns / 1e6);
+                ad_bench_figure(b, "p95_ms", (double)r.p95_ns / 1e6);
                 ad_bench_figure(b, "p99_ms", (double)r.p99_ns / 1e6);
         }
         for (int i = 0; i < REQUESTS; i++)

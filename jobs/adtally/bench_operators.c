@@ -7,8 +7,7 @@
 #include "jobs/adtally/bench.h"
 
 #define CUT_EVERY 1000000 /* events */
-#define PER_RECORD 100
-#define STEP 512 /* records a call */
+#define STEP 512          /* records a call */
 
 struct input {
         struct df_buf bytes;
@@ -53,6 +52,7 @@ static void fill_config(const struct ad_bench *b, const struct ad_params *params
                 .grace_ms = params->grace_ms,
                 .config = ad_config_digest(b->config),
                 .binary_version = ADTALLY_VERSION,
+                .ticks_ns = df_ticks_ns,
         };
         (void)snprintf(ret->source.stream, sizeof(ret->source.stream), AD_TOPIC_EVENTS);
         ret->source.generation = 1;
@@ -79,6 +79,7 @@ static int process(struct ad_bench *b, struct df_task *t, const struct input *in
         struct df_record records[STEP];
         struct df_progress progress;
         size_t at = 0, since_cut = 0;
+        size_t per_record = (size_t)df_config_integer(b->config, "per-record");
         int rc = 0;
 
         df_progress_start(&progress, "operators", "events", b->events, b->quiet);
@@ -97,11 +98,13 @@ static int process(struct ad_bench *b, struct df_task *t, const struct input *in
                 rc = df_task_process(t, records, n, &used, err);
                 at += used;
                 since_cut += used;
-                if (rc == 0 && (since_cut * PER_RECORD >= CUT_EVERY || df_task_wants_cut(t))) {
+                if (rc == 0 && (since_cut * per_record >= CUT_EVERY || df_task_wants_cut(t))) {
                         rc = cut(t, err);
                         since_cut = 0;
                 }
-                df_progress_show(&progress, at * PER_RECORD);
+                if (rc == 0)
+                        rc = ad_bench_stopped(err);
+                df_progress_show(&progress, at * per_record);
         }
         if (rc == 0)
                 rc = cut(t, err);
@@ -109,19 +112,24 @@ static int process(struct ad_bench *b, struct df_task *t, const struct input *in
         return rc;
 }
 
+static void put_stages(struct ad_bench *b, const struct df_profile *v)
+{
+        for (size_t i = 0; i < v->count; i++) {
+                const struct df_profile_line *l = &v->lines[i];
+                char name[AD_FIGURE_NAME_MAX];
+
+                (void)snprintf(name, sizeof(name), "ns_%s%.20s", l->step ? "step_" : "", l->name);
+                ad_bench_figure(b, name, (double)l->process_ns / (double)b->events);
+                (void)snprintf(name, sizeof(name), "ns_cut_%.20s", l->name);
+                if (!l->step)
+                        ad_bench_figure(b, name, (double)l->cut_ns / (double)b->events);
+        }
+}
+
 int ad_bench_operators(struct ad_bench *b, struct df_error *err)
 {
         struct input in = {0};
-        struct ad_bench_input make = {
-                .events = b->events,
-                .seed = b->seed,
-                .per_record = PER_RECORD,
-                .partitions = 1,
-                .start_ms = df_wall_ms() - 3600000,
-                .emit = keep,
-                .arg = &in,
-                .quiet = b->quiet,
-        };
+        struct ad_bench_input make;
         struct ad_params params;
         struct df_task_config config;
         struct df_ckpt *ckpt = NULL;
@@ -129,8 +137,14 @@ int ad_bench_operators(struct ad_bench *b, struct df_error *err)
         struct df_task *task = NULL;
         uint64_t duplicates = 0;
         int64_t began, cpu;
-        int rc = ad_bench_make(&make, &duplicates, err);
+        int rc;
 
+        ad_bench_input_of(b, &make);
+        make.per_record = (uint32_t)df_config_integer(b->config, "per-record");
+        make.partitions = 1;
+        make.emit = keep;
+        make.arg = &in;
+        rc = ad_bench_make(&make, &duplicates, err);
         ad_fill_params(b->config, &params);
         params.pricing = AD_PRICE_CLIENT;
         fill_config(b, &params, &config);
@@ -143,12 +157,13 @@ int ad_bench_operators(struct ad_bench *b, struct df_error *err)
         began = df_monotonic_ns();
         cpu = df_cpu_ns();
         if (rc == 0)
-                rc = process(b, task, &in, make.start_ms + 3600000, err);
+                rc = process(b, task, &in, df_wall_ms(), err);
         if (rc == 0) {
                 ad_bench_main_figures(b, b->events, df_monotonic_ns() - began, df_cpu_ns() - cpu,
                                       df_peak_rss_bytes() - in.bytes.cap);
                 ad_bench_figure(b, "duplicates", (double)duplicates);
                 ad_bench_figure(b, "bytes_per_event", (double)in.bytes.len / (double)b->events);
+                put_stages(b, df_task_profile(task));
         }
         df_task_destroy(task);
         if (ckpt)

@@ -20,7 +20,6 @@
 #define IN_BYTES 65536
 #define EVENTS_MAX 128
 #define WAIT_MS 100
-#define PACED_WAIT_MS 1
 #define IOV_COUNT 64
 #define SUB_BITS 5 /* 32 buckets a power of two */
 #define BUCKETS ((64 - SUB_BITS + 1) << SUB_BITS)
@@ -46,10 +45,9 @@ struct load {
         struct client *clients;
         int epoll;
         uint64_t started; /* requests */
-        uint64_t due;     /* as many may be started by now */
-        uint32_t turn;    /* whose turn it is to start one that is due */
         int64_t begun_ns;
         uint64_t ended;  /* answered or lost */
+        uint32_t turn;   /* which connection is asked first */
         uint32_t barren; /* connections that brought nothing, in a row */
         int64_t last_ns; /* an answer came */
         uint64_t buckets[BUCKETS];
@@ -139,12 +137,24 @@ static int reconnect(struct load *l, struct client *c, struct df_error *err)
 
 /* ---- sending ---- */
 
+/* When the next request is due, with a rate. */
+static int64_t due_ns(const struct load *l)
+{
+        return l->begun_ns + (int64_t)((double)l->started * 1e9 / (double)l->o->rate);
+}
+
+/* With a rate a request counts from when it was due, however late a connection became free for it:
+ * what the server's slowness kept back is in its latency. */
 static void start_requests(struct load *l, struct client *c)
 {
         int64_t now = now_ns();
 
-        while (c->under_way < l->o->depth && l->started < l->due) {
-                c->starts[(c->head + c->under_way++) % l->o->depth] = now;
+        while (c->under_way < l->o->depth && l->started < l->o->count) {
+                int64_t due = l->o->rate ? due_ns(l) : now;
+
+                if (due > now)
+                        break;
+                c->starts[(c->head + c->under_way++) % l->o->depth] = due;
                 c->queued++;
                 l->started++;
         }
@@ -276,32 +286,43 @@ static bool receive(struct load *l, struct client *c)
 
 /* ---- the run ---- */
 
-/* With a rate: what the clock allows by now, by clients that are free. */
+/* With a rate: requests that are due go to connections that are free. */
 static int start_due(struct load *l, struct df_error *err)
 {
-        uint64_t allowed = l->o->count;
-        int rc = 0;
+        for (uint32_t i = 0; i < l->o->connections; i++) {
+                struct client *c = &l->clients[(l->turn + i) % l->o->connections];
 
-        if (l->o->rate)
-                allowed = (uint64_t)((double)(now_ns() - l->begun_ns) * (double)l->o->rate / 1e9);
-        l->due = allowed < l->o->count ? allowed : l->o->count;
-        for (uint32_t i = 0; l->o->rate && i < l->o->connections && l->started < l->due; i++) {
-                struct client *c = &l->clients[l->turn++ % l->o->connections];
+                if (l->started >= l->o->count || due_ns(l) > now_ns())
+                        break;
+                if (c->blocked || c->under_way >= l->o->depth)
+                        continue;
+                if (!send_more(l, c)) {
+                        int rc = reconnect(l, c, err);
 
-                if (rc == 0 && c->under_way < l->o->depth && !c->blocked && !send_more(l, c))
-                        rc = reconnect(l, c, err);
+                        if (rc < 0)
+                                return rc;
+                }
         }
-        return rc;
+        l->turn++; /* all connections get their share */
+        return 0;
+}
+
+/* Until the next request is due, at most WAIT_MS. */
+static struct timespec wait_time(const struct load *l)
+{
+        int64_t ns = WAIT_MS * 1000000LL;
+
+        if (l->o->rate && l->started < l->o->count && due_ns(l) - now_ns() < ns)
+                ns = due_ns(l) - now_ns();
+        return (struct timespec){.tv_nsec = ns > 0 ? ns : 0};
 }
 
 static int turn(struct load *l, struct df_error *err)
 {
         struct epoll_event events[EVENTS_MAX];
-        int rc = start_due(l, err), n;
+        struct timespec wait = wait_time(l);
+        int n = epoll_pwait2(l->epoll, events, EVENTS_MAX, &wait, NULL), rc = 0;
 
-        if (rc < 0)
-                return rc;
-        n = epoll_wait(l->epoll, events, EVENTS_MAX, l->o->rate ? PACED_WAIT_MS : WAIT_MS);
         if (n < 0 && errno != EINTR)
                 return df_fail_errno(err, DF_EIO, "epoll");
         for (int i = 0; i < n && rc == 0; i++) {
@@ -310,6 +331,10 @@ static int turn(struct load *l, struct df_error *err)
                 if (!receive(l, c) || !send_more(l, c))
                         rc = reconnect(l, c, err);
         }
+        if (rc == 0 && l->o->rate)
+                rc = start_due(l, err);
+        if (rc == 0 && l->o->stop && l->o->stop())
+                rc = df_fail(err, DF_EAGAIN, "asked to stop");
         if (rc == 0 && now_ns() - l->last_ns > l->o->timeout_ms * 1000000)
                 rc = df_fail(err, DF_EAGAIN, "%s: no answer for %lld ms", l->o->address,
                              (long long)l->o->timeout_ms);

@@ -144,7 +144,7 @@ int df_http_fetch(struct df_http_client *c, const char *path, const char *conten
 uint64_t df_http_client_repeats(const struct df_http_client *c);
 void df_http_client_destroy(struct df_http_client *c);
 
-/* ---- load: requests at full speed from one thread, for benchmarks ---- */
+/* ---- load: requests from one thread, at full speed or at a rate, for benchmarks ---- */
 struct df_http_load {
         const char *address;             /* "HOST:PORT" */
         const struct df_bytes *requests; /* complete, head and body; sent in turn; borrowed */
@@ -152,9 +152,11 @@ struct df_http_load {
         uint32_t connections;
         uint32_t depth;     /* requests under way on each (pipelining); 1 = wait for the answer */
         uint64_t count;     /* stop after so many requests were answered or lost */
-        uint64_t rate;      /* requests a second, by the clock, while connections are free; 0 = each
-                               follows an answer */
         int64_t timeout_ms; /* no answer at all for so long: DF_EAGAIN */
+        /* Requests a second, whatever the server does: latency counts from when one was due.
+         * 0 = as fast as answers come. */
+        uint64_t rate;
+        bool (*stop)(void); /* asked between answers; NULL = never. Then DF_EAGAIN */
 };
 
 struct df_http_load_result {
