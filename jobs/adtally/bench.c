@@ -12,18 +12,22 @@
 
 static const char usage[] =
         "adtally bench: measure what each stage costs on this machine\n"
-        "Usage: adtally bench NAME [--events N] [--seed S] [--json]\n\n"
+        "Usage: adtally bench NAME [OPTIONS] [SETTINGS] [--json] [--results FILE]\n\n"
         "  operators  the whole chain alone, records from memory, one core\n"
-        "  log        append and read back records of the embedded log, fdatasync included\n"
+        "  log        append and read back records with a checksum: what any job has at most\n"
         "  realtime   the job over a backlog in the log: dedupe, windows, checkpoints, rows\n"
         "  ingest     POST /events until the log has acknowledged (--batch N events a request)\n"
         "  metrics    GET /metrics over a view of --events rows\n"
         "  freshness  everything: from receipt to a visible number, at --rate events a second\n\n"
-        "Each makes its input itself and removes it. Compare ratios of one machine and one day; "
-        "run\n"
-        "nothing else meanwhile.\n";
+        "Each makes its input itself, from --seed, and removes it, also after Ctrl-C. All but "
+        "operators\n"
+        "take --log kafka:HOST:PORT: topics of a prefix that is drawn for the run, on a broker "
+        "that has\n"
+        "nothing else to do. Other settings are handed to the jobs. Compare ratios of one machine "
+        "and one\n"
+        "day, and run nothing else meanwhile: tests/bench/README.md.\n";
 static const struct df_setting own[] = {
-        {"events", DF_INTEGER, "0", 0, 1LL << 40, .help = "0 = a default for each benchmark"},
+        {"events", DF_INTEGER, "0", 0, 1LL << 40, .help = "0 = 4 M; ingest 2 M, metrics 1 M rows"},
         {"seed", DF_INTEGER, "1", 1, INT64_MAX, .help = "of the input"},
         {"batch", DF_INTEGER, "500", 1, AD_BATCH_EVENTS_MAX, .help = "ingest: events a request"},
         {"connections", DF_INTEGER, "64", 1, 4096, .help = "ingest, metrics: clients"},
@@ -36,28 +40,42 @@ static const struct df_setting own[] = {
          .help = "events in a second of simulated time: few spread them over days"},
         {"rate", DF_INTEGER, "20000", 1, 100000000, .help = "freshness: events a second"},
         {"request-rate", DF_INTEGER, "0", 0, 10000000,
-         .help = "metrics: questions a second; 0 = as fast as answers come"},
+         .help = "ingest, metrics: requests a second; 0 = as fast as answers come"},
         {"seconds", DF_INTEGER, "20", 1, 86400,
          .help = "freshness, and metrics with --request-rate: how long"},
         {"results", DF_TEXT, NULL, .arg = "FILE",
          .help = "append the result as a line of JSON, whatever is printed"},
         {"work", DF_TEXT, NULL, .arg = "DIR", .help = "where data goes (default TMPDIR or /tmp)"},
 };
-static const char *const shared[] = {"partitions", "workers", "http-threads", "dedupe-horizon",
-                                     "log",        "json",    "quiet",        NULL};
+static const char *const shared[] = {"log",
+                                     "kafka-prefix",
+                                     "kafka.*",
+                                     "partitions",
+                                     "workers",
+                                     "http-threads",
+                                     "dedupe-horizon",
+                                     "cell-cap",
+                                     "json",
+                                     "quiet",
+                                     NULL};
 
+#define FOR_ALL "seed results work"
+#define FOR_INPUT "campaigns ads countries event-rate per-record"
 static const struct benchmark {
         const char *name;
         uint64_t events;
         bool kafka;
+        const char *takes; /* of its own settings */
         int (*run)(struct ad_bench *b, struct df_error *err);
 } benchmarks[] = {
-        {"operators", 4000000, false, ad_bench_operators},
-        {"log", 4000000, true, ad_bench_log},
-        {"realtime", 4000000, true, ad_bench_realtime},
-        {"ingest", 2000000, true, ad_bench_ingest},
-        {"metrics", 1000000, true, ad_bench_metrics},
-        {"freshness", 0, true, ad_bench_freshness},
+        {"operators", 4000000, false, FOR_ALL " events " FOR_INPUT, ad_bench_operators},
+        {"log", 4000000, true, FOR_ALL " events " FOR_INPUT, ad_bench_log},
+        {"realtime", 4000000, true, FOR_ALL " events " FOR_INPUT, ad_bench_realtime},
+        {"ingest", 2000000, true, FOR_ALL " events batch connections request-rate",
+         ad_bench_ingest},
+        {"metrics", 1000000, true, FOR_ALL " events connections request-rate seconds",
+         ad_bench_metrics},
+        {"freshness", 0, true, FOR_ALL " rate seconds", ad_bench_freshness},
 };
 
 void ad_bench_figure(struct ad_bench *b, const char *name, double value)
@@ -105,6 +123,26 @@ static int run(const struct benchmark *m, const struct df_config *c, struct df_e
         return rc;
 }
 
+static bool holds_word(const char *words, const char *word)
+{
+        size_t len = strlen(word);
+
+        for (const char *p = strstr(words, word); p; p = strstr(p + 1, word))
+                if ((p == words || p[-1] == ' ') && (p[len] == ' ' || !p[len]))
+                        return true;
+        return false;
+}
+
+/* A flag that does nothing would be taken for one that did. */
+static int check_own(const struct benchmark *m, const struct df_config *c, struct df_error *err)
+{
+        for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+                if (!holds_word(m->takes, own[i].name) && !df_config_is_default(c, own[i].name))
+                        return df_fail(err, DF_EINVAL, "--%s is not for %s, which takes: %s",
+                                       own[i].name, m->name, m->takes);
+        return 0;
+}
+
 static int choose(const struct ad_command_line *l, const struct benchmark **ret,
                   struct df_error *err)
 {
@@ -127,7 +165,7 @@ static int choose(const struct ad_command_line *l, const struct benchmark **ret,
         if (log && !(*ret)->kafka)
                 return df_fail(err, DF_EINVAL, "--log: %s has nothing to do with a log",
                                (*ret)->name);
-        return 0;
+        return check_own(*ret, l->config, err);
 }
 
 /* On Kafka a run has topics and a group of its own, whose names begin with what the caller chose:

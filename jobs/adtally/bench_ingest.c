@@ -142,6 +142,7 @@ static int measure(struct ad_bench *b, const char *address, struct ad_bench_chil
                 .connections = (uint32_t)df_config_integer(b->config, "connections"),
                 .depth = 1,
                 .count = b->events / batch,
+                .rate = (uint64_t)df_config_integer(b->config, "request-rate"),
                 .timeout_ms = 30000,
                 .stop = df_process_stopping,
         };

@@ -51,7 +51,7 @@ const struct df_setting ad_settings[] = {
         {"checkpoint-min", DF_DURATION, "500ms", 10, MINUTE_MS, .help = "shortest interval"},
         {"checkpoint-max", DF_DURATION, "10s", 10, HOUR_MS, .help = "longest interval"},
         {"batch-delay", DF_DURATION, "5ms", 0, 1000,
-         .help = "ingest waits so long for more events before it writes"},
+         .help = "a busy ingest waits at most so long for more events"},
         {"heartbeat", DF_DURATION, "2s", 10, MINUTE_MS, .help = "of ingest, in every partition"},
         {"body-max", DF_SIZE, "16MiB", 1024, AD_BODY_BYTES_MAX, .help = "of a POST /events"},
         {"in-flight-max", DF_SIZE, "256MiB", 1 << 20, 1LL << 36,

@@ -21,20 +21,23 @@ static bool flush_empty(const struct flush *f)
         return f->ticket_count == 0 && f->heartbeat.receive_ms == 0 && f->clock_reset_ms == 0;
 }
 
-static bool all_back(const struct ad_pack *p, const struct flush *f)
+static int64_t now_us(void)
 {
-        return f->ticket_count > 0 && f->ticket_count >= p->expected_requests;
+        return df_monotonic_ns() / 1000;
 }
 
 static void touch(struct ad_pack *p, struct flush *f)
 {
-        if (f->since_ms == 0) {
-                f->since_ms = df_monotonic_ms();
-                pthread_cond_signal(&p->wake);
-        } else if (!f->urgent && (f->bytes >= AD_FLUSH_BYTES || all_back(p, f))) {
+        bool first = f->since_us == 0;
+
+        if (first)
+                f->since_us = now_us();
+        else if (f->urgent)
+                return;
+        if (f->bytes >= AD_FLUSH_BYTES || (f->ticket_count && f->ticket_count >= p->pace.peak))
                 f->urgent = true;
+        if (first || f->urgent)
                 pthread_cond_signal(&p->wake);
-        }
 }
 
 void ad_pack_rejected(struct ad_pack *p, uint64_t count)
@@ -70,6 +73,7 @@ int ad_pack_add(struct ad_pack *p, const struct ad_event *events, size_t count, 
         p->stats.edge.rejected += rejected;
         if (rc == 0) {
                 p->stats.edge.unanswered += count;
+                ad_pace_added(&p->pace);
                 touch(p, f);
         } else {
                 p->stats.edge.rejected += count;
@@ -209,7 +213,7 @@ static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
         if (rc < 0)
                 return rc;
         /* D1: a look-back of H + 3 h is exact only if no record is much younger than its events. */
-        if (df_monotonic_ms() - f->since_ms > p->o.give_up_ms)
+        if ((now_us() - f->since_us) / 1000 > p->o.give_up_ms)
                 return df_fail(err, DF_EAGAIN, "events waited more than %lld ms for the disk",
                                (long long)p->o.give_up_ms);
         if (f->clock_reset_ms)
@@ -268,8 +272,7 @@ static void settle(struct ad_pack *p, struct flush *f, int64_t took_us, int rc)
                 else if (!stored_nothing(rc))
                         p->stats.broken = rc;
         }
-        if (f->ticket_count)
-                p->expected_requests = f->ticket_count;
+        ad_pace_settled(&p->pace, f->ticket_count, took_us, now_us());
         pthread_mutex_unlock(&p->lock);
         for (size_t i = 0; i < f->ticket_count; i++)
                 p->o.done(p->o.arg, f->tickets[i].ticket, rc);
@@ -280,7 +283,7 @@ static bool wait_due(struct ad_pack *p)
 {
         for (;;) {
                 struct flush *f = p->filling;
-                int64_t left;
+                int64_t now, left;
                 struct timespec until;
 
                 if (flush_empty(f)) {
@@ -289,13 +292,11 @@ static bool wait_due(struct ad_pack *p)
                         pthread_cond_wait(&p->wake, &p->lock);
                         continue;
                 }
-                left = f->since_ms + p->o.delay_ms - df_monotonic_ms();
-                if (left <= 0 || f->urgent || p->stop || all_back(p, f))
+                now = now_us();
+                left = ad_pace_wait_us(&p->pace, f->ticket_count, f->since_us, now);
+                if (left == 0 || f->urgent || p->stop)
                         return true;
-                clock_gettime(CLOCK_MONOTONIC, &until);
-                until.tv_nsec += left * 1000000;
-                until.tv_sec += until.tv_nsec / 1000000000;
-                until.tv_nsec %= 1000000000;
+                until = (struct timespec){(now + left) / 1000000, (now + left) % 1000000 * 1000};
                 (void)pthread_cond_timedwait(&p->wake, &p->lock, &until); /* looks again */
         }
 }
@@ -323,6 +324,7 @@ static void *committer(void *arg)
 
                 p->filling = f == &p->flushes[0] ? &p->flushes[1] : &p->flushes[0];
                 p->taken++;
+                ad_pace_taken(&p->pace);
                 f->heartbeat.received = p->stats.edge.received;
                 f->heartbeat.accepted = p->stats.edge.accepted;
                 f->heartbeat.rejected = p->stats.edge.rejected;
@@ -373,6 +375,7 @@ int ad_pack_create(const struct ad_pack_options *o, struct ad_pack **ret, struct
         if (p->o.give_up_ms == 0)
                 p->o.give_up_ms = AD_GIVE_UP_MS;
         p->filling = &p->flushes[0];
+        p->pace.delay_us = o->delay_ms * 1000;
         pthread_mutex_init(&p->lock, NULL);
         pthread_condattr_init(&attr);
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

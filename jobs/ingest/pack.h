@@ -2,9 +2,9 @@
  *
  * Events of many requests are gathered per partition into records of about 100 events (E3); one
  * committer thread appends everything gathered in one call, durable when it returns, and then
- * reports each request's ticket. While it writes, the next flush fills. A flush is due when as many
- * requests wait in it as the last one answered (clients that send the next request after an answer
- * are then all back), when enough bytes wait, or after --batch-delay: one client alone never waits.
+ * reports each request's ticket. While it writes, the next flush fills. A flush is due when enough
+ * bytes wait in it, or as pace.h says: one client alone never waits, a busy log waits for more, at
+ * most --batch-delay.
  * Each record carries this start's id and the number of its events written to the partition before
  * (first_seq): a lost or repeated record shows in the ledger.
  *

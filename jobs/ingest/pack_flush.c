@@ -135,7 +135,7 @@ void adi_flush_clear(struct ad_pack *p, struct flush *f)
         f->record_count = 0;
         f->ticket_count = 0;
         f->bytes = 0;
-        f->since_ms = 0;
+        f->since_us = 0;
         f->urgent = false;
         f->heartbeat = (struct ad_heartbeat){0};
         f->clock_reset_ms = 0;

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "jobs/ingest/pace.h"
 #include "jobs/ingest/pack.h"
 
 #define LATENCIES 1024
@@ -38,7 +39,7 @@ struct flush {
         struct df_append *appends;
         size_t append_cap;
         size_t bytes;
-        int64_t since_ms; /* monotonic time of the first thing in it */
+        int64_t since_us; /* monotonic time of the first thing in it */
         bool urgent;
         struct ad_heartbeat heartbeat; /* receive_ms 0 = none */
         int64_t clock_reset_ms;        /* 0 = none */
@@ -64,11 +65,11 @@ struct ad_pack {
         bool stop;
         struct flush flushes[2];
         struct flush *filling;
-        struct ended ended;       /* the committer's, like the next two */
-        struct flush between;     /* what parts it from this start */
-        int64_t heard_ms;         /* receive_ms of the newest heartbeat tried; 0 = none */
-        uint64_t taken, settled;  /* flushes that the committer took, and finished */
-        size_t expected_requests; /* as many were answered by the last flush that had any */
+        struct ended ended;      /* the committer's, like the next two */
+        struct flush between;    /* what parts it from this start */
+        int64_t heard_ms;        /* receive_ms of the newest heartbeat tried; 0 = none */
+        uint64_t taken, settled; /* flushes that the committer took, and finished */
+        struct ad_pace pace;
         struct ad_pack_stats stats;
         uint32_t latency_us[LATENCIES]; /* ring */
         struct df_buf scratch;          /* one encoded event; under the lock */

@@ -49,9 +49,11 @@ static void reply(struct df_http_request *r, int status, const struct df_buf *bo
         df_http_reply(r, &a);
 }
 
-/* Header lines as text; never fails but for memory. */
+/* Header lines as text, nearly always none; never fails but for memory. */
 static void put_headers(struct df_buf *b, struct df_bytes origin, int retry_after_s)
 {
+        if (!origin.len && !retry_after_s && !b->len)
+                return;
         ad_answer_headers(b, origin, retry_after_s);
         df_put_u8(b, 0);
         if (!b->failed)

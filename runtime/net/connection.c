@@ -13,26 +13,92 @@
 #define RATE_GRACE_MS 2000 /* the minimum rate counts after it */
 #define MESSAGE_MAX 512
 
-static bool backlog(const struct dfi_conn *c)
+bool dfi_conn_backlog(const struct dfi_conn *c)
 {
-        return evbuffer_get_length(c->out) > 0;
+        return c->rest.len > 0;
 }
 
 bool dfi_conn_idle(const struct dfi_conn *c)
 {
-        return c->state == DFI_HEAD && evbuffer_get_length(c->in) == 0 && !backlog(c);
+        return c->state == DFI_HEAD && c->in.len == 0 && !dfi_conn_backlog(c);
+}
+
+/* ---- receiving ---- */
+
+bool dfi_conn_watch(struct dfi_conn *c, bool reads)
+{
+        if (reads == c->reads)
+                return true;
+        c->reads = reads;
+        return (reads ? event_add(&c->readable, NULL) : event_del(&c->readable)) == 0;
+}
+
+bool dfi_conn_keep(struct dfi_conn *c, struct df_bytes input)
+{
+        df_buf_append(&c->kept, input.data, input.len);
+        c->in = df_buf_bytes(&c->kept);
+        return !c->kept.failed;
+}
+
+/* One look at the socket. Behind what is kept, or into the loop's buffer. */
+static void receive(struct dfi_conn *c)
+{
+        size_t room = DFI_INPUT_MAX - c->in.len;
+        uint8_t *to = c->loop->input;
+        ssize_t n;
+
+        if (c->in.len > 0) {
+                if (!df_buf_reserve(&c->kept, room)) {
+                        c->state = DFI_DEAD;
+                        return;
+                }
+                c->in = df_buf_bytes(&c->kept); /* it may have moved */
+                to = c->kept.data + c->kept.len;
+        }
+        n = recv(c->fd, to, room, MSG_DONTWAIT);
+        c->dry = n < (ssize_t)room;
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+                c->state = DFI_DEAD;
+        c->eof |= n == 0;
+        if (n <= 0)
+                return;
+        if (c->in.len > 0)
+                c->kept.len += (size_t)n;
+        c->in = c->in.len > 0 ? df_buf_bytes(&c->kept) : df_bytes(to, (size_t)n);
+}
+
+/* The end of a run: the loop's buffer is needed for the next one. */
+static void keep_input(struct dfi_conn *c)
+{
+        struct df_bytes in = c->in;
+
+        if (in.len == 0) {
+                df_buf_release(&c->kept);
+        } else if (c->kept.len == 0) { /* it is in the loop's buffer */
+                if (!dfi_conn_keep(c, in))
+                        c->state = DFI_DEAD;
+        } else {
+                memmove(c->kept.data, in.data, in.len);
+                c->kept.len = in.len;
+                c->in = df_buf_bytes(&c->kept);
+        }
+        if (!dfi_conn_watch(c, !c->eof && c->in.len < DFI_INPUT_MAX))
+                c->state = DFI_DEAD;
 }
 
 /* ---- sending ---- */
 
-/* What the socket did not take waits in the bufferevent. */
 static bool queue_rest(struct dfi_conn *c, const uint8_t *data, size_t len)
 {
         if (len == 0)
                 return true;
-        if (!backlog(c))
+        if (!dfi_conn_backlog(c)) {
                 c->write_ms = c->loop->now_ms;
-        return evbuffer_add(c->out, data, len) == 0 && bufferevent_enable(c->bev, EV_WRITE) == 0;
+                if (event_add(&c->writable, NULL) < 0)
+                        return false;
+        }
+        df_buf_append(&c->rest, data, len);
+        return !c->rest.failed;
 }
 
 bool dfi_conn_flush(struct dfi_conn *c)
@@ -41,7 +107,7 @@ bool dfi_conn_flush(struct dfi_conn *c)
         bool ok = !o->failed;
         ssize_t n = 0;
 
-        if (ok && o->len > 0 && !backlog(c)) {
+        if (ok && o->len > 0 && !dfi_conn_backlog(c)) {
                 n = send(c->fd, o->data, o->len, MSG_NOSIGNAL | MSG_DONTWAIT);
                 ok = n >= 0 || errno == EAGAIN || errno == EINTR;
                 n = n < 0 ? 0 : n;
@@ -53,7 +119,7 @@ bool dfi_conn_flush(struct dfi_conn *c)
                 df_buf_release(o);
         if (!ok)
                 c->state = DFI_DEAD;
-        return ok && !backlog(c);
+        return ok && !dfi_conn_backlog(c);
 }
 
 /* ---- states ---- */
@@ -66,7 +132,7 @@ static bool close_up(struct dfi_conn *c)
         if (!dfi_conn_flush(c))
                 return false;
         (void)ioctl(c->fd, FIONREAD, &unread);
-        if (c->eof || (!c->cut && unread == 0 && evbuffer_get_length(c->in) == 0)) {
+        if (c->eof || (!c->cut && unread == 0 && c->in.len == 0)) {
                 c->state = DFI_DEAD;
                 return false;
         }
@@ -78,7 +144,7 @@ static bool close_up(struct dfi_conn *c)
 
 static bool linger(struct dfi_conn *c)
 {
-        (void)evbuffer_drain(c->in, evbuffer_get_length(c->in));
+        dfi_consume(c, c->in.len);
         if (c->eof)
                 c->state = DFI_DEAD;
         return false;
@@ -90,7 +156,7 @@ static bool step(struct dfi_conn *c)
         case DFI_HEAD:
                 if (c->loop->out.len > FLUSH_BYTES)
                         (void)dfi_conn_flush(c); /* what is left is a backlog */
-                return c->state == DFI_HEAD && !backlog(c) && dfi_request_head(c);
+                return c->state == DFI_HEAD && !dfi_conn_backlog(c) && dfi_request_head(c);
         case DFI_BODY:
                 return dfi_request_body(c);
         case DFI_CHUNKED:
@@ -122,7 +188,7 @@ static int64_t deadline_of(const struct dfi_conn *c)
 {
         const struct df_http_options *o = &c->loop->server->o;
 
-        if (backlog(c))
+        if (dfi_conn_backlog(c))
                 return c->write_ms + o->write_ms;
         switch (c->state) {
         case DFI_HEAD:
@@ -159,6 +225,8 @@ static void leave(struct dfi_conn *c)
                 ;
         if (c->state != DFI_DEAD)
                 (void)dfi_conn_flush(c);
+        if (c->state != DFI_DEAD)
+                keep_input(c);
         df_buf_clear(&l->out);
         l->running = NULL;
         if (c->state == DFI_DEAD) {
@@ -191,7 +259,7 @@ void dfi_conn_expired(struct dfi_conn *c)
         const struct df_http_options *o = &c->loop->server->o;
 
         enter(c);
-        if (backlog(c)) {
+        if (dfi_conn_backlog(c)) {
                 dfi_count(&c->loop->stats.refused[DFI_CAUSE_WRITE_TIMEOUT]);
                 c->state = DFI_DEAD;
         } else if (c->state == DFI_HEAD && c->started_ms) {
@@ -252,26 +320,35 @@ void dfi_conn_turn_away(struct dfi_conn *c, enum dfi_cause cause)
 
 /* ---- life ---- */
 
-static void on_read(struct bufferevent *bev, void *arg)
-{
-        dfi_conn_run(arg);
-}
-
-static void on_written(struct bufferevent *bev, void *arg)
-{
-        (void)bufferevent_disable(bev, EV_WRITE);
-        dfi_conn_run(arg);
-}
-
-static void on_event(struct bufferevent *bev, short what, void *arg)
+static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
         struct dfi_conn *c = arg;
 
-        if (!(what & BEV_EVENT_EOF) || !(what & BEV_EVENT_READING)) {
+        enter(c);
+        c->dry = false;
+        if (c->state != DFI_BODY) /* it goes straight to the body */
+                receive(c);
+        leave(c);
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+        struct dfi_conn *c = arg;
+        ssize_t n = send(c->fd, c->rest.data + c->rest_at, c->rest.len - c->rest_at,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        if (n < 0) {
                 dfi_conn_destroy(c);
                 return;
         }
-        c->eof = true; /* perhaps only its half: what it asked for is still answered */
+        c->rest_at += (size_t)n;
+        if (c->rest_at < c->rest.len)
+                return;
+        df_buf_release(&c->rest);
+        c->rest_at = 0;
+        (void)event_del(&c->writable);
         dfi_conn_run(c);
 }
 
@@ -279,26 +356,21 @@ struct dfi_conn *dfi_conn_create(struct dfi_loop *l, int fd)
 {
         struct dfi_conn *c = calloc(1, sizeof(*c));
 
-        if (c)
-                c->bev = bufferevent_socket_new(l->base, fd, BEV_OPT_CLOSE_ON_FREE);
-        if (!c || !c->bev) {
-                free(c);
+        if (!c) {
                 close(fd);
                 return NULL;
         }
         c->loop = l;
         c->fd = fd;
-        c->in = bufferevent_get_input(c->bev);
-        c->out = bufferevent_get_output(c->bev);
         c->since_ms = dfi_now_ms();
-        LIST_INSERT_HEAD(&l->conns, c, all);
-        bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
-        bufferevent_setwatermark(c->bev, EV_READ, 0, DFI_INPUT_MAX);
-        (void)bufferevent_disable(c->bev, EV_WRITE); /* on only with a backlog */
-        if (bufferevent_enable(c->bev, EV_READ) < 0) {
-                dfi_conn_destroy(c);
+        (void)event_assign(&c->readable, l->base, fd, EV_READ | EV_PERSIST, on_readable, c);
+        (void)event_assign(&c->writable, l->base, fd, EV_WRITE | EV_PERSIST, on_writable, c);
+        if (!dfi_conn_watch(c, true)) {
+                close(fd);
+                free(c);
                 return NULL;
         }
+        LIST_INSERT_HEAD(&l->conns, c, all);
         return c;
 }
 
@@ -312,6 +384,10 @@ void dfi_conn_destroy(struct dfi_conn *c)
                 c->req->conn = NULL; /* recycled when its reply comes */
         else if (c->req)
                 dfi_request_recycle(c->req);
-        bufferevent_free(c->bev);
+        (void)event_del(&c->readable);
+        (void)event_del(&c->writable);
+        close(c->fd);
+        df_buf_release(&c->kept);
+        df_buf_release(&c->rest);
         free(c);
 }

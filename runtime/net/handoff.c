@@ -38,9 +38,8 @@ int df_http_pair(int ret_fds[2], struct df_error *err)
 
 bool dfi_handoff_send(struct dfi_conn *c)
 {
-        size_t len = evbuffer_get_length(c->in);
-        struct message m = {.magic = MAGIC, .len = (uint32_t)len, .requests = c->requests};
-        struct iovec iov[2] = {{&m, sizeof(m)}, {evbuffer_pullup(c->in, -1), len}};
+        struct message m = {.magic = MAGIC, .len = (uint32_t)c->in.len, .requests = c->requests};
+        struct iovec iov[2] = {{&m, sizeof(m)}, {(void *)(uintptr_t)c->in.data, c->in.len}};
         union control control = {.space = {0}};
         struct msghdr msg = {.msg_iov = iov,
                              .msg_iovlen = 2,
@@ -49,20 +48,16 @@ bool dfi_handoff_send(struct dfi_conn *c)
         struct cmsghdr *cm = CMSG_FIRSTHDR(&msg);
         ssize_t n;
 
-        df_check(len <= DFI_INPUT_MAX);
-        if (!iov[1].iov_base)
-                return false;
+        df_check(c->in.len <= DFI_INPUT_MAX);
         cm->cmsg_level = SOL_SOCKET;
         cm->cmsg_type = SCM_RIGHTS;
         cm->cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(cm), &c->fd, sizeof(int));
-        (void)bufferevent_disable(c->bev, EV_READ); /* from now on the receiver reads */
+        (void)dfi_conn_watch(c, false); /* from now on the receiver reads */
         do
                 n = sendmsg(c->loop->server->o.peer_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
         while (n < 0 && errno == EINTR);
-        if (n < 0)
-                (void)bufferevent_enable(c->bev, EV_READ);
-        return n >= 0;
+        return n >= 0; /* else it is watched again at the end of the run */
 }
 
 /* The descriptor that came along, or -1. */
@@ -86,12 +81,10 @@ static void go_on(struct dfi_loop *l, int fd, const struct message *m, const uin
         dfi_count(&l->stats.handed_in);
         c->handed = true;
         c->requests = m->requests;
-        (void)evbuffer_unfreeze(c->in, 0); /* else only the bufferevent may add to it */
-        if (evbuffer_add(c->in, data, m->len) < 0) {
+        if (!dfi_conn_keep(c, df_bytes(data, m->len))) {
                 dfi_conn_destroy(c);
                 return;
         }
-        (void)evbuffer_freeze(c->in, 0);
         dfi_conn_run(c);
 }
 

@@ -44,7 +44,7 @@ void dfi_loop_pause_accept(struct dfi_loop *l)
 
 /* ---- the end ---- */
 
-/* Without an event to wait for the loop returns, after libevent has closed what was destroyed. */
+/* Without an event to wait for the loop returns. */
 static void check_end(struct dfi_loop *l)
 {
         struct dfi_conn *c;

@@ -7,9 +7,9 @@
  *
  * Thread: everything belongs to the thread of its loop, but for what is said to be atomic or under
  *         a lock, and a request between handle and reply.
- * Reading goes through the bufferevent, bounded by its watermark; the rest of a body with a stated
- * length is received straight into its buffer. An answer is sent at once; only what the socket does
- * not take goes through the bufferevent.
+ * What arrives is received into the loop's buffer and parsed there; only what is left of it is kept
+ * with the connection, at most DFI_INPUT_MAX. The rest of a body with a stated length is received
+ * straight into its buffer. An answer is sent at once; what the socket does not take waits.
  */
 #ifndef DFI_NET_PRIVATE_H
 #define DFI_NET_PRIVATE_H
@@ -20,9 +20,8 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <event2/event_struct.h>
 
 #include "parse.h"
 
@@ -95,10 +94,14 @@ enum dfi_state {
 
 struct dfi_conn {
         struct dfi_loop *loop;
-        struct bufferevent *bev;
-        struct evbuffer *in; /* of bev, as is out: what the socket has not taken yet */
-        struct evbuffer *out;
+        struct event readable, writable; /* the latter is watched only with a backlog */
         int fd;
+        bool reads;         /* readable is watched */
+        bool dry;           /* the last look at the socket took all there was */
+        struct df_bytes in; /* unread input: in the loop's buffer while this runs, else in kept */
+        struct df_buf kept;
+        struct df_buf rest; /* what the socket has not taken yet, from rest_at on */
+        size_t rest_at;
         enum dfi_state state;
         struct dfi_request *req;
         bool eof;     /* the client sends no more */
@@ -146,7 +149,8 @@ struct dfi_loop {
         int64_t wall_ms;
         bool accept_paused; /* out of descriptors: tried again at the next tick */
         struct dfi_conn *running;
-        struct df_buf out; /* answers of running that were not sent yet */
+        uint8_t input[DFI_INPUT_MAX]; /* of running: what has just arrived */
+        struct df_buf out;            /* answers of running that were not sent yet */
         struct dfi_requests spare;
         uint32_t spare_count;
         uint64_t pending; /* requests handlers have */
@@ -185,6 +189,12 @@ static inline void dfi_count(atomic_uint_fast64_t *c)
                               memory_order_relaxed);
 }
 
+static inline void dfi_consume(struct dfi_conn *c, size_t n)
+{
+        c->in.data += n;
+        c->in.len -= n;
+}
+
 /* ---- loop.c ---- */
 int64_t dfi_now_ms(void); /* monotonic */
 int dfi_loop_create(struct df_http_server *s, struct dfi_loop **ret, struct df_error *err);
@@ -216,6 +226,9 @@ void dfi_conn_answer(struct dfi_conn *c, struct dfi_request *r); /* another thre
 void dfi_conn_expired(struct dfi_conn *c);                       /* the deadline has passed */
 bool dfi_conn_idle(const struct dfi_conn *c);                    /* between requests */
 bool dfi_conn_flush(struct dfi_conn *c);                         /* true: everything is out */
+bool dfi_conn_backlog(const struct dfi_conn *c);                 /* the socket takes no more now */
+bool dfi_conn_watch(struct dfi_conn *c, bool reads);             /* false: it cannot */
+bool dfi_conn_keep(struct dfi_conn *c, struct df_bytes input);   /* more input; false: no memory */
 /* Answer instead of a handler. The connection closes, but after a 404 or 405 of a request without a
  * body. Within run. */
 void dfi_conn_refuse(struct dfi_conn *c, enum dfi_cause cause, const char *fmt, ...)

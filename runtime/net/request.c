@@ -134,27 +134,6 @@ static const struct dfi_route *find_route(const struct df_http_server *s, struct
 
 /* ---- the head ---- */
 
-/* Find the end of the head in the input, with as little moving of bytes as can be. */
-static enum dfi_parse scan_input(struct dfi_conn *c, const uint8_t **ret, struct dfi_refusal *bad)
-{
-        size_t all = evbuffer_get_length(c->in), first = evbuffer_get_contiguous_space(c->in);
-        enum dfi_parse result = DFI_MORE;
-
-        *ret = NULL;
-        if (first > 0) {
-                *ret = evbuffer_pullup(c->in, (ev_ssize_t)first);
-                result = dfi_scan(*ret, first, &c->scanned, bad);
-        }
-        if (result == DFI_MORE && first < all) {
-                if (all > DF_HTTP_HEAD_MAX)
-                        all = DF_HTTP_HEAD_MAX;
-                *ret = evbuffer_pullup(c->in, (ev_ssize_t)all);
-                if (*ret)
-                        result = dfi_scan(*ret, all, &c->scanned, bad);
-        }
-        return result;
-}
-
 static void fill(struct dfi_conn *c, struct dfi_request *r)
 {
         struct df_http_request *p = &r->pub;
@@ -180,7 +159,7 @@ static bool hand_over(struct dfi_conn *c)
                 dfi_count(&c->loop->stats.handed_out);
                 c->state = DFI_DEAD;
         }
-        if (c->state != DFI_DEAD && evbuffer_get_length(c->out) == 0)
+        if (c->state != DFI_DEAD && !dfi_conn_backlog(c))
                 return false;
         dfi_request_recycle(c->req);
         c->scanned = 0;
@@ -211,7 +190,7 @@ static bool begin_body(struct dfi_conn *c)
         c->since_ms = c->loop->now_ms;
         c->chunks = (struct dfi_chunks){0};
         c->state = r->head.length == UINT64_MAX ? DFI_CHUNKED : DFI_BODY;
-        if (r->head.expect && evbuffer_get_length(c->in) == 0) {
+        if (r->head.expect && c->in.len == 0) {
                 df_buf_append(&c->loop->out, go_on, sizeof(go_on) - 1);
                 (void)dfi_conn_flush(c);
         }
@@ -291,7 +270,7 @@ static void refuse_head(struct dfi_conn *c, const struct dfi_refusal *bad)
         dfi_conn_refuse(c, cause, "%s", bad->why);
 }
 
-static bool begin(struct dfi_conn *c, const uint8_t *data, size_t len)
+static bool begin(struct dfi_conn *c, size_t len)
 {
         const struct df_http_server *s = c->loop->server;
         struct dfi_request *r = request_take(c);
@@ -302,7 +281,7 @@ static bool begin(struct dfi_conn *c, const uint8_t *data, size_t len)
                 dfi_conn_refuse(c, DFI_CAUSE_NO_MEMORY, "no memory for a request; try again later");
                 return true;
         }
-        if (dfi_head_parse(&r->head, data, len, &bad) == DFI_BAD) {
+        if (dfi_head_parse(&r->head, c->in.data, len, &bad) == DFI_BAD) {
                 dfi_request_recycle(r);
                 refuse_head(c, &bad);
                 return true;
@@ -317,7 +296,7 @@ static bool begin(struct dfi_conn *c, const uint8_t *data, size_t len)
                                 "the process that answers this path does not run; try again");
                 return true;
         }
-        (void)evbuffer_drain(c->in, len);
+        dfi_consume(c, len);
         c->scanned = 0;
         r->close = r->head.close || ++c->requests >= s->o.requests_max;
         if (!route)
@@ -329,9 +308,8 @@ static bool begin(struct dfi_conn *c, const uint8_t *data, size_t len)
 bool dfi_request_head(struct dfi_conn *c)
 {
         struct dfi_refusal bad;
-        const uint8_t *data;
 
-        if (evbuffer_get_length(c->in) == 0) {
+        if (c->in.len == 0) {
                 if (!c->eof && !c->loop->draining)
                         return false;
                 c->state = DFI_CLOSING;
@@ -339,7 +317,7 @@ bool dfi_request_head(struct dfi_conn *c)
         }
         if (!c->started_ms)
                 c->started_ms = c->loop->now_ms;
-        switch (scan_input(c, &data, &bad)) {
+        switch (dfi_scan(c->in.data, c->in.len, &c->scanned, &bad)) {
         case DFI_MORE:
                 if (!c->eof)
                         return false;
@@ -351,7 +329,7 @@ bool dfi_request_head(struct dfi_conn *c)
         case DFI_DONE:
                 break;
         }
-        return begin(c, data, c->scanned);
+        return begin(c, c->scanned);
 }
 
 /* ---- bodies ---- */
@@ -383,7 +361,7 @@ static bool hold(struct dfi_conn *c, uint64_t need)
         return true;
 }
 
-/* Receive without the detour through the bufferevent, which reads 4 KiB at a time. */
+/* Without a detour through the loop's buffer. */
 static bool receive(struct dfi_conn *c)
 {
         struct dfi_request *r = c->req;
@@ -399,13 +377,13 @@ static bool receive(struct dfi_conn *c)
                 n = recv(c->fd, r->body.data + r->body.len, room, MSG_DONTWAIT);
                 if (n < 0 && errno != EAGAIN && errno != EINTR)
                         c->state = DFI_DEAD;
-                if (n == 0)
-                        c->eof = true;
+                c->eof |= n == 0;
+                c->dry = n < (ssize_t)room;
                 if (n <= 0)
                         break;
                 r->body.len += (size_t)n;
                 turn += (size_t)n;
-                if ((size_t)n < room)
+                if (c->dry)
                         break;
         }
         return true;
@@ -415,17 +393,15 @@ bool dfi_request_body(struct dfi_conn *c)
 {
         struct dfi_request *r = c->req;
         uint64_t need = r->head.length - r->body.len;
-        size_t n = evbuffer_get_length(c->in);
+        size_t n = c->in.len < need ? c->in.len : (size_t)need;
 
-        if (n > need)
-                n = (size_t)need;
         if (n > 0) {
                 if (!hold(c, r->body.len + n))
                         return true;
-                n = (size_t)evbuffer_remove(c->in, r->body.data + r->body.len, n);
-                r->body.len += n;
+                df_buf_append(&r->body, c->in.data, n);
+                dfi_consume(c, n);
         }
-        if (n < need && !c->eof && !receive(c))
+        if (n < need && !c->eof && !c->dry && !receive(c))
                 return true;
         if (c->state == DFI_DEAD)
                 return false;
@@ -440,15 +416,12 @@ bool dfi_request_body(struct dfi_conn *c)
 static bool take_chunk(struct dfi_conn *c, enum dfi_parse *ret)
 {
         struct dfi_request *r = c->req;
-        size_t n = evbuffer_get_contiguous_space(c->in), used;
+        size_t used;
         uint64_t room = r->route->body_max - r->body.len;
         struct dfi_refusal bad;
         struct df_bytes body;
 
-        if (n == 0) /* an empty link at the front */
-                n = evbuffer_get_length(c->in);
-        *ret = dfi_chunks_feed(&c->chunks, df_bytes(evbuffer_pullup(c->in, (ev_ssize_t)n), n),
-                               &used, &body, &bad);
+        *ret = dfi_chunks_feed(&c->chunks, c->in, &used, &body, &bad);
         if (*ret == DFI_BAD) {
                 refuse_head(c, &bad);
                 return false;
@@ -461,7 +434,7 @@ static bool take_chunk(struct dfi_conn *c, enum dfi_parse *ret)
         if (!hold(c, r->body.len + body.len))
                 return false;
         df_buf_append(&r->body, body.data, body.len);
-        (void)evbuffer_drain(c->in, used);
+        dfi_consume(c, used);
         return true;
 }
 
@@ -469,7 +442,7 @@ bool dfi_request_chunks(struct dfi_conn *c)
 {
         enum dfi_parse result = DFI_MORE;
 
-        while (result == DFI_MORE && evbuffer_get_length(c->in) > 0)
+        while (result == DFI_MORE && c->in.len > 0)
                 if (!take_chunk(c, &result))
                         return true;
         if (result == DFI_DONE)

@@ -1,0 +1,147 @@
+"""The benchmarks themselves: small runs whose totals are right, and which leave nothing behind.
+
+No figure is judged here, only that it is there; the totals' oracle is the seeded input, whose duplicates the
+benchmark counts as it makes them (D1), and which is recounted here where that is cheap.
+"""
+import json
+import signal
+import subprocess
+import sys
+import time
+import xml.dom.minidom
+
+import pytest
+
+from conftest import ADTALLY, BUILD, ROOT, run
+
+FOUR = ("events", "events_per_s", "cpu_ns_per_event", "peak_rss_bytes")
+SEED = 71
+SMALL = {
+    "operators": ["--events", "20000"],
+    "log": ["--events", "20000"],
+    "realtime": ["--events", "20000"],
+    "ingest": ["--events", "2000", "--batch", "100", "--connections", "4"],
+    "metrics": ["--events", "2000", "--connections", "4", "--request-rate", "500", "--seconds", "1"],
+    "freshness": ["--rate", "2000", "--seconds", "3"],
+}
+EXPECTED = {"operators": 20000, "log": 20000, "realtime": 20000, "ingest": 2000, "metrics": 500}
+ON_KAFKA = [n for n in SMALL if n != "operators"]
+
+
+def bench(place, name, *args, **kw):
+    done = run("bench", name, "--seed", SEED, "--work", place, "--quiet", "--json", *SMALL[name], *args, **kw)
+    return json.loads(done.stdout)
+
+
+def check_figures(name, result):
+    text = f"seed {SEED}: {name}: {result}"
+    assert all(result[k] > 0 for k in FOUR), text
+    if name in EXPECTED:
+        assert result["events"] == EXPECTED[name], text
+    else:
+        assert result["events"] >= 2000, text
+    assert all(result[k] for k in ("date", "kernel", "cpu", "cores", "librdkafka", "rocksdb")), text
+
+
+def topics_of(kafka):
+    """What the broker has, but for its own."""
+    from confluent_kafka.admin import AdminClient  # pylint: disable=import-outside-toplevel
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    topics = [t for t in admin.list_topics(timeout=10).topics if t.startswith(kafka.prefix)]
+    groups = [g.group_id for g in admin.list_consumer_groups().result(10).valid if g.group_id.startswith(kafka.prefix)]
+    return topics + groups
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_small_run(place, name):
+    check_figures(name, bench(place, name))
+    assert not list(place.iterdir()), f"seed {SEED}: {name} left something behind"
+
+
+@pytest.mark.parametrize("name", ON_KAFKA)
+def test_small_run_on_kafka(place, kafka, name):
+    result = bench(place, name, *kafka.settings())
+    check_figures(name, result)
+    assert result["log"] == "kafka" and result["broker"] != "unknown", result
+    if name == "realtime":
+        assert result["broker_cpu_ns_per_event"] >= 0, result
+    assert not list(place.iterdir()), f"seed {SEED}: {name} left a directory behind"
+    assert not topics_of(kafka), f"seed {SEED}: {name} left topics or groups behind"
+
+
+def test_realtime_counts_what_was_made(place):
+    """D1: of the same seed each chain sees the same duplicates, about 5 %, whatever the shape of the records."""
+    results = [bench(place, "realtime", "--per-record", n) for n in (1, 100)] + [bench(place, "operators")]
+    found = {r["duplicates"] for r in results}
+    assert len(found) == 1 and 300 < found.pop() < 700, f"seed {SEED}: {found}"
+    assert results[0]["records"] == 20000, f"seed {SEED}: one event a record"
+    assert results[0]["rows_per_event"] > 0 and results[0]["restart_s"] > 0
+    for operator in ("decode", "guard", "dedupe", "tumble"):
+        assert results[1][f"ns_{operator}"] > 0, results[1]
+
+
+def test_input_follows_its_flags(place):
+    """One campaign, ad and country over one simulated minute: a handful of rows; spread over a day: far more."""
+    one = ["--campaigns", "1", "--ads", "1", "--countries", "1"]
+    dense = bench(place, "realtime", *one, "--event-rate", "1000")
+    sparse = bench(place, "realtime", *one, "--event-rate", "1")
+    assert 0 < dense["rows_per_event"] * 10 < sparse["rows_per_event"], f"seed {SEED}: {dense} {sparse}"
+
+
+def test_interrupted_run_leaves_nothing(place, kafka):
+    """SIGINT at any stage: the exit code says so, jobs end, directory, topics and group are gone."""
+    for name, wait in (("realtime", 1), ("realtime", 4), ("metrics", 3), ("freshness", 3)):
+        size = ["--seconds", "60"] if name == "freshness" else ["--events", "30000000"]
+        p = subprocess.Popen([ADTALLY, "bench", name, *size, "--work", place, "--quiet", *kafka.settings()],
+                             stderr=subprocess.PIPE, text=True)
+        time.sleep(wait)
+        p.send_signal(signal.SIGINT)
+        assert p.wait(60) == 75, f"{name} after {wait} s: {p.returncode} {p.stderr.read()}"
+        assert "asked to stop" in p.stderr.read()
+        assert not list(place.iterdir()), f"{name} after {wait} s left a directory behind"
+        assert not topics_of(kafka), f"{name} after {wait} s left topics or groups behind"
+        there = subprocess.run(["pgrep", "-f", str(place)], capture_output=True, text=True, check=False).stdout
+        assert not there, f"{name} after {wait} s left processes behind"
+
+
+@pytest.mark.parametrize("args,words", [
+    (["nonsense"], "expected one of"),
+    (["realtime", "--batch", "5"], "--batch is not for realtime"),
+    (["freshness", "--events", "5"], "--events is not for freshness"),
+    (["realtime", "--log", "file:/tmp/x"], "makes its file log itself"),
+    (["operators", "--log", "kafka:127.0.0.1:9"], "nothing to do with a log"),
+])
+def test_wrong_command_line(args, words):
+    done = run("bench", *args, check=False)
+    assert done.returncode == 64 and words in done.stderr, done.stderr
+
+
+def test_results_are_appended(place):
+    file = place / "results"
+    (place / "work").mkdir()
+    for _ in range(2):
+        run("bench", "operators", "--events", "2000", "--work", place / "work", "--quiet", "--results", file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [r["bench"] for r in lines] == ["operators"] * 2
+    assert lines[0]["settings"] == {"events": "2000"}, lines[0]
+
+
+def script(*args):
+    done = subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_scripts(place):
+    """run, compare and growth in small, over the file log."""
+    out = place / "out.json"
+    only = ["--only", "operators", "--only", "realtime-file"]
+    script("tests/bench/run", "--quick", "--no-kafka", "--adtally", ADTALLY, *only, "--out", out)
+    text = script("tests/bench/run", "--quick", "--no-kafka", "--adtally", ADTALLY, *only, "--compare", out)
+    assert set(json.loads(out.read_text())) == {"operators", "realtime-file"}
+    assert "new/old" in text and "| realtime-file |" in text and "| dedupe |" in text, text
+    text = script("tests/bench/compare", "--runs", 2, BUILD, ADTALLY, "operators", "--events", 2000)
+    assert "| cpu_ns_per_event |" in text, text
+    script("tests/bench/growth", "--quick", "--no-kafka", "--adtally", ADTALLY, place / "growth")
+    assert (place / "growth/growth.md").read_text().count("\n| ") >= 9
+    xml.dom.minidom.parse(str(place / "growth/growth.svg"))
