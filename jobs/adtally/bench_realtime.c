@@ -87,38 +87,60 @@ static int wait_taken_over(const struct ad_bench *b, const struct ad_bench_child
         return rc;
 }
 
-static int wait_processed(struct ad_bench *b, const struct ad_bench_child *child,
-                          struct ad_follower *f, struct df_error *err)
-{
-        int64_t moved_ms = df_monotonic_ms();
+struct wait { /* for the job */
         struct df_progress progress;
-        uint64_t seen = 0;
+        int64_t moved_ms;
+        uint64_t seen;
+        uint32_t taken_over;
+        int64_t ready_ns; /* when the last partition was taken over; 0: not yet */
+};
+
+/* DF_EAGAIN: nothing moves any more. */
+static int look(struct ad_bench *b, struct wait *w, const struct ad_follower *f,
+                struct df_error *err)
+{
+        uint32_t before = w->taken_over;
+
+        if (!w->ready_ns) {
+                w->taken_over = taken_over(b);
+                if (w->taken_over >= f->partitions)
+                        w->ready_ns = df_monotonic_ns();
+        }
+        if (f->events != w->seen || w->taken_over != before)
+                w->moved_ms = df_monotonic_ms();
+        w->seen = f->events;
+        df_progress_show(&w->progress, f->events);
+        if (df_monotonic_ms() - w->moved_ms <= STALL_MS)
+                return 0;
+        return df_fail(err, DF_EAGAIN,
+                       "the job stands at %llu of %llu events, with %u of %u partitions taken "
+                       "over; its log: %s/realtime.log, which stays with --work DIR",
+                       (unsigned long long)f->events, (unsigned long long)b->events, w->taken_over,
+                       f->partitions, b->dir);
+}
+
+static int wait_processed(struct ad_bench *b, const struct ad_bench_child *child,
+                          struct ad_follower *f, int64_t *ret_ready_ns, struct df_error *err)
+{
+        struct wait w = {.moved_ms = df_monotonic_ms()};
         int rc = 0;
 
-        df_progress_start(&progress, "realtime", "events", b->events, b->quiet);
+        df_progress_start(&w.progress, "realtime", "events", b->events, b->quiet);
         while (rc == 0 && f->events < b->events) {
                 bool idle;
 
                 rc = ad_follow(f, &idle, err);
-                if (f->events != seen) {
-                        seen = f->events;
-                        moved_ms = df_monotonic_ms();
-                }
+                if (rc == 0)
+                        rc = look(b, &w, f, err);
                 if (rc == 0)
                         rc = ad_bench_stopped(err);
                 if (rc == 0 && ad_bench_ended(child))
                         rc = failed_job(b, err);
-                if (rc == 0 && df_monotonic_ms() - moved_ms > STALL_MS)
-                        rc = df_fail(err, DF_EAGAIN,
-                                     "the job stands at %llu of %llu events; its log: "
-                                     "%s/realtime.log, which stays with --work DIR",
-                                     (unsigned long long)f->events, (unsigned long long)b->events,
-                                     b->dir);
-                df_progress_show(&progress, f->events);
                 if (idle)
                         (void)usleep(IDLE_US);
         }
-        df_progress_end(&progress, f->events);
+        df_progress_end(&w.progress, f->events);
+        *ret_ready_ns = w.ready_ns ? w.ready_ns : df_monotonic_ns();
         return rc;
 }
 
@@ -158,7 +180,7 @@ static int check_totals(const struct ad_bench *b, const struct ad_follower *f, s
 }
 
 struct span { /* of the measure */
-        int64_t began_ns, elapsed_ns;
+        int64_t began_ns, elapsed_ns, ready_ns;
         struct ad_bench_usage before, after;
         int broker;
         struct ad_bench_usage broker_before, broker_after;
@@ -200,7 +222,7 @@ static int measure(struct ad_bench *b, struct ad_follower *f, struct ad_bench_ch
         s.began_ns = df_monotonic_ns();
         ad_bench_usage(child->pid, &s.before);
         ad_bench_usage(s.broker, &s.broker_before);
-        rc = wait_processed(b, child, f, err);
+        rc = wait_processed(b, child, f, &s.ready_ns, err);
         s.elapsed_ns = df_monotonic_ns() - s.began_ns;
         ad_bench_usage(child->pid, &s.after);
         ad_bench_usage(s.broker, &s.broker_after);
@@ -210,6 +232,7 @@ static int measure(struct ad_bench *b, struct ad_follower *f, struct ad_bench_ch
                 return rc;
         report(b, &s, f);
         ad_bench_figure(b, "start_s", (double)(s.began_ns - started) / 1e9);
+        ad_bench_figure(b, "ready_s", (double)(s.ready_ns - started) / 1e9);
         (void)usleep(STATUS_US);
         ad_bench_job_figures(b, "realtime");
         return 0;
