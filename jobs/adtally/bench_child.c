@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "jobs/adtally/bench.h"
@@ -224,10 +225,12 @@ void ad_bench_usage(int pid, struct ad_bench_usage *ret)
 
 int64_t ad_bench_child_cpu_ns(const struct ad_bench_child *c)
 {
-        struct ad_bench_usage u;
+        struct timespec t = {0};
+        clockid_t clock;
 
-        ad_bench_usage(c->pid, &u);
-        return u.user_ns + u.kernel_ns;
+        if (clock_getcpuclockid(c->pid, &clock) == 0)
+                (void)clock_gettime(clock, &t); /* 0 when it has ended */
+        return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 uint64_t ad_bench_child_peak(const struct ad_bench_child *c)
