@@ -89,33 +89,53 @@ static int wait_taken_over(const struct ad_bench *b, const struct ad_bench_child
         return rc;
 }
 
-static int wait_processed(struct ad_bench *b, const struct ad_bench_child *child,
-                          struct ad_follower *f, uint64_t until, struct df_progress *progress,
-                          struct df_error *err)
+struct wait { /* for the job */
+        struct df_progress progress;
+        int64_t moved_ms;
+        uint64_t seen;
+        uint32_t taken_over;
+        int64_t ready_ns; /* when the last partition was taken over; 0: not yet */
+};
+
+/* DF_EAGAIN: nothing moves any more. */
+static int look(struct ad_bench *b, struct wait *w, const struct ad_follower *f,
+                struct df_error *err)
 {
-        int64_t moved_ms = df_monotonic_ms();
-        uint64_t seen = 0;
+        uint32_t before = w->taken_over;
+
+        if (!w->ready_ns) {
+                w->taken_over = taken_over(b);
+                if (w->taken_over >= f->partitions)
+                        w->ready_ns = df_monotonic_ns();
+        }
+        if (f->events != w->seen || w->taken_over != before)
+                w->moved_ms = df_monotonic_ms();
+        w->seen = f->events;
+        df_progress_show(&w->progress, f->events);
+        if (df_monotonic_ms() - w->moved_ms <= STALL_MS)
+                return 0;
+        return df_fail(err, DF_EAGAIN,
+                       "the job stands at %llu of %llu events, with %u of %u partitions taken "
+                       "over; its log: %s/realtime.log, which stays with --work DIR",
+                       (unsigned long long)f->events, (unsigned long long)b->events, w->taken_over,
+                       f->partitions, b->dir);
+}
+
+static int wait_processed(struct ad_bench *b, const struct ad_bench_child *child, struct wait *w,
+                          struct ad_follower *f, uint64_t until, struct df_error *err)
+{
         int rc = 0;
 
         while (rc == 0 && f->events < until) {
                 bool idle;
 
                 rc = ad_follow(f, &idle, err);
-                if (f->events != seen) {
-                        seen = f->events;
-                        moved_ms = df_monotonic_ms();
-                }
+                if (rc == 0)
+                        rc = look(b, w, f, err);
                 if (rc == 0)
                         rc = ad_bench_stopped(err);
                 if (rc == 0 && ad_bench_ended(child))
                         rc = failed_job(b, err);
-                if (rc == 0 && df_monotonic_ms() - moved_ms > STALL_MS)
-                        rc = df_fail(err, DF_EAGAIN,
-                                     "the job stands at %llu of %llu events; its log: "
-                                     "%s/realtime.log, which stays with --work DIR",
-                                     (unsigned long long)f->events, (unsigned long long)b->events,
-                                     b->dir);
-                df_progress_show(progress, f->events);
                 if (idle)
                         (void)usleep(IDLE_US);
         }
@@ -212,8 +232,8 @@ static void report(struct ad_bench *b, const struct span *s, const struct ad_fol
 static int measure(struct ad_bench *b, struct ad_follower *f, struct ad_bench_child *child,
                    uint64_t edge, struct df_error *err)
 {
-        int64_t started = df_monotonic_ns(), ready;
-        struct df_progress progress;
+        int64_t started = df_monotonic_ns(), began;
+        struct wait w = {0};
         struct span s;
         int rc = ad_bench_start(b, "realtime", NULL, -1, child, err);
 
@@ -221,23 +241,25 @@ static int measure(struct ad_bench *b, struct ad_follower *f, struct ad_bench_ch
                 rc = wait_taken_over(b, child, 1, START_MS, err);
         if (rc < 0)
                 return rc;
-        ready = df_monotonic_ns();
-        df_progress_start(&progress, "realtime", "events", b->events, b->quiet);
-        rc = wait_processed(b, child, f, edge, &progress, err);
+        began = df_monotonic_ns();
+        w.moved_ms = df_monotonic_ms();
+        df_progress_start(&w.progress, "realtime", "events", b->events, b->quiet);
+        rc = wait_processed(b, child, &w, f, edge, err);
         span_begin(&s, b, child, f);
         if (rc == 0)
-                rc = wait_processed(b, child, f, b->events - edge, &progress, err);
+                rc = wait_processed(b, child, &w, f, b->events - edge, err);
         span_end(&s, child, f);
         if (rc == 0)
-                rc = wait_processed(b, child, f, b->events, &progress, err);
-        df_progress_end(&progress, f->events);
+                rc = wait_processed(b, child, &w, f, b->events, err);
+        df_progress_end(&w.progress, f->events);
         if (rc == 0)
                 rc = check_totals(b, f, err);
         if (rc < 0)
                 return rc;
         report(b, &s, f);
-        ad_bench_figure(b, "start_s", (double)(ready - started) / 1e9);
-        ad_bench_figure(b, "total_s", (double)(df_monotonic_ns() - ready) / 1e9);
+        ad_bench_figure(b, "start_s", (double)(began - started) / 1e9);
+        ad_bench_figure(b, "ready_s", (double)((w.ready_ns ? w.ready_ns : began) - started) / 1e9);
+        ad_bench_figure(b, "total_s", (double)(df_monotonic_ns() - began) / 1e9);
         (void)usleep(STATUS_US);
         ad_bench_job_figures(b, "realtime");
         return 0;

@@ -35,7 +35,7 @@ def bench(place, name, *args, **kw):
 
 def check_figures(name, result):
     text = f"seed {SEED}: {name}: {result}"
-    assert all(result[k] > 0 for k in FOUR), text
+    assert all(result[k] > 0 or k == "cpu_ns_per_event" and result[k] == 0 for k in FOUR), text  # ticks of 10 ms
     if name in EXPECTED:
         assert result["events"] == EXPECTED[name], text
     else:

@@ -545,6 +545,61 @@ static void test_load(void **state)
         assert_int_equal(df_http_load(&load, &r, &err), DF_EAGAIN);
 }
 
+static int64_t load_began_ms;
+#define HELD_MS 200
+
+static int64_t load_ms(void)
+{
+        struct timespec t;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &t);
+        return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 - load_began_ms;
+}
+
+static bool let_go_later(void)
+{
+        if (load_ms() >= HELD_MS)
+                set_hold(false);
+        return false;
+}
+
+static bool stop_at_once(void)
+{
+        return true;
+}
+
+/* The server answers nothing for 200 ms: of 400 requests, one due each ms, a tenth was due in the
+ * first 40 and waited for 160 at least, however fast their answers came once they could be sent.
+ * Lower bounds alone: a busy machine makes all of it longer. */
+static void test_load_at_a_rate(void **state)
+{
+        struct df_http_server *s = start((struct df_http_options){0});
+        const struct df_bytes request = df_bytes_str("GET /later HTTP/1.1\r\n" HOST "\r\n");
+        struct df_http_load_result r;
+        char address[64];
+        struct df_http_load load = {.address = address,
+                                    .requests = &request,
+                                    .request_count = 1,
+                                    .connections = 1,
+                                    .depth = 1,
+                                    .count = 400,
+                                    .rate = 1000,
+                                    .stop = let_go_later,
+                                    .timeout_ms = WAIT_MS};
+
+        (void)snprintf(address, sizeof(address), "127.0.0.1:%u", df_http_server_port(s));
+        load_began_ms = 0;
+        load_began_ms = load_ms();
+        set_hold(true);
+        assert_int_equal(df_http_load(&load, &r, &err), 0);
+        assert_int_equal(r.by_class[2], 400);
+        assert_true(r.elapsed_ns >= 399 * 1000000ULL); /* none before it is due */
+        assert_true(r.p90_ns >= 155 * 1000000ULL);
+        load.stop = stop_at_once;
+        assert_int_equal(df_http_load(&load, &r, &err), DF_EAGAIN);
+        df_http_server_stop(s, 1000);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -554,7 +609,7 @@ int main(void)
                 cmocka_unit_test(test_keep_alive),   cmocka_unit_test(test_admit),
                 cmocka_unit_test(test_threads),      cmocka_unit_test(test_stop),
                 cmocka_unit_test(test_listen),       cmocka_unit_test(test_client),
-                cmocka_unit_test(test_load),
+                cmocka_unit_test(test_load),         cmocka_unit_test(test_load_at_a_rate),
         };
 
         return cmocka_run_group_tests(tests, begin_job, end_job);
