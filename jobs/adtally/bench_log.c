@@ -76,19 +76,27 @@ static void *work(void *arg)
         return NULL;
 }
 
-static int open_parts(struct df_log *log, struct part *parts, uint32_t count, struct df_error *err)
+static int find_ends(struct df_log *log, struct part *parts, uint32_t count, struct df_error *err)
 {
-        for (uint32_t p = 0; p < count; p++) {
-                uint64_t first;
-                int rc = df_log_bounds(log, AD_TOPIC_EVENTS, p, &first, &parts[p].end, err);
+        int rc = 0;
 
-                if (rc == 0)
-                        rc = df_log_reader_open(log, AD_TOPIC_EVENTS, p, 0, NULL, &parts[p].reader,
-                                                err);
-                if (rc < 0)
-                        return rc;
+        for (uint32_t p = 0; rc == 0 && p < count; p++) {
+                uint64_t first;
+
+                rc = df_log_bounds(log, AD_TOPIC_EVENTS, p, &first, &parts[p].end, err);
         }
-        return 0;
+        return rc;
+}
+
+/* Once one is open the client fetches ahead: this belongs to what is measured. */
+static int open_readers(struct df_log *log, struct part *parts, uint32_t count,
+                        struct df_error *err)
+{
+        int rc = 0;
+
+        for (uint32_t p = 0; rc == 0 && p < count; p++)
+                rc = df_log_reader_open(log, AD_TOPIC_EVENTS, p, 0, NULL, &parts[p].reader, err);
+        return rc;
 }
 
 /* Into workers[0]: the sum of all. */
@@ -123,7 +131,7 @@ static int read_back(struct ad_bench *b, struct df_log *log, uint32_t partitions
         struct worker *workers = calloc(count, sizeof(*workers));
         struct part *parts = calloc(partitions, sizeof(*parts));
         int64_t began = 0, cpu = 0;
-        int rc = workers && parts ? open_parts(log, parts, partitions, err)
+        int rc = workers && parts ? find_ends(log, parts, partitions, err)
                                   : df_fail(err, DF_ENOMEM, "readers");
 
         for (uint32_t i = 0; rc == 0 && i < count; i++)
@@ -131,6 +139,8 @@ static int read_back(struct ad_bench *b, struct df_log *log, uint32_t partitions
                         .parts = parts, .first = i, .step = count, .count = partitions};
         began = df_monotonic_ns();
         cpu = df_cpu_ns();
+        if (rc == 0)
+                rc = open_readers(log, parts, partitions, err);
         if (rc == 0)
                 rc = run_workers(workers, count, err);
         if (rc == 0 && (workers[0].records != b->made_records || workers[0].bytes != b->made_bytes))

@@ -245,7 +245,8 @@ static void render_commits(struct df_workers *p, struct df_buf *b)
         static const struct {
                 const char *label;
                 unsigned percent;
-        } quantiles[] = {{"quantile=\"0.5\"", 50}, {"quantile=\"0.99\"", 99}};
+        } quantiles[] = {
+                {"quantile=\"0.5\"", 50}, {"quantile=\"0.95\"", 95}, {"quantile=\"0.99\"", 99}};
         int64_t sorted[DFI_COMMITS_OF];
         size_t n;
 
