@@ -19,6 +19,18 @@ static const struct {
         {rocksdb_no_compression, "kNoCompression"},
 };
 
+static void set_universal(rocksdb_options_t *r)
+{
+        rocksdb_universal_compaction_options_t *u = rocksdb_universal_compaction_options_create();
+
+        rocksdb_options_set_compaction_style(r, rocksdb_universal_compaction);
+        rocksdb_universal_compaction_options_set_size_ratio(u, 20);
+        rocksdb_universal_compaction_options_set_min_merge_width(u, 2);
+        rocksdb_universal_compaction_options_set_max_size_amplification_percent(u, 100);
+        rocksdb_options_set_universal_compaction_options(r, u);
+        rocksdb_universal_compaction_options_destroy(u);
+}
+
 static void set_table_options(struct dfi_db *d, enum dfi_db_kind kind, uint64_t cache_bytes)
 {
         rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
@@ -81,6 +93,8 @@ static void set_options(struct dfi_db *d, enum dfi_db_kind kind, bool create,
         rocksdb_options_set_stats_dump_period_sec(r, 0);
         rocksdb_options_set_stats_persist_period_sec(r, 0);
         rocksdb_options_set_is_fd_close_on_exec(r, 1);
+        if (kind == DFI_DB_TASK)
+                set_universal(r);
         set_table_options(d, kind,
                           o && o->block_cache_bytes ? o->block_cache_bytes : DEFAULT_BYTES);
 }
@@ -160,7 +174,8 @@ static int check_effective(const char *path, enum dfi_db_kind kind, const char *
                 "avoid_flush_during_shutdown=true",
                 "wal_recovery_mode=kPointInTimeRecovery",
                 "force_consistency_checks=true",
-                "level_compaction_dynamic_level_bytes=true",
+                kind == DFI_DB_TASK ? "compaction_style=kCompactionStyleUniversal"
+                                    : "compaction_style=kCompactionStyleLevel",
                 "comparator=leveldb.BytewiseComparator",
                 buffer,
                 compress,
