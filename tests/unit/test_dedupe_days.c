@@ -24,9 +24,9 @@
 
 #define MINUTE 60000ll
 /* Bytes of all files written for each byte of recorded ids: delta, run, merges, compactions. */
-#define WRITTEN_FACTOR_MAX 25
+#define WRITTEN_FACTOR_MAX 18
 /* Files' bytes for each byte of live ids: two checkpoints and the live store share theirs. */
-#define DISK_FACTOR_MAX 4
+#define DISK_FACTOR_MAX 3
 #define FIXED_BYTES (2u << 20) /* of files, and of memory, that do not grow with ids */
 
 struct shape {
