@@ -11,9 +11,9 @@
 
 #include "operators/ops.h"
 
-#define CHUNK_EVENTS 1024 /* small records are gathered to about so many events a batch */
-#define CHUNK_DIRECT 64   /* a record with so many events goes down the chain by itself */
-#define STARTS_MAX 64     /* ingest starts remembered; the longest silent one is forgotten */
+#define CHUNK_EVENTS 256 /* small records are gathered to about so many events a batch */
+#define CHUNK_DIRECT 64  /* a record with so many events goes down the chain by itself */
+#define STARTS_MAX 64    /* ingest starts remembered; the longest silent one is forgotten */
 
 struct start {
         uint64_t id;
@@ -204,15 +204,19 @@ static int decode_record(struct decode *d, const struct df_record *rec, struct d
                          struct df_error *err)
 {
         struct ad_batch b;
-        int rc = ad_wire_batch_decode(rec->value, AD_RECORD_EVENTS_MAX, d->op.ctx.arena, &b, err);
+        struct ad_event_room room;
+        int rc;
 
+        if (d->chunk_count >= CHUNK_EVENTS) {
+                rc = flush_chunk(d, out, err);
+                if (rc < 0)
+                        return rc;
+        }
+        room = (struct ad_event_room){&d->chunk[d->chunk_count + 1], CHUNK_DIRECT - 1};
+        rc = ad_wire_batch_decode_into(rec->value, AD_RECORD_EVENTS_MAX, room, d->op.ctx.arena, &b,
+                                       err);
         if (rc == DF_ENOMEM)
                 return rc;
-        if (d->chunk_count >= CHUNK_EVENTS) {
-                int frc = flush_chunk(d, out, err);
-                if (frc < 0)
-                        return frc;
-        }
         mark(d, rec, rc == 0 ? &b : NULL);
         if (rc < 0) {
                 df_out_count_records(out, 0, 1, 0);
@@ -238,8 +242,8 @@ static int decode_record(struct decode *d, const struct df_record *rec, struct d
                 rc = flush_chunk(d, out, err);
                 return rc < 0 ? rc : df_out_forward(out, &batch, err);
         }
-        if (b.count > 0)
-                memcpy(&d->chunk[d->chunk_count], b.events, b.count * sizeof(*b.events));
+        if (b.count > 0 && b.events != room.events)
+                memcpy(room.events, b.events, b.count * sizeof(*b.events));
         d->chunk_count += b.count;
         return 0;
 }

@@ -128,6 +128,13 @@ void ad_wire_batch_header(struct df_buf *b, const struct ad_batch *batch); /* ev
 /* At most max_events events, otherwise DF_ELIMIT. */
 int ad_wire_batch_decode(struct df_bytes record, size_t max_events, struct df_arena *arena,
                          struct ad_batch *ret, struct df_error *err);
+/* The same; events go to room when they fit, otherwise to the arena. */
+struct ad_event_room {
+        struct ad_event *events;
+        size_t count;
+};
+int ad_wire_batch_decode_into(struct df_bytes record, size_t max_events, struct ad_event_room room,
+                              struct df_arena *arena, struct ad_batch *ret, struct df_error *err);
 /* What a record is, without decoding its events: fills all of ret but events; count is right. */
 int ad_wire_batch_peek(struct df_bytes record, struct ad_batch *ret, struct df_error *err);
 

@@ -208,15 +208,22 @@ int ad_wire_batch_peek(struct df_bytes record, struct ad_batch *ret, struct df_e
         return 0;
 }
 
-/* Room for one more event. The first guess takes all events to be as long as the first one. */
+/* Room for one more event: the caller's, when all of them seem to fit. The first guess takes them
+ * to be as long as the first one. */
 static int grow_events(struct ad_batch *h, size_t *cap, size_t guess, size_t max_events,
-                       struct df_arena *arena, struct df_error *err)
+                       const struct ad_event_room *room, struct df_arena *arena,
+                       struct df_error *err)
 {
         size_t want = *cap ? *cap * 2 : guess + guess / 8 + 4;
         struct ad_event *events;
 
         if (h->count == max_events)
                 return df_fail(err, DF_ELIMIT, "record of more than %zu events", max_events);
+        if (h->count == 0 && guess <= room->count) {
+                h->events = room->events;
+                *cap = room->count < max_events ? room->count : max_events;
+                return 0;
+        }
         if (want > max_events)
                 want = max_events;
         events = df_arena_alloc(arena, want * sizeof(*events));
@@ -232,6 +239,13 @@ static int grow_events(struct ad_batch *h, size_t *cap, size_t guess, size_t max
 int ad_wire_batch_decode(struct df_bytes record, size_t max_events, struct df_arena *arena,
                          struct ad_batch *ret, struct df_error *err)
 {
+        return ad_wire_batch_decode_into(record, max_events, (struct ad_event_room){0}, arena, ret,
+                                         err);
+}
+
+int ad_wire_batch_decode_into(struct df_bytes record, size_t max_events, struct ad_event_room room,
+                              struct df_arena *arena, struct ad_batch *ret, struct df_error *err)
+{
         const uint8_t *p = record.data, *end = record.len ? p + record.len : p;
         struct ad_batch h = {0};
         size_t cap = 0;
@@ -245,9 +259,9 @@ int ad_wire_batch_decode(struct df_bytes record, size_t max_events, struct df_ar
                         p = get_header(p, end, tag, &h);
                 } else if (p && (p = dfi_get_str(p, end, SIZE_MAX, &entry))) {
                         size_t guess = 1 + (size_t)(end - p) / (entry.len + 2);
-                        int rc = h.count < cap
-                                         ? 0
-                                         : grow_events(&h, &cap, guess, max_events, arena, err);
+                        int rc = h.count < cap ? 0
+                                               : grow_events(&h, &cap, guess, max_events, &room,
+                                                             arena, err);
 
                         if (rc < 0)
                                 return rc;

@@ -60,7 +60,7 @@ static unsigned long listening_inode(const char *file, unsigned port)
         return inode;
 }
 
-/* What a descriptor of the process leads to and holds `part`: into ret, which has LINK_MAX_BYTES. */
+/* What a descriptor of the process leads to and holds `part`: into ret, of LINK_MAX_BYTES. */
 static bool find_link(int pid, const char *part, char *ret)
 {
         char dir[64], path[340];

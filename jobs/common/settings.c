@@ -27,6 +27,8 @@ const struct df_setting ad_settings[] = {
          .help = "API keys; without it only loopback requests are served, as tenant `default`"},
         {"partitions", DF_INTEGER, "4", 1, DF_PARTITIONS_MAX, .help = "of every topic; fixed"},
         {"workers", DF_INTEGER, "2", 1, 64, .help = "threads of the realtime job"},
+        {"commit-threads", DF_INTEGER, "4", 1, 64,
+         .help = "checkpoints that a realtime process commits at the same time"},
         {"http-threads", DF_INTEGER, "1", 1, 16, .help = "event loops of an HTTP job"},
 
         {"grace", DF_DURATION, "15m", 0, DAY_MS, .help = "after a window's end until it is final"},

@@ -1,11 +1,11 @@
 /* reader.c - readers at explicit offsets: plain consumers, without a group.
  *
- * The consume call is rd_kafka_consume_queue, one message at a time from a queue of the reader's
- * own, on partitions started by rd_kafka_consume_start_queue. (librdkafka 2.0.2's batch calls can
- * lose messages across seek, pause and rebalance; nothing here seeks, pauses or rebalances: a
- * reader
- * that is to stand elsewhere is closed and opened.) A handle holds many readers, each partition
- * once; a second reader of a partition gets another handle.
+ * The consume call is rd_kafka_consume_batch_queue, without waiting, on a queue of the reader's
+ * own; partitions are started by rd_kafka_consume_start_queue. librdkafka 2.0.2's batch calls can
+ * lose messages across seek, pause and rebalance, when what lies in the queue becomes outdated:
+ * nothing here seeks, pauses or rebalances, a reader that is to stand elsewhere is closed and
+ * opened. A handle holds many readers, each partition once; a second reader of a partition gets
+ * another handle.
  *
  * The end of the partition is told by an event whose offset lies behind transaction markers and
  * aborted records, so the position comes to the last stable offset. */
@@ -398,11 +398,25 @@ static int take(struct reader *r, rd_kafka_message_t *m, struct df_record *ret,
         return 0;
 }
 
+/* Up to max messages into r->given; the first call waits a little for the broker. */
+static size_t drain(struct reader *r, size_t max)
+{
+        ssize_t n = rd_kafka_consume_batch_queue(r->queue, 0, r->given, max);
+        rd_kafka_message_t *m;
+
+        if (n > 0)
+                return (size_t)n;
+        m = r->position < r->end ? rd_kafka_consume_queue(r->queue, FIRST_WAIT_MS) : NULL;
+        if (m)
+                r->given[0] = m;
+        return m != NULL;
+}
+
 int dfk_poll(struct df_log_reader *base, struct df_record *records, size_t max, size_t *ret_count,
              struct df_error *err)
 {
         struct reader *r = reader_of(base);
-        size_t bytes = 0;
+        size_t bytes = 0, n;
         int rc;
 
         *ret_count = 0;
@@ -410,23 +424,21 @@ int dfk_poll(struct df_log_reader *base, struct df_record *records, size_t max, 
         if (r->failed.code)
                 return df_fail(err, r->failed.code, "%s", r->failed.text);
         rc = reserve(r, max, err);
-        while (rc == 0 && r->given_count < max) {
-                bool wait = r->given_count == 0 && r->position < r->end;
-                rd_kafka_message_t *m = rd_kafka_consume_queue(r->queue, wait ? FIRST_WAIT_MS : 0);
+        if (rc < 0)
+                return rc;
+        n = drain(r, max);
+        for (size_t i = 0; i < n; i++) {
+                rd_kafka_message_t *m = r->given[i];
 
-                if (!m)
-                        break;
-                if (m->err) {
+                if (rc == 0 && m->err)
                         rc = on_event(r, m, err);
-                        rd_kafka_message_destroy(m);
-                        continue;
-                }
-                rc = take(r, m, &records[r->given_count], err);
+                else if (rc == 0)
+                        rc = take(r, m, &records[r->given_count], err);
                 bytes += m->len;
-                if (rc < 0)
-                        rd_kafka_message_destroy(m);
-                else
+                if (rc == 0 && !m->err)
                         r->given[r->given_count++] = m;
+                else /* after a failure the reader stands still, and these are read again */
+                        rd_kafka_message_destroy(m);
         }
         if (rc < 0 && r->given_count > 0 && r->failed.code)
                 rc = 0; /* first what came before; the next call says it */

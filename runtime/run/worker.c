@@ -18,6 +18,7 @@ int df_workers_create(const struct df_workers_options *options, struct df_worker
 {
         struct df_workers *p = calloc(1, sizeof(*p));
         pthread_condattr_t attr;
+        int rc;
 
         if (!p)
                 return df_fail(err, DF_ENOMEM, "workers");
@@ -27,6 +28,8 @@ int df_workers_create(const struct df_workers_options *options, struct df_worker
         set_default(&p->options.interval_min_ms, 500);
         set_default(&p->options.interval_max_ms, 10000);
         set_default(&p->options.idle_commit_ms, 30000);
+        if (p->options.commit_threads == 0)
+                p->options.commit_threads = DF_COMMIT_THREADS;
         if (p->options.poll_records == 0)
                 p->options.poll_records = 512;
         pthread_mutex_init(&p->lock, NULL);
@@ -34,10 +37,12 @@ int df_workers_create(const struct df_workers_options *options, struct df_worker
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* the wall may be set back an hour */
         pthread_cond_init(&p->wake, &attr);
         pthread_condattr_destroy(&attr);
+        pthread_cond_init(&p->work, NULL);
         p->workers = calloc(p->options.threads, sizeof(*p->workers));
-        if (!p->workers) {
+        rc = p->workers ? dfi_commits_start(p, err) : df_fail(err, DF_ENOMEM, "workers");
+        if (rc < 0) {
                 df_workers_destroy(p);
-                return df_fail(err, DF_ENOMEM, "workers");
+                return rc;
         }
         for (uint32_t i = 0; i < p->options.threads; i++) {
                 struct dfi_worker *w = &p->workers[i];
@@ -153,6 +158,7 @@ void df_workers_stop(struct df_workers *p)
                         (void)pthread_join(p->workers[i].thread, NULL);
                 p->workers[i].started = false;
         }
+        dfi_commits_stop(p);
 }
 
 static void each_slot(struct dfi_slot *list,
@@ -285,5 +291,6 @@ void df_workers_destroy(struct df_workers *p)
         free_topics(p->topics, p->topic_count);
         pthread_mutex_destroy(&p->lock);
         pthread_cond_destroy(&p->wake);
+        pthread_cond_destroy(&p->work);
         free(p);
 }

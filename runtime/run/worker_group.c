@@ -1,5 +1,6 @@
 /* worker_group.c - a worker as a member of a group: what it is assigned, and what it gives up.
  *
+ *   any     commits under way end first, and are judged as ever
  *   REVOKE  commit what is processed, then park: the session stays as it is
  *   ASSIGN  parked and assigned again: kept, if nobody committed in between (K9); else closed and
  *           taken over; not assigned: closed, another member's
@@ -110,21 +111,22 @@ static bool follow_assign(struct dfi_worker *w, const struct df_group_event *e)
 static void follow_revoke(struct dfi_worker *w)
 {
         for (struct dfi_slot *s = w->slots; s; s = s->next) {
-                struct df_error err = {0};
-                int rc = 0;
-
+                if (s->state == DFI_CLOSED)
+                        s->state = DFI_WAITING; /* failed, and perhaps another's from now on (K7) */
                 if (s->state != DFI_OPEN)
                         continue;
+                s->state = DFI_PARKED;
                 if (df_task_dirty(df_session_task(s->session)))
-                        rc = dfi_slot_commit(w, s, &err);
-                if (rc == 0 || df_err_action(rc) == DF_RETRY) {
-                        s->state = DFI_PARKED;
+                        dfi_commit_ask(w, s);
+        }
+        for (struct dfi_slot *s = dfi_commits_done(w, true); s; s = s->queued) {
+                s->state = DFI_PARKED;
+                if (s->commit_rc == 0 || df_err_action(s->commit_rc) == DF_RETRY)
                         continue;
-                }
                 dfi_slot_close(s);
                 s->state = DFI_WAITING;
                 df_trace(DF_WARN, "group", "task=%s given up without a commit code=%s: %s", s->name,
-                         df_err_code(rc), err.text);
+                         df_err_code(s->commit_rc), s->commit_error.text);
         }
 }
 
@@ -214,11 +216,16 @@ void dfi_group_follow(struct dfi_worker *w)
                 return;
         df_trace(DF_INFO, "group", "worker=%u change=%s partitions=%zu", w->index,
                  changes[e.change], e.count);
+        /* Commits under way end first, with the membership that they began with: until `done` the
+         * member keeps it. */
+        dfi_commits_follow(w, true);
         if (e.change == DF_GROUP_ASSIGN)
                 w->rejoin |= !follow_assign(w, &e);
         else if (e.change == DF_GROUP_REVOKE)
                 follow_revoke(w);
         else
                 follow_lost(w);
+        if (e.change != DF_GROUP_ASSIGN)
+                w->rejoin = false; /* the next assignment is decided after this in any case */
         df_group_done(w->group);
 }

@@ -10,8 +10,7 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
 #define IDLE_SLEEP_MS 3
-#define PAUSE_MS 500       /* after an error that asks for the same call again */
-#define INTERVAL_FACTOR 10 /* K12: interval = 10 x the median commit time */
+#define PAUSE_MS 500 /* after an error that asks for the same call again */
 
 int dfi_compare_ms(const void *a, const void *b)
 {
@@ -30,15 +29,6 @@ int64_t dfi_median(const int64_t *ring, uint64_t count)
         memcpy(sorted, ring, n * sizeof(*sorted));
         qsort(sorted, n, sizeof(*sorted), dfi_compare_ms);
         return sorted[n / 2];
-}
-
-static int64_t interval_ms(const struct df_workers_options *o, const struct dfi_slot *s)
-{
-        int64_t v = INTERVAL_FACTOR * dfi_median(s->commit_ms, s->commits);
-
-        if (v < o->interval_min_ms)
-                v = o->interval_min_ms;
-        return v > o->interval_max_ms ? o->interval_max_ms : v;
 }
 
 void dfi_slot_close(struct dfi_slot *s)
@@ -149,8 +139,9 @@ static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
         s->state = DFI_OPEN;
         s->last_commit_ms = now;
         /* Staggered: partitions of a worker do not commit at the same moment (K12). */
-        s->next_commit_ms = now + o->interval_min_ms +
-                            (int64_t)s->task.config.source.partition * 37 % o->interval_min_ms;
+        s->caught_up_commit_ms = s->next_commit_ms =
+                now + o->interval_min_ms +
+                (int64_t)s->task.config.source.partition * 37 % o->interval_min_ms;
         df_trace(DF_INFO, "worker", "task=%s taken over k=%llu epoch=%llu position=%llu in %lld ms",
                  s->name, (unsigned long long)df_task_k(df_session_task(s->session)),
                  (unsigned long long)df_session_epoch(s->session),
@@ -162,39 +153,36 @@ static void open_slot(struct dfi_worker *w, struct dfi_slot *s)
         dfi_slot_show(w, s);
 }
 
-static bool commit_due(const struct df_workers_options *o, const struct dfi_slot *s, int64_t now)
+static bool commit_due(const struct df_workers_options *o, const struct dfi_slot *s, int64_t now,
+                       bool caught_up)
 {
         struct df_task *t = df_session_task(s->session);
 
         if (df_task_wants_cut(t))
                 return true;
-        if (now < s->next_commit_ms || !df_task_dirty(t))
+        if (now < (caught_up ? s->caught_up_commit_ms : s->next_commit_ms) || !df_task_dirty(t))
                 return false;
         /* The first one early: until then readers know nothing of this source. */
         return df_task_has_news(t) || df_task_k(t) == 0 ||
                now - s->last_commit_ms >= o->idle_commit_ms;
 }
 
-int dfi_slot_commit(struct dfi_worker *w, struct dfi_slot *s, struct df_error *err)
+/* A poll or a commit failed: the same again later, or as dfi_slot_fail decides. */
+static void handle(struct dfi_worker *w, struct dfi_slot *s, int rc, const struct df_error *err)
 {
-        int64_t began = df_monotonic_ms(), ended;
-        int rc = df_session_commit(s->session, err);
-
-        if (rc < 0)
-                return rc;
-        ended = df_monotonic_ms();
-        s->commit_ms[s->commits++ % DFI_MEDIAN_OF] = ended - began;
-        s->last_commit_ms = ended;
-        s->next_commit_ms = began + interval_ms(&w->pool->options, s);
-        if (s->next_commit_ms < ended + 1)
-                s->next_commit_ms = ended + 1;
-        s->failures = 0;
-        pthread_mutex_lock(&w->pool->lock);
-        s->view.committed_ms = df_wall_ms();
-        w->pool->commit_ms[w->pool->commits++ % DFI_COMMITS_OF] = ended - began;
-        pthread_mutex_unlock(&w->pool->lock);
+        if (df_err_action(rc) == DF_RETRY) {
+                pause_slot(s, df_monotonic_ms(), err);
+                return;
+        }
+        dfi_slot_fail(w, s, err);
         dfi_slot_show(w, s);
-        return 0;
+}
+
+void dfi_commits_follow(struct dfi_worker *w, bool all)
+{
+        for (struct dfi_slot *s = dfi_commits_done(w, all); s; s = s->queued)
+                if (s->commit_rc < 0)
+                        handle(w, s, s->commit_rc, &s->commit_error);
 }
 
 /* One step of one slot; true when it did something. */
@@ -211,35 +199,35 @@ static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
         if (s->state != DFI_OPEN || now < s->retry_ms)
                 return false;
         rc = df_session_poll(s->session, o->poll_records, &processed, &err);
-        if (rc == 0) {
-                s->records += processed;
-                if (commit_due(o, s, now)) {
-                        rc = dfi_slot_commit(w, s, &err);
-                        processed++;
-                }
+        if (rc < 0) {
+                handle(w, s, rc, &err);
+                return processed > 0;
         }
-        if (rc < 0 && df_err_action(rc) == DF_RETRY) {
-                pause_slot(s, now, &err);
-        } else if (rc < 0) {
-                dfi_slot_fail(w, s, &err);
-                dfi_slot_show(w, s);
-        }
-        return processed > 0;
+        s->records += processed;
+        if (!commit_due(o, s, now, processed == 0))
+                return processed > 0;
+        dfi_commit_ask(w, s);
+        return true;
 }
 
-static void drain_slot(struct dfi_worker *w, struct dfi_slot *s)
+static void drain(struct dfi_worker *w)
 {
-        struct df_error err = {0};
-
-        if ((s->state == DFI_OPEN || s->state == DFI_PARKED) &&
-            df_task_dirty(df_session_task(s->session)) && dfi_slot_commit(w, s, &err) < 0)
-                df_trace(DF_WARN, "worker",
-                         "task=%s last commit failed, replayed at next start: %s", s->name,
-                         err.text);
-        dfi_slot_close(s);
-        if (s->state == DFI_OPEN)
-                s->state = DFI_ENDED;
-        dfi_slot_show(w, s);
+        dfi_commits_follow(w, true);
+        for (struct dfi_slot *s = w->slots; s; s = s->next)
+                if ((s->state == DFI_OPEN || s->state == DFI_PARKED) &&
+                    df_task_dirty(df_session_task(s->session)))
+                        dfi_commit_ask(w, s);
+        for (struct dfi_slot *s = dfi_commits_done(w, true); s; s = s->queued)
+                if (s->commit_rc < 0)
+                        df_trace(DF_WARN, "worker",
+                                 "task=%s last commit failed, replayed at next start: %s", s->name,
+                                 s->commit_error.text);
+        for (struct dfi_slot *s = w->slots; s; s = s->next) {
+                dfi_slot_close(s);
+                if (s->state == DFI_OPEN)
+                        s->state = DFI_ENDED;
+                dfi_slot_show(w, s);
+        }
 }
 
 /* Adopt new tasks; sleep when idle; false when it is time to stop. */
@@ -249,7 +237,7 @@ static bool between_rounds(struct dfi_worker *w, bool idle)
         bool go_on;
 
         pthread_mutex_lock(&p->lock);
-        if (idle && !p->stop && !w->arrived) {
+        if (idle && !p->stop && !w->arrived && !w->returned) {
                 struct timespec until;
 
                 (void)clock_gettime(CLOCK_MONOTONIC, &until);
@@ -287,6 +275,7 @@ void *dfi_worker_main(void *arg)
                 int64_t now = df_monotonic_ms();
 
                 busy = false;
+                dfi_commits_follow(w, false);
                 if (w->pool->options.open_group)
                         dfi_group_follow(w);
                 for (struct dfi_slot *s = w->slots; s; s = s->next)
@@ -294,11 +283,11 @@ void *dfi_worker_main(void *arg)
                 if (now - viewed_ms >= 500) {
                         viewed_ms = now;
                         for (struct dfi_slot *s = w->slots; s; s = s->next)
-                                dfi_slot_show(w, s);
+                                if (s->state != DFI_COMMITTING)
+                                        dfi_slot_show(w, s);
                 }
         }
-        for (struct dfi_slot *s = w->slots; s; s = s->next)
-                drain_slot(w, s);
+        drain(w);
         df_group_close(w->group);
         w->group = NULL;
         return NULL;

@@ -387,7 +387,7 @@ static void same_header(const Adtally__V1__EventBatch *m, const struct ad_batch 
 static void test_records_are_what_the_generated_code_makes(void **state)
 {
         static struct event_text texts[40];
-        static struct ad_event events[40];
+        static struct ad_event events[40], into[40];
         struct df_buf b = {0}, one = {0};
         struct df_arena a;
 
@@ -425,6 +425,16 @@ static void test_records_are_what_the_generated_code_makes(void **state)
                 for (size_t i = 0; i < count; i++) {
                         same_event(&events[i], &back.events[i]);
                         assert_int_equal(back.events[i].index, i);
+                }
+                for (size_t n = 0; n <= count; n++) { /* into the caller's room, when all fit */
+                        struct ad_event_room room = {into, n};
+
+                        ok(ad_wire_batch_decode_into(e, 1000, room, &a, &back, err));
+                        assert_int_equal(back.count, count);
+                        for (size_t i = 0; i < count; i++)
+                                same_event(&events[i], &back.events[i]);
+                        if (count > 0 && back.events == into)
+                                assert_true(n >= count);
                 }
                 ok(ad_wire_batch_peek(e, &peeked, err));
                 same_header(m, &peeked);

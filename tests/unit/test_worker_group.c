@@ -119,11 +119,9 @@ static void start(void)
         assert_string_equal(script.topics, "events import.a ");
 }
 
-/* A change with these partitions, as digits; returns when it was followed. */
-static void say(enum df_group_change change, const char *partitions)
+/* A change with these partitions, as digits. */
+static void begin(enum df_group_change change, const char *partitions)
 {
-        int before = atomic_load(&script.done);
-
         pthread_mutex_lock(&script.lock);
         script.queue[script.end].change = change;
         script.queue[script.end].count = strlen(partitions);
@@ -131,7 +129,32 @@ static void say(enum df_group_change change, const char *partitions)
                 script.queue[script.end].partitions[i] = (uint32_t)(partitions[i] - '0');
         script.end++;
         pthread_mutex_unlock(&script.lock);
+}
+
+/* Returns when it was followed. */
+static void say(enum df_group_change change, const char *partitions)
+{
+        int before = atomic_load(&script.done);
+
+        begin(change, partitions);
         wait_for(&script.done, before + 1);
+}
+
+/* The worker knows of the change, and has not followed it. */
+static void begin_and_wait(enum df_group_change change, const char *partitions)
+{
+        int64_t until = df_monotonic_ms() + WAIT_MS;
+        bool pending = false;
+
+        begin(change, partitions);
+        while (!pending && df_monotonic_ms() < until) {
+                pthread_mutex_lock(&script.lock);
+                pending = script.pending;
+                pthread_mutex_unlock(&script.lock);
+                (void)usleep(1000);
+        }
+        assert_true(pending);
+        (void)usleep(20000); /* time to do it wrong in */
 }
 
 static bool shown(uint32_t partition)
@@ -279,6 +302,85 @@ static void test_revoke_with_failing_commit(void **state)
         assert_int_equal(atomic_load(&fakes[0].processed), 0);
 }
 
+/* Partitions 0 and 1 assigned; 0 in the middle of a commit, 1 with records not committed. */
+static void hold_commit(void)
+{
+        start();
+        atomic_store(&fakes[0].available, 5);
+        atomic_store(&fakes[1].available, 5);
+        say(DF_GROUP_ASSIGN, "01");
+        wait_for(&fakes[0].polled, 5);
+        wait_for(&fakes[1].polled, 5);
+        hold(0, true);
+        atomic_store(&fakes[0].wants_cut, 1);
+        wait_for(&fakes[0].begun, 1);
+}
+
+/* K7, K9: a revoke is answered when the commit under way has ended and the others have committed;
+ * then all are parked, and kept. */
+static void test_revoke_during_a_commit(void **state)
+{
+        hold_commit();
+        begin_and_wait(DF_GROUP_REVOKE, "");
+        assert_int_equal(atomic_load(&script.done), 1);
+        assert_true(atomic_load(&fakes[0].open));
+        hold(0, false);
+        wait_for(&script.done, 2);
+        assert_int_equal(atomic_load(&fakes[0].commits), 1);
+        assert_int_equal(atomic_load(&fakes[1].commits), 1);
+        say(DF_GROUP_ASSIGN, "01");
+        assert_int_equal(atomic_load(&fakes[0].keeps), 1);
+        assert_int_equal(atomic_load(&fakes[1].keeps), 1);
+        stop();
+        for (int i = 0; i < 2; i++) {
+                assert_int_equal(atomic_load(&fakes[i].opens), 1);
+                assert_int_equal(atomic_load(&fakes[i].processed), 5);
+        }
+}
+
+/* K7: the session in a commit when its partition is lost is closed after it, and whatever it said
+ * nothing is opened before an assignment. */
+static void test_lost_during_a_commit(void **state)
+{
+        hold_commit();
+        begin_and_wait(DF_GROUP_LOST, "");
+        assert_true(atomic_load(&fakes[0].open));
+        atomic_store(&fakes[0].commit_code, DF_ELOST);
+        atomic_store(&fakes[0].commit_fails, 1);
+        hold(0, false);
+        wait_for(&script.done, 2);
+        assert_false(atomic_load(&fakes[0].open));
+        assert_false(atomic_load(&fakes[1].open));
+        assert_int_equal(atomic_load(&fakes[1].commits), 0);
+        atomic_store(&fakes[0].wants_cut, 0);
+        say(DF_GROUP_ASSIGN, "0");
+        wait_for(&fakes[0].opens, 2);
+        stop();
+        assert_int_equal(atomic_load(&script.rejoins), 0); /* that assignment will do */
+        assert_int_equal(atomic_load(&fakes[0].processed), 5);
+}
+
+/* K7: what had failed when its partition was revoked is not taken over again by itself. */
+static void test_failed_before_a_revoke(void **state)
+{
+        int opens;
+
+        hold_commit();
+        begin_and_wait(DF_GROUP_REVOKE, "");
+        atomic_store(&fakes[0].commit_code, DF_EIO);
+        atomic_store(&fakes[0].commit_fails, 1);
+        hold(0, false);
+        wait_for(&script.done, 2);
+        opens = atomic_load(&fakes[0].opens);
+        (void)usleep(300 * 1000); /* longer than the first back-off */
+        assert_int_equal(atomic_load(&fakes[0].opens), opens);
+        atomic_store(&fakes[0].wants_cut, 0);
+        say(DF_GROUP_ASSIGN, "0");
+        wait_for(&fakes[0].opens, 2);
+        stop();
+        assert_int_equal(atomic_load(&fakes[0].processed), 5);
+}
+
 /* Two processes under one instance name: the older ends. */
 static void test_same_instance_twice(void **state)
 {
@@ -306,6 +408,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_refused_until_assigned_again, clear, end),
                 cmocka_unit_test_setup_teardown(test_still_held_by_another_worker, clear, end),
                 cmocka_unit_test_setup_teardown(test_revoke_with_failing_commit, clear, end),
+                cmocka_unit_test_setup_teardown(test_revoke_during_a_commit, clear, end),
+                cmocka_unit_test_setup_teardown(test_lost_during_a_commit, clear, end),
+                cmocka_unit_test_setup_teardown(test_failed_before_a_revoke, clear, end),
                 cmocka_unit_test_setup_teardown(test_same_instance_twice, clear, end),
         };
 

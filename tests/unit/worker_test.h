@@ -15,7 +15,9 @@
 #include "df/run.h"
 #include "runtime/run/run_private.h"
 
+#ifndef FAKES
 #define FAKES 8
+#endif
 #define WAIT_MS 10000
 #define ENDLESS INT32_MAX
 
@@ -29,11 +31,16 @@ struct fake {
         atomic_int wants_cut;
         atomic_int news; /* a commit would tell something */
         atomic_int commit_ms;
+        bool hold; /* under gate: a commit that has begun does not go on */
 
         atomic_int keep_fails, keeps, txn_opens, txn_closes;
         atomic_int opens, closes, ckpt_opens, ckpt_closes, commits, processed;
         atomic_llong committed_ms[64]; /* monotonic, when each commit began */
-        atomic_int wrong_thread;
+        atomic_int wrong_thread;       /* calls that the worker's thread alone may make */
+        atomic_int overlaps;           /* calls while a commit was under way */
+        atomic_int polled;             /* records */
+        atomic_int begun;              /* commits */
+        atomic_bool committing;
         pthread_t thread;
         atomic_bool open;
         bool dirty;
@@ -46,13 +53,41 @@ struct fake {
 
 static struct fake fakes[FAKES];
 
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_moved = PTHREAD_COND_INITIALIZER;
+
 static struct fake *of(struct df_session *s)
 {
         struct fake *f = (struct fake *)(void *)s;
 
+        if (atomic_load(&f->committing))
+                atomic_fetch_add(&f->overlaps, 1);
+        return f;
+}
+
+static struct fake *of_worker(struct df_session *s)
+{
+        struct fake *f = of(s);
+
         if (!pthread_equal(f->thread, pthread_self()))
                 atomic_fetch_add(&f->wrong_thread, 1);
         return f;
+}
+
+static void hold(int i, bool on)
+{
+        pthread_mutex_lock(&gate);
+        fakes[i].hold = on;
+        pthread_cond_broadcast(&gate_moved);
+        pthread_mutex_unlock(&gate);
+}
+
+static void pass_gate(struct fake *f)
+{
+        pthread_mutex_lock(&gate);
+        while (f->hold)
+                (void)pthread_cond_wait(&gate_moved, &gate);
+        pthread_mutex_unlock(&gate);
 }
 
 static bool fails(atomic_int *left, atomic_int *code, struct df_error *err, const char *what)
@@ -121,7 +156,7 @@ int df_session_open(const struct df_task_config *config, const struct df_session
 
 int df_session_poll(struct df_session *s, size_t max, size_t *ret, struct df_error *err)
 {
-        struct fake *f = of(s);
+        struct fake *f = of_worker(s);
         int n = atomic_load(&f->available);
 
         if (fails(&f->poll_fails, &f->poll_code, err, "poll"))
@@ -131,17 +166,18 @@ int df_session_poll(struct df_session *s, size_t max, size_t *ret, struct df_err
                 atomic_fetch_sub(&f->available, n);
         f->dirty |= n > 0;
         f->uncommitted += n;
+        atomic_fetch_add(&f->polled, n);
         *ret = (size_t)n;
         return 0;
 }
 
-int df_session_commit(struct df_session *s, struct df_error *err)
+static int commit(struct fake *f, struct df_error *err)
 {
-        struct fake *f = of(s);
-
         atomic_store(&f->committed_ms[atomic_load(&f->commits) % 64], df_monotonic_ms());
         if (atomic_load(&f->commit_ms))
                 (void)usleep((useconds_t)atomic_load(&f->commit_ms) * 1000);
+        atomic_fetch_add(&f->begun, 1);
+        pass_gate(f);
         if (fails(&f->commit_fails, &f->commit_code, err, "commit"))
                 return err->code;
         atomic_fetch_add(&f->processed, f->uncommitted);
@@ -152,9 +188,20 @@ int df_session_commit(struct df_session *s, struct df_error *err)
         return 0;
 }
 
-int df_session_keep(struct df_session *s, struct df_error *err)
+int df_session_commit(struct df_session *s, struct df_error *err)
 {
         struct fake *f = of(s);
+        int rc;
+
+        atomic_store(&f->committing, true);
+        rc = commit(f, err);
+        atomic_store(&f->committing, false);
+        return rc;
+}
+
+int df_session_keep(struct df_session *s, struct df_error *err)
+{
+        struct fake *f = of_worker(s);
 
         atomic_fetch_add(&f->keeps, 1);
         if (atomic_load(&f->keep_fails) <= 0)
@@ -169,7 +216,7 @@ void df_session_close(struct df_session *s)
 
         if (!s)
                 return;
-        f = of(s);
+        f = of_worker(s);
         /* Not committed = not counted: the next owner reads it again. */
         if (atomic_load(&f->available) != ENDLESS)
                 atomic_fetch_add(&f->available, f->uncommitted);
@@ -261,6 +308,8 @@ static int clear(void **state)
 /* A test that failed leaves no thread behind to disturb the next. */
 static int end(void **state)
 {
+        for (int i = 0; i < FAKES; i++)
+                hold(i, false);
         df_workers_destroy(pool);
         pool = NULL;
         return 0;
@@ -332,6 +381,7 @@ static void stop(void)
                 assert_int_equal(atomic_load(&fakes[i].txn_opens),
                                  atomic_load(&fakes[i].txn_closes));
                 assert_int_equal(atomic_load(&fakes[i].wrong_thread), 0);
+                assert_int_equal(atomic_load(&fakes[i].overlaps), 0);
         }
 }
 

@@ -153,8 +153,8 @@ struct df_http_load {
         uint32_t depth;     /* requests under way on each (pipelining); 1 = wait for the answer */
         uint64_t count;     /* stop after so many requests were answered or lost */
         int64_t timeout_ms; /* no answer at all for so long: DF_EAGAIN */
-        /* Requests a second, whatever the server does: latency counts from when a request was due. 0 =
-         * as fast as answers come. */
+        /* Requests a second, whatever the server does: latency counts from when a request was due.
+         * 0 = as fast as answers come. */
         uint64_t rate;
         bool (*stop)(void); /* asked between answers; NULL = never. Then DF_EAGAIN */
 };

@@ -93,8 +93,13 @@ struct df_worker_task {
         void *open_arg;
 };
 
+/* Commits at the same time, by default: a commit mostly waits (disk, broker), so more than cores.
+ * As each is ~20 ms on Kafka, four are 200 a second. */
+#define DF_COMMIT_THREADS 4
+
 struct df_workers_options {
         uint32_t threads;
+        uint32_t commit_threads; /* of the pool; 0 = DF_COMMIT_THREADS */
         int64_t interval_min_ms; /* K12: 0 = 500 */
         int64_t interval_max_ms; /* 0 = 10,000 */
         int64_t idle_commit_ms;  /* 0 = 30,000 */
@@ -119,8 +124,8 @@ struct df_worker_view {
         uint64_t k, position, epoch;
         uint64_t lag_records;               /* DF_LAG_UNKNOWN: not shown */
         int64_t watermark_ms, committed_ms; /* wall time of the last commit; 0 = none */
-        int64_t commit_median_ms;
-        int64_t takeover_ms; /* that the last one took: fencing, verifying, restoring */
+        int64_t commit_median_ms; /* from due to done, the wait for a commit thread included */
+        int64_t takeover_ms;      /* that the last one took: fencing, verifying, restoring */
         uint64_t restarts, commits, records;
         uint64_t events;           /* decoded by the tasks of this process */
         struct df_profile profile; /* of the same tasks */
