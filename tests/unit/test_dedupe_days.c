@@ -27,6 +27,7 @@
 #define WRITTEN_FACTOR_MAX 18
 /* Files' bytes for each byte of live ids: two checkpoints and the live store share theirs. */
 #define DISK_FACTOR_MAX 3
+#define FILTER_BYTES_MAX 13    /* for each live id: an old table goes only with its last hour */
 #define FIXED_BYTES (2u << 20) /* of files, and of memory, that do not grow with ids */
 
 struct shape {
@@ -281,14 +282,14 @@ static void step(struct days *x)
         cut(x);
 }
 
-/* Memory: 128 bytes an open id, 9 an id of the filter, its index, and the buffers of a run. */
+/* Memory: 128 bytes an open id, the filter, an index, and the buffers of a run. */
 static void hold_space(struct days *x)
 {
         uint64_t live = live_ids(x), disk = disk_bytes(x->dir);
         uint64_t memory = memory_bytes(dedupe_in(&x->w));
         uint64_t disk_most = DISK_FACTOR_MAX * live * ADI_ID_BYTES + FIXED_BYTES;
-        uint64_t memory_most = 128 * x->s->open_ids + 48 * x->s->open_ids + live * 9 + live / 8 +
-                               (FIXED_BYTES >> 2);
+        uint64_t memory_most = 128 * x->s->open_ids + 48 * x->s->open_ids +
+                               live * FILTER_BYTES_MAX + live / 8 + (FIXED_BYTES >> 2);
 
         if (disk > disk_most)
                 fail_msg("%s, seed %" PRIu64 ", hour %" PRId64 ": %" PRIu64 " bytes of disk for "
@@ -384,6 +385,7 @@ static void run_days(const struct shape *s)
                      s->name, s->horizon, x->events, x->process_ns / x->events,
                      (double)written / (double)ids, (double)x->disk_max_milli / 1000,
                      x->memory_max_milli / 10);
+        (void)fflush(stdout);
         if (written > ids * WRITTEN_FACTOR_MAX)
                 fail_msg("%s, seed %" PRIu64 ": %" PRIu64 " bytes written for %" PRIu64
                          " of ids; at most %d times",
