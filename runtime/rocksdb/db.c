@@ -19,6 +19,24 @@ static const struct {
         {rocksdb_no_compression, "kNoCompression"},
 };
 
+/* Each checkpoint of a task flushes one small file over all key prefixes. In levels every few of
+ * them would rewrite nearly the whole state; universal compaction merges files of like size. While
+ * it rewrites all of them, which may take long, flushes go on: a lookup passes by the files above
+ * with their filters. */
+static void set_universal(rocksdb_options_t *r)
+{
+        rocksdb_universal_compaction_options_t *u = rocksdb_universal_compaction_options_create();
+
+        rocksdb_options_set_compaction_style(r, rocksdb_universal_compaction);
+        rocksdb_universal_compaction_options_set_size_ratio(u, 20);
+        rocksdb_universal_compaction_options_set_min_merge_width(u, 4);
+        rocksdb_universal_compaction_options_set_max_size_amplification_percent(u, 100);
+        rocksdb_options_set_universal_compaction_options(r, u);
+        rocksdb_universal_compaction_options_destroy(u);
+        rocksdb_options_set_level0_slowdown_writes_trigger(r, 64);
+        rocksdb_options_set_level0_stop_writes_trigger(r, 128);
+}
+
 static void set_table_options(struct dfi_db *d, enum dfi_db_kind kind, uint64_t cache_bytes)
 {
         rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
@@ -81,6 +99,8 @@ static void set_options(struct dfi_db *d, enum dfi_db_kind kind, bool create,
         rocksdb_options_set_stats_dump_period_sec(r, 0);
         rocksdb_options_set_stats_persist_period_sec(r, 0);
         rocksdb_options_set_is_fd_close_on_exec(r, 1);
+        if (kind == DFI_DB_TASK)
+                set_universal(r);
         set_table_options(d, kind,
                           o && o->block_cache_bytes ? o->block_cache_bytes : DEFAULT_BYTES);
 }
@@ -133,8 +153,8 @@ static int check_options(const char *path, const char *const *expected, size_t c
         for (size_t i = 0; r == 0 && i < count; i++) {
                 const char *at = strstr((const char *)text.data, expected[i]);
                 size_t len = strlen(expected[i]);
-                while (at && !(at > (const char *)text.data && at[-1] == ' ' &&
-                               (at[len] == '\n' || at[len] == '\r')))
+                while (at && !(at > (const char *)text.data && strchr(" {;", at[-1]) &&
+                               strchr("\n\r;}", at[len])))
                         at = strstr(at + 1, expected[i]);
                 if (!at)
                         r = df_fail(err, DF_EINVAL, "%s: RocksDB did not take the option %s", file,
@@ -160,19 +180,42 @@ static int check_effective(const char *path, enum dfi_db_kind kind, const char *
                 "avoid_flush_during_shutdown=true",
                 "wal_recovery_mode=kPointInTimeRecovery",
                 "force_consistency_checks=true",
-                "level_compaction_dynamic_level_bytes=true",
                 "comparator=leveldb.BytewiseComparator",
+                "disable_auto_compactions=false",
+                "level0_file_num_compaction_trigger=6",
+                "max_background_compactions=1",
+                "target_file_size_base=33554432",
                 buffer,
                 compress,
                 files,
         };
+        static const char *const levels[] = {
+                "compaction_style=kCompactionStyleLevel",
+                "level_compaction_dynamic_level_bytes=true",
+                "max_bytes_for_level_base=268435456",
+        };
+        static const char *const universal[] = {
+                "compaction_style=kCompactionStyleUniversal",
+                "size_ratio=20",
+                "min_merge_width=4",
+                "max_size_amplification_percent=100",
+                "level0_slowdown_writes_trigger=64",
+                "level0_stop_writes_trigger=128",
+        };
+        int r;
 
         (void)snprintf(buffer, sizeof(buffer), "write_buffer_size=%" PRIu64,
                        write_buffer_bytes(options));
         (void)snprintf(compress, sizeof(compress), "compression=%s", compression);
         (void)snprintf(files, sizeof(files), "max_open_files=%d",
                        kind == DFI_DB_TASK ? DFI_TASK_OPEN_FILES : DFI_KV_OPEN_FILES);
-        return check_options(path, expected, sizeof(expected) / sizeof(expected[0]), err);
+        r = check_options(path, expected, sizeof(expected) / sizeof(expected[0]), err);
+        if (r)
+                return r;
+        if (kind == DFI_DB_TASK)
+                return check_options(path, universal, sizeof(universal) / sizeof(universal[0]),
+                                     err);
+        return check_options(path, levels, sizeof(levels) / sizeof(levels[0]), err);
 }
 
 /* Opening writes files, the LOG's heading among them: see set_options. */

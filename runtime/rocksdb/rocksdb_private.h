@@ -68,7 +68,9 @@ int dfi_db_range(const struct dfi_db *d, const rocksdb_snapshot_t *snapshot, str
 
 #define DFI_STORE_MAGIC 0x64667374u
 /* Deleted ranges remembered for giving back disk early; beyond that compaction finds them. */
-#define DFI_RANGES_MAX 64
+#define DFI_RANGES_MAX 256
+#define DFI_HIDDEN_SHARE 4        /* of a task's files: so much deleted is compacted away */
+#define DFI_HIDDEN_MIN (1u << 20) /* bytes: less may stay */
 
 struct dfi_range {
         struct df_buf from, to;

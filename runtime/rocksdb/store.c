@@ -39,6 +39,38 @@ static void ranges_add(struct dfi_ranges *r, struct df_bytes from, struct df_byt
         r->count++;
 }
 
+static bool contains(const struct dfi_range *outer, struct df_bytes from, struct df_bytes to)
+{
+        return df_bytes_cmp(df_buf_bytes(&outer->from), from) <= 0 &&
+               df_bytes_cmp(to, df_buf_bytes(&outer->to)) <= 0;
+}
+
+/* As ranges_add, but what lies inside another range counts once. */
+static void ranges_cover(struct dfi_ranges *r, struct df_bytes from, struct df_bytes to)
+{
+        const struct dfi_range fresh = {
+                .from = {.data = (uint8_t *)from.data, .len = from.len},
+                .to = {.data = (uint8_t *)to.data, .len = to.len},
+        };
+        size_t kept = 0;
+
+        for (size_t i = 0; i < r->count; i++)
+                if (contains(&r->v[i], from, to))
+                        return;
+        for (size_t i = 0; i < r->count; i++) {
+                struct dfi_range *v = &r->v[i];
+
+                if (contains(&fresh, df_buf_bytes(&v->from), df_buf_bytes(&v->to))) {
+                        df_buf_release(&v->from);
+                        df_buf_release(&v->to);
+                } else {
+                        r->v[kept++] = *v;
+                }
+        }
+        r->count = kept;
+        ranges_add(r, from, to);
+}
+
 int dfi_store_alive(struct dfi_store *s, struct df_error *err)
 {
         int code = atomic_load(&s->dead);
@@ -262,8 +294,8 @@ static void remember_ranges(struct dfi_store *s)
         if (s->open_ranges.count == 0)
                 return;
         for (size_t i = 0; i < s->open_ranges.count; i++)
-                ranges_add(&s->hint_ranges, df_buf_bytes(&s->open_ranges.v[i].from),
-                           df_buf_bytes(&s->open_ranges.v[i].to));
+                ranges_cover(&s->hint_ranges, df_buf_bytes(&s->open_ranges.v[i].from),
+                             df_buf_bytes(&s->open_ranges.v[i].to));
         if (s->kind == DFI_DB_KV) {
                 rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
                 char *message = NULL;
@@ -302,8 +334,48 @@ out:
         return r;
 }
 
+/* Bytes of files that lie in ranges deleted since compaction was last asked for. */
+static uint64_t hidden_bytes(const struct dfi_store *s)
+{
+        const char *from[DFI_RANGES_MAX], *to[DFI_RANGES_MAX];
+        size_t from_len[DFI_RANGES_MAX], to_len[DFI_RANGES_MAX];
+        uint64_t sizes[DFI_RANGES_MAX] = {0}, n = 0;
+        char *message = NULL;
+
+        for (size_t i = 0; i < s->hint_ranges.count; i++) {
+                const struct dfi_range *v = &s->hint_ranges.v[i];
+
+                from[i] = (const char *)v->from.data;
+                from_len[i] = v->from.len;
+                to[i] = (const char *)v->to.data;
+                to_len[i] = v->to.len;
+        }
+        rocksdb_approximate_sizes(s->db.db, (int)s->hint_ranges.count, from, from_len, to, to_len,
+                                  sizes, &message);
+        rocksdb_free(message); /* only an estimate: what could not be read is 0 */
+        for (size_t i = 0; i < s->hint_ranges.count; i++)
+                n += sizes[i];
+        return n;
+}
+
+/* Each compaction writes what lives once more: it is worth it once there is enough to give back. */
+static bool worth_compacting(const struct dfi_store *s)
+{
+        uint64_t hidden;
+
+        if (s->kind == DFI_DB_KV || s->hint_ranges.count == DFI_RANGES_MAX)
+                return true;
+        if (s->hint_ranges.count == 0)
+                return false;
+        hidden = hidden_bytes(s);
+        return hidden >= DFI_HIDDEN_MIN &&
+               hidden >= dfi_db_property(&s->db, "rocksdb.live-sst-files-size") / DFI_HIDDEN_SHARE;
+}
+
 void dfi_store_hint(struct dfi_store *s)
 {
+        if (!worth_compacting(s))
+                return;
         for (size_t i = 0; i < s->hint_ranges.count; i++) {
                 struct dfi_range *v = &s->hint_ranges.v[i];
                 char *message = NULL;
