@@ -334,47 +334,61 @@ out:
         return r;
 }
 
-/* Bytes of files that lie in ranges deleted since compaction was last asked for. */
-static uint64_t hidden_bytes(const struct dfi_store *s)
+/* Bytes of files that lie in the noted ranges. A range without any is done: compaction has dropped
+ * what it hid (or it never reached a file: this is called after a flush). */
+static uint64_t hidden_bytes(struct dfi_store *s)
 {
+        struct dfi_ranges *r = &s->hint_ranges;
         const char *from[DFI_RANGES_MAX], *to[DFI_RANGES_MAX];
-        size_t from_len[DFI_RANGES_MAX], to_len[DFI_RANGES_MAX];
+        size_t from_len[DFI_RANGES_MAX], to_len[DFI_RANGES_MAX], kept = 0;
         uint64_t sizes[DFI_RANGES_MAX] = {0}, n = 0;
         char *message = NULL;
 
-        for (size_t i = 0; i < s->hint_ranges.count; i++) {
-                const struct dfi_range *v = &s->hint_ranges.v[i];
-
-                from[i] = (const char *)v->from.data;
-                from_len[i] = v->from.len;
-                to[i] = (const char *)v->to.data;
-                to_len[i] = v->to.len;
+        for (size_t i = 0; i < r->count; i++) {
+                from[i] = (const char *)r->v[i].from.data;
+                from_len[i] = r->v[i].from.len;
+                to[i] = (const char *)r->v[i].to.data;
+                to_len[i] = r->v[i].to.len;
         }
-        rocksdb_approximate_sizes(s->db.db, (int)s->hint_ranges.count, from, from_len, to, to_len,
-                                  sizes, &message);
-        rocksdb_free(message); /* only an estimate: what could not be read is 0 */
-        for (size_t i = 0; i < s->hint_ranges.count; i++)
+        rocksdb_approximate_sizes(s->db.db, (int)r->count, from, from_len, to, to_len, sizes,
+                                  &message);
+        if (message) { /* only an estimate: another time */
+                rocksdb_free(message);
+                return 0;
+        }
+        for (size_t i = 0; i < r->count; i++) {
                 n += sizes[i];
+                if (sizes[i] > 0) {
+                        r->v[kept++] = r->v[i];
+                        continue;
+                }
+                df_buf_release(&r->v[i].from);
+                df_buf_release(&r->v[i].to);
+        }
+        r->count = kept;
         return n;
 }
 
-/* Each compaction writes what lives once more: it is worth it once there is enough to give back. */
-static bool worth_compacting(const struct dfi_store *s)
+/* Each compaction writes what lives once more: it is worth it once there is enough to give back,
+ * and none is under way, which may give it back. */
+static bool worth_compacting(struct dfi_store *s)
 {
         uint64_t hidden;
 
-        if (s->kind == DFI_DB_KV || s->hint_ranges.count == DFI_RANGES_MAX)
-                return true;
-        if (s->hint_ranges.count == 0)
+        if (dfi_db_property(&s->db, "rocksdb.num-running-compactions") > 0)
                 return false;
         hidden = hidden_bytes(s);
         return hidden >= DFI_HIDDEN_MIN &&
                hidden >= dfi_db_property(&s->db, "rocksdb.live-sst-files-size") / DFI_HIDDEN_SHARE;
 }
 
+/* A file that is being compacted at this moment is passed over: so a task's ranges stay noted, and
+ * are asked for again, until they hide nothing. */
 void dfi_store_hint(struct dfi_store *s)
 {
-        if (!worth_compacting(s))
+        bool full = s->hint_ranges.count == DFI_RANGES_MAX;
+
+        if (s->hint_ranges.count == 0 || (s->kind == DFI_DB_TASK && !full && !worth_compacting(s)))
                 return;
         for (size_t i = 0; i < s->hint_ranges.count; i++) {
                 struct dfi_range *v = &s->hint_ranges.v[i];
@@ -385,7 +399,8 @@ void dfi_store_hint(struct dfi_store *s)
                                               (const char *)v->to.data, v->to.len, &message);
                 rocksdb_free(message);
         }
-        ranges_clear(&s->hint_ranges);
+        if (s->kind == DFI_DB_KV || full)
+                ranges_clear(&s->hint_ranges);
 }
 
 int dfi_store_open(struct dfi_store *s, const char *path, enum dfi_db_kind kind, bool create,
