@@ -1,8 +1,9 @@
-/* ads_to_events.c - the peers' ads as records of the topic `events`: ads_to_events PARTITIONS PER_RECORD SHIFT_MS
+/* ads_to_events.c - the peers' ads as records of the topic `events`:
+ * ads_to_events PARTITIONS PER_RECORD SHIFT_MS
  *
- * A filter for tests/bench/peers. Input: u32 length and an ad, in the order of time. Output: u32 partition, u32 length
- * and a record (host byte order). Partitions are E3's. SHIFT_MS moves all times; received is an event at the greatest
- * event time so far, so that T2 and T3 pass every event that is not from the future.
+ * A filter for tests/bench/peers. Input: u32 length and an ad, in the order of time. Output: u32
+ * partition, u32 length and a record (host byte order). Partitions are E3's. SHIFT_MS moves all
+ * times; an event is received at the greatest event time so far, so that T2 and T3 pass it.
  * Exit code: 0; 1 for damaged input or output that cannot be written.
  */
 #include <inttypes.h>
@@ -97,7 +98,7 @@ static struct df_bytes text(char *to, size_t size, uint64_t v)
         return df_bytes(to, (size_t)snprintf(to, size, "%" PRIu64, v));
 }
 
-/* The rest of the peers' region string travels as an attribute: their records carry it, and so do ours. */
+/* The peers' region string travels as an attribute: their records carry it, and so do ours. */
 static struct df_bytes attribute(uint8_t *to, struct df_bytes geo)
 {
         uint8_t len = (uint8_t)geo.len;
