@@ -5,46 +5,6 @@
 
 #define VARINT_MAX 10 /* bytes */
 
-/* ---- varints ---- */
-
-/* Up to eight bytes at once: the groups of seven bits move together in three steps. */
-static const uint8_t *varint_at_once(const uint8_t *p, uint64_t *ret)
-{
-        uint64_t x = 0, stop;
-
-        for (int i = 0; i < 8; i++) /* one load */
-                x |= (uint64_t)p[i] << (8 * i);
-        stop = ~x & 0x8080808080808080u;
-        if (stop == 0)
-                return NULL;
-        x &= (stop ^ (stop - 1)) & 0x7f7f7f7f7f7f7f7fu;
-        x = (x & 0x007f007f007f007fu) | (x & 0x7f007f007f007f00u) >> 1;
-        x = (x & 0x00003fff00003fffu) | (x & 0x3fff00003fff0000u) >> 2;
-        *ret = (x & 0x000000000fffffffu) | (x & 0x0fffffff00000000u) >> 4;
-        return p + __builtin_ctzll(stop) / 8 + 1;
-}
-
-const uint8_t *dfi_get_varint_long(const uint8_t *p, const uint8_t *end, uint64_t *ret)
-{
-        const uint8_t *after = end - p >= 8 ? varint_at_once(p, ret) : NULL;
-        uint64_t v = 0;
-
-        if (after)
-                return after;
-        for (unsigned shift = 0; shift < 64 && p < end; shift += 7) {
-                uint8_t c = *p++;
-
-                if (shift == 63 && c > 1)
-                        return NULL; /* more than 64 bits */
-                v |= (uint64_t)(c & 0x7f) << shift;
-                if (c < 0x80) {
-                        *ret = v;
-                        return p;
-                }
-        }
-        return NULL;
-}
-
 /* ---- encode ---- */
 
 static inline uint8_t *put_varint(uint8_t *p, uint64_t v)

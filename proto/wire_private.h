@@ -10,20 +10,26 @@ enum { DFI_VARINT = 0, DFI_FIXED64 = 1, DFI_BYTES = 2, DFI_FIXED32 = 5 };
 
 /* ---- the cursor: p moves towards end; what returns NULL found damage ---- */
 
-/* Three bytes and more, or near the end. */
-const uint8_t *dfi_get_varint_long(const uint8_t *p, const uint8_t *end, uint64_t *ret);
-
 static inline const uint8_t *dfi_get_varint(const uint8_t *p, const uint8_t *end, uint64_t *ret)
 {
-        if (p < end && p[0] < 0x80) {
-                *ret = p[0];
+        uint64_t v = 0;
+
+        if (p < end && *p < 0x80) {
+                *ret = *p;
                 return p + 1;
         }
-        if (end - p >= 2 && p[1] < 0x80) { /* the tag of a field from 16 on */
-                *ret = (uint64_t)(p[0] & 0x7f) | (uint64_t)p[1] << 7;
-                return p + 2;
+        for (unsigned shift = 0; shift < 64 && p < end; shift += 7) {
+                uint8_t c = *p++;
+
+                if (shift == 63 && c > 1)
+                        return NULL; /* more than 64 bits */
+                v |= (uint64_t)(c & 0x7f) << shift;
+                if (c < 0x80) {
+                        *ret = v;
+                        return p;
+                }
         }
-        return dfi_get_varint_long(p, end, ret);
+        return NULL;
 }
 
 static inline const uint8_t *dfi_get_str(const uint8_t *p, const uint8_t *end, size_t max,

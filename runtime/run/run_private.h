@@ -46,6 +46,7 @@ struct dfi_slot {
         struct dfi_worker *worker;
         struct dfi_slot *queued; /* the next in the queue, then in worker->returned */
         int64_t asked_ms, began_ms, ended_ms;
+        uint64_t events_asked; /* df_task_events then */
         int commit_rc;
         struct df_error commit_error;
 

@@ -107,6 +107,7 @@ void dfi_commit_ask(struct dfi_worker *w, struct dfi_slot *s)
         s->state = DFI_COMMITTING;
         s->worker = w;
         s->asked_ms = df_monotonic_ms();
+        s->events_asked = df_task_events(df_session_task(s->session));
         s->queued = NULL;
         pthread_mutex_lock(&p->lock);
         *p->queue_end = s;

@@ -24,7 +24,7 @@
 
 #define MINUTE 60000ll
 /* Bytes of all files written for each byte of recorded ids: delta, run, merges, compactions. */
-#define WRITTEN_FACTOR_MAX 18
+#define WRITTEN_FACTOR_MAX 20
 /* Files' bytes for each byte of live ids: two checkpoints and the live store share theirs. */
 #define DISK_FACTOR_MAX 4
 #define FILTER_BYTES_MAX 13    /* for each live id: an old table goes only with its last hour */
