@@ -107,6 +107,10 @@ void dfi_commits_follow(struct dfi_worker *w, bool all);
 /* worker_commit.c. start before the first worker, stop after the last has ended. */
 int dfi_commits_start(struct df_workers *p, struct df_error *err);
 void dfi_commits_stop(struct df_workers *p);
+/* K12: a commit is due. new_events: since the last one was asked for; caught_up: the log is
+ * read to its end. Pure. */
+bool dfi_cadence_due(const struct df_workers_options *o, const struct dfi_slot *s, int64_t now,
+                     uint64_t new_events, bool caught_up);
 /* Hand an open or parked slot over; it comes back by dfi_commits_done. */
 void dfi_commit_ask(struct dfi_worker *w, struct dfi_slot *s);
 /* The slots that came back, linked by `queued`; each is DFI_OPEN, and commit_rc and commit_error

@@ -15,6 +15,9 @@
  * 4 x, which still leaves the disk and the broker three quarters of their time. */
 #define INTERVAL_FACTOR 10
 #define CAUGHT_UP_FACTOR 4
+/* A checkpoint of so many events takes its time by their number: to wait for more only makes the
+ * next one longer, and with it the interval, until numbers are ten seconds old. */
+#define MANY_EVENTS 1048576
 
 static int64_t interval_ms(const struct df_workers_options *o, const struct dfi_slot *s, int factor)
 {
@@ -23,6 +26,14 @@ static int64_t interval_ms(const struct df_workers_options *o, const struct dfi_
         if (v < o->interval_min_ms)
                 v = o->interval_min_ms;
         return v > o->interval_max_ms ? o->interval_max_ms : v;
+}
+
+bool dfi_cadence_due(const struct df_workers_options *o, const struct dfi_slot *s, int64_t now,
+                     uint64_t new_events, bool caught_up)
+{
+        if (now >= (caught_up ? s->caught_up_commit_ms : s->next_commit_ms))
+                return true;
+        return new_events >= MANY_EVENTS && now - s->asked_ms >= o->interval_min_ms;
 }
 
 /* ---- the commit threads ---- */

@@ -11,9 +11,6 @@
 #define BACKOFF_MAX_MS 5000
 #define IDLE_SLEEP_MS 3
 #define PAUSE_MS 500 /* after an error that asks for the same call again */
-/* A checkpoint of so many events takes its time by their number: to wait for more only makes the
- * next one longer, and with it the interval (K12), until numbers are ten seconds old. */
-#define MANY_EVENTS 1048576
 
 int dfi_compare_ms(const void *a, const void *b)
 {
@@ -165,11 +162,8 @@ static bool commit_due(const struct df_workers_options *o, const struct dfi_slot
 
         if (df_task_wants_cut(t))
                 return true;
-        if (!df_task_dirty(t))
-                return false;
-        if (now < (caught_up ? s->caught_up_commit_ms : s->next_commit_ms) &&
-            (df_task_events(t) - s->events_asked < MANY_EVENTS ||
-             now - s->asked_ms < o->interval_min_ms))
+        if (!df_task_dirty(t) ||
+            !dfi_cadence_due(o, s, now, df_task_events(t) - s->events_asked, caught_up))
                 return false;
         /* The first one early: until then readers know nothing of this source. */
         return df_task_has_news(t) || df_task_k(t) == 0 ||

@@ -4,6 +4,8 @@
 #define FAKES 256
 #include "worker_test.h"
 
+#include "runtime/run/run_private.h"
+
 static void create(uint32_t commit_threads, int64_t interval_ms)
 {
         struct df_workers_options o = {.threads = 1,
@@ -223,9 +225,35 @@ static void test_nobody_is_left_out(void **state)
         stop();
 }
 
+/* K12, as a table: ten times the median commit time (here it has led to 5,000 ms), four times where
+ * the log is read to its end, and after the least interval when a million events are new. */
+static void test_when_a_commit_is_due(void **state)
+{
+        const struct df_workers_options o = {.interval_min_ms = 500, .interval_max_ms = 10000};
+        const struct dfi_slot s = {
+                .asked_ms = 1000, .next_commit_ms = 6000, .caught_up_commit_ms = 3000};
+        const struct {
+                int64_t now;
+                uint64_t events;
+                bool caught_up, due;
+        } rows[] = {
+                {5999, 0, false, false},       {6000, 0, false, true},
+                {2999, 0, true, false},        {3000, 0, true, true},
+                {1500, 1048575, false, false}, {1500, 1048576, false, true},
+                {1499, 1048576, false, false}, {1499, 1u << 30, true, false},
+        };
+
+        (void)state;
+        for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+                if (dfi_cadence_due(&o, &s, rows[i].now, rows[i].events, rows[i].caught_up) !=
+                    rows[i].due)
+                        fail_msg("row %zu", i);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_when_a_commit_is_due),
                 cmocka_unit_test_setup_teardown(test_others_run_meanwhile, clear, end),
                 cmocka_unit_test_setup_teardown(test_all_commit_threads_taken, clear, end),
                 cmocka_unit_test_setup_teardown(test_stop_meanwhile, clear, end),
