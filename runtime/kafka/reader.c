@@ -46,6 +46,9 @@ struct reader {
 struct dfk_readers {
         pthread_mutex_t lock;
         struct handle *handles;
+        /* Asks for offsets, and fetches nothing: a broker answers a connection in order, so that a
+         * question behind a fetch that waits for records would wait as long (fetch.wait.max.ms). */
+        rd_kafka_t *asker;
         struct reader *readers;
         struct dfk_pulse *pulse; /* from the first handle on */
 };
@@ -78,6 +81,8 @@ void dfk_readers_close(struct dfk_kafka *k)
                 free(k->readers->handles);
                 k->readers->handles = next;
         }
+        if (k->readers->asker)
+                rd_kafka_destroy(k->readers->asker);
         pthread_mutex_destroy(&k->readers->lock);
         free(k->readers);
 }
@@ -196,25 +201,32 @@ static int ask_offset(rd_kafka_t *rk, const char *full, uint32_t partition, int6
         return 0;
 }
 
+static int asker_of(struct dfk_kafka *k, rd_kafka_t **ret, struct df_error *err)
+{
+        int rc = 0;
+
+        pthread_mutex_lock(&k->readers->lock);
+        if (!k->readers->asker)
+                rc = dfk_client_new(k, DFK_PLAIN_CONSUMER, NULL, NULL, NULL, &k->readers->asker,
+                                    err);
+        *ret = k->readers->asker;
+        pthread_mutex_unlock(&k->readers->lock);
+        return rc;
+}
+
 int dfk_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64_t *ret_first,
                uint64_t *ret_end, struct df_error *err)
 {
         struct dfk_kafka *k = dfk_kafka_of(log);
         char full[DFK_KAFKA_NAME_MAX + 1];
-        struct handle *h = NULL;
+        rd_kafka_t *rk = NULL;
         int rc = dfk_full_name(k, topic, full, err);
 
-        if (rc < 0)
-                return rc;
-        pthread_mutex_lock(&k->readers->lock);
-        h = k->readers->handles;
-        if (!h)
-                rc = add_handle(k, &h, err);
-        pthread_mutex_unlock(&k->readers->lock);
-        if (rc < 0)
-                return rc;
-        rc = ask_offset(h->rk, full, partition, ASK_FIRST, ret_first, err);
-        return rc < 0 ? rc : ask_offset(h->rk, full, partition, ASK_END, ret_end, err);
+        if (rc == 0)
+                rc = asker_of(k, &rk, err);
+        if (rc == 0)
+                rc = ask_offset(rk, full, partition, ASK_FIRST, ret_first, err);
+        return rc < 0 ? rc : ask_offset(rk, full, partition, ASK_END, ret_end, err);
 }
 
 int dfk_offset_at(struct df_log *log, const char *topic, uint32_t partition, int64_t append_ms,
@@ -224,19 +236,22 @@ int dfk_offset_at(struct df_log *log, const char *topic, uint32_t partition, int
         char full[DFK_KAFKA_NAME_MAX + 1];
         rd_kafka_topic_partition_list_t *list;
         rd_kafka_resp_err_t code;
+        rd_kafka_t *rk = NULL;
         uint64_t first, end;
         int64_t found;
         int rc = dfk_full_name(k, topic, full, err);
 
         if (rc == 0)
-                rc = dfk_bounds(log, topic, partition, &first, &end, err); /* makes a handle */
+                rc = dfk_bounds(log, topic, partition, &first, &end, err);
+        if (rc == 0)
+                rc = asker_of(k, &rk, err);
         if (rc < 0)
                 return rc;
         list = rd_kafka_topic_partition_list_new(1);
         /* The broker takes no time before 1970; a negative one means another thing. */
         rd_kafka_topic_partition_list_add(list, full, (int32_t)partition)->offset =
                 append_ms > 0 ? append_ms : 0;
-        code = rd_kafka_offsets_for_times(k->readers->handles->rk, list, BOUNDS_TIMEOUT_MS);
+        code = rd_kafka_offsets_for_times(rk, list, BOUNDS_TIMEOUT_MS);
         if (!code)
                 code = list->elems[0].err;
         found = list->elems[0].offset;

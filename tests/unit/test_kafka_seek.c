@@ -6,6 +6,7 @@
 
 #define SEEKS 200
 #define PARTITIONS 2
+#define RECORDS_A_SEEK 10u /* written before the next one, so that seeks meet a growing log */
 
 struct producers {
         const char *prefix;
@@ -202,8 +203,12 @@ static void nothing_is_lost_or_doubled_in_200_seeks(void **state)
         ok(df_log_topic_create(log, "e", PARTITIONS, &err));
         assert_int_equal(pthread_create(&threads[0], NULL, append_some, &p), 0);
         assert_int_equal(pthread_create(&threads[1], NULL, transact_some, &p), 0);
-        for (int i = 0; i < SEEKS; i++)
+        for (int i = 0; i < SEEKS; i++) {
+                while (!p.failed &&
+                       end_of(log, "e", 0) + end_of(log, "e", 1) < RECORDS_A_SEEK * (unsigned)i)
+                        dfk_pause(1);
                 seek_once(log, &other, &seeks[i]);
+        }
         atomic_store(&p.stop, true);
         for (int i = 0; i < 2; i++)
                 assert_int_equal(pthread_join(threads[i], NULL), 0);
