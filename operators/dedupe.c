@@ -9,8 +9,9 @@
  * log order is compared with.
  *
  * The set holds the ids of the open hours: that of the greatest receive hour so far, and the one
- * before it (T2 lets receive times lag 1 h). When it is full, or an hour closes, ids leave it in
- * sorted runs, by way of memory into the store in the next snapshot. A question goes to the set,
+ * before it (T2 lets receive times lag 1 h). When it is full, an hour closes, or a quarter of what
+ * it may hold is new at a snapshot, ids leave it in sorted runs, by way of memory into the store in
+ * the next snapshot; what is less is written as a delta. A question goes to the set,
  * then to the filter, and only on a hit there to runs, from the greatest hour down. Hours below max
  * hour - 1 - H end: when the greatest receive hour grows, at that event, whatever the batch. After
  * a clock reset (T2) the greatest receive hour starts again; later hours stay until they are
@@ -18,12 +19,19 @@
  *
  * Capacity of a partition: ids = rate x (H + 2 h), counting distinct (hour, id).
  *
- *   disk:    24 bytes an id; twice that for a moment while the runs of an hour merge.
- *   memory:  5 to 9 bytes an id for the filter (most while the rate grows), 0.03 for indexes;
- *            64 to 128 bytes for each of dedupe_open_ids; 48 for each id recorded since the last
- *            checkpoint, and at most 64 MiB of merged blocks in the open batch.
+ *   disk:    24 bytes an id, at most four times that with what RocksDB has not yet compacted
+ *            (tests/unit/test_dedupe_days.c, which also holds what is written: 20 times).
+ *   memory:  5 to 13 bytes an id for the filter (most while the rate grows), 0.03 for indexes;
+ *            64 to 128 bytes for each of dedupe_open_ids, and 6 for deltas; 24 for each id of a
+ *            run that waits for the next checkpoint, and for the longest run so far; at most 64 MiB
+ *            of merged blocks in the open batch.
  *
- * 1,000 events/s and H = 24 h: 94 M ids, 2.2 GB of disk, 0.5 to 0.9 GB of memory. A sustained
+ * What one event can set off, at most: a spill of dedupe_open_ids, one pass over the set and the
+ * filter in the order of keys, some 25 ns an id (26 ms by default); at the turn of an hour the same
+ * for what the last hour left, and three range deletions for each hour that ends. Merges are paid
+ * for by the events that pass, 8 ids each.
+ *
+ * 1,000 events/s and H = 24 h: 94 M ids, 2.2 to 9 GB of disk, 0.5 to 1.2 GB of memory. A sustained
  * 1 M/s is 94 G ids: 2.2 TB, shared by the partitions.
  *
  * State, under ns: 'H' header; the rest in dedupe_runs.c.
