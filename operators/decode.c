@@ -168,12 +168,28 @@ static void note_import(struct decode *d, const struct ad_batch *b)
         }
 }
 
-static void note_receive(struct decode *d, const struct ad_event *ev)
+/* What the events share with their record, and the range of their receive times. */
+static void stamp(struct decode *d, const struct df_record *rec, const struct ad_batch *b)
 {
-        if (d->note.max_receive_ms == 0 || ev->receive_ms > d->note.max_receive_ms)
-                d->note.max_receive_ms = ev->receive_ms;
-        if (d->note.min_receive_ms == 0 || ev->receive_ms < d->note.min_receive_ms)
-                d->note.min_receive_ms = ev->receive_ms;
+        int64_t least = INT64_MAX, most = INT64_MIN;
+
+        for (size_t i = 0; i < b->count; i++) {
+                struct ad_event *ev = &b->events[i];
+
+                ev->append_ms = rec->append_ms;
+                ev->offset = rec->offset;
+                ev->index = (uint32_t)i;
+                ev->price_version = b->price_version;
+                ev->outcome = AD_NONE;
+                least = ev->receive_ms < least ? ev->receive_ms : least;
+                most = ev->receive_ms > most ? ev->receive_ms : most;
+        }
+        if (b->count == 0)
+                return;
+        if (d->note.max_receive_ms == 0 || most > d->note.max_receive_ms)
+                d->note.max_receive_ms = most;
+        if (d->note.min_receive_ms == 0 || least < d->note.min_receive_ms)
+                d->note.min_receive_ms = least;
 }
 
 /* b: NULL = poison. */
@@ -226,16 +242,7 @@ static int decode_record(struct decode *d, const struct df_record *rec, struct d
         note_import(d, &b);
         df_out_count_records(out, b.count, 0, b.has_heartbeat ? 1 : 0);
         df_out_versions(out, b.price_version, b.label_version);
-        for (size_t i = 0; i < b.count; i++) {
-                struct ad_event *ev = &b.events[i];
-
-                ev->append_ms = rec->append_ms;
-                ev->offset = rec->offset;
-                ev->index = (uint32_t)i;
-                ev->price_version = b.price_version;
-                ev->outcome = AD_NONE;
-                note_receive(d, ev);
-        }
+        stamp(d, rec, &b);
         if (b.count >= CHUNK_DIRECT) {
                 struct df_batch batch = {AD_KIND_EVENTS, b.events, b.count};
 

@@ -258,7 +258,12 @@ bool dfi_scan_event(struct df_bytes bytes, struct ad_event *ev)
                 const uint8_t *start = p;
                 uint64_t tag;
 
-                p = dfi_get_varint(p, end, &tag);
+                if (*p >= 0x80 && end - p >= 2 && p[1] < 0x80) { /* fields from 16 on: two bytes */
+                        tag = (uint64_t)(*p & 0x7f) | (uint64_t)p[1] << 7;
+                        p += 2;
+                } else {
+                        p = dfi_get_varint(p, end, &tag);
+                }
                 if (!p)
                         return false;
                 if (tag < DFI_TAG(16, 0))
