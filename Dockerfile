@@ -6,7 +6,7 @@ WORKDIR /src
 COPY deploy/ deploy/
 RUN deploy/setup build
 COPY . .
-RUN meson setup build --prefix=/usr/local --buildtype=release && ninja -C build install
+RUN meson setup build --prefix=/usr/local --buildtype=release -Db_lto=true && ninja -C build install
 
 FROM debian:12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \

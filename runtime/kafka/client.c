@@ -79,7 +79,8 @@ static const char *const consumer_settings[][2] = {
         /* A fetch that finds nothing waits so long: an answer soon, and few idle requests. */
         {"fetch.wait.max.ms", "100"},
         {"fetch.error.backoff.ms", "100"},
-        {"queued.min.messages", "2000"},
+        /* A partition's queue: small, for there is one each, and kept filled by pulse.c. */
+        {"queued.min.messages", "10000"},
         {"queued.max.messages.kbytes", "16384"},
         {NULL, NULL},
 };

@@ -4,7 +4,7 @@
  * only when something else wakes the thread of that broker, after a second at the latest (from 2.2
  * on: fetch.queue.backoff.ms). Whoever drains the queue in a fifth of that would stand still for
  * the rest, and a queue for a whole second is memory that no cache holds. So while readers take
- * much, a thread asks their leaders for an offset, every 20 ms: the question wakes the thread, the
+ * much, a thread asks their leaders for an offset, every 10 ms: the question wakes the thread, the
  * answer is not needed. Readers that take little never fill their queue, and are not asked for.
  */
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #include "kafka_private.h"
 
-#define PULSE_MS 20
+#define PULSE_MS 10
 #define ANSWER_MS 500 /* a leader that is down: its readers have nothing to wait for */
 #define ASK_END (-1)
 

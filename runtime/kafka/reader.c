@@ -17,7 +17,8 @@
 
 #define BOUNDS_TIMEOUT_MS 5000
 #define FIRST_WAIT_MS 10
-#define BUSY_BYTES (1u << 20) /* taken between two pulses (pulse.c) */
+#define BUSY_BYTES (1u << 20) /* taken between two pulses (pulse.c), ... */
+#define BUSY_MESSAGES 1000    /* ... or so many: of the settings' queue, a tenth of either limit */
 
 struct handle {
         struct handle *next;
@@ -37,7 +38,7 @@ struct reader {
         uint64_t end; /* at open: until it is reached, poll waits a little for the broker */
         rd_kafka_message_t **given; /* lent to the caller until the next call */
         size_t given_count, given_cap;
-        atomic_size_t taken; /* bytes since the last pulse */
+        atomic_size_t taken, taken_count; /* bytes and messages since the last pulse */
         bool moved_known;
         uint64_t moved_end; /* below it records carry a file log's times (df/kafka_copy.h) */
         struct df_error failed;
@@ -128,10 +129,17 @@ void dfk_readers_busy(struct dfk_kafka *k, const rd_kafka_t *rk,
                       rd_kafka_topic_partition_list_t *list, int64_t offset)
 {
         pthread_mutex_lock(&k->readers->lock);
-        for (struct reader *r = k->readers->readers; r; r = r->next)
-                if (r->handle->rk == rk && atomic_exchange(&r->taken, 0) >= BUSY_BYTES)
+        for (struct reader *r = k->readers->readers; r; r = r->next) {
+                size_t bytes, messages;
+
+                if (r->handle->rk != rk)
+                        continue;
+                bytes = atomic_exchange(&r->taken, 0);
+                messages = atomic_exchange(&r->taken_count, 0);
+                if (bytes >= BUSY_BYTES || messages >= BUSY_MESSAGES)
                         rd_kafka_topic_partition_list_add(list, r->topic, (int32_t)r->partition)
                                 ->offset = offset;
+        }
         pthread_mutex_unlock(&k->readers->lock);
 }
 
@@ -460,6 +468,7 @@ int dfk_poll(struct df_log_reader *base, struct df_record *records, size_t max, 
         if (rc == 0)
                 *ret_count = r->given_count;
         atomic_fetch_add_explicit(&r->taken, bytes, memory_order_relaxed);
+        atomic_fetch_add_explicit(&r->taken_count, n, memory_order_relaxed);
         return rc;
 }
 

@@ -38,7 +38,7 @@ def check(adtally):
     """The program, built to be measured."""
     path = Path(adtally)
     if not path.exists():
-        sys.exit(f"{path} is not there: meson setup build-rel --buildtype=release && ninja -C build-rel")
+        sys.exit(f"{path} is not there: meson setup build-rel --buildtype=release -Db_lto=true && ninja -C build-rel")
     return path.resolve()
 
 
