@@ -135,8 +135,9 @@ static int convert(struct filter *f, const struct ad *ad)
         ev.event_id = df_bytes(id, 32);
         ev.dims[AD_DIM_ADVERTISER] = df_bytes_str("acme");
         ev.dims[AD_DIM_CAMPAIGN] = text(campaign, sizeof(campaign), ad->number[3]);
-        ev.dims[AD_DIM_AD] = text(number, sizeof(number), ad->number[4]);
-        ev.dims[AD_DIM_COUNTRY] = df_bytes(ad->geo.data, 2);
+        /* Carried, not counted by: the others' windows are by campaign alone. (The country is the
+         * beginning of geo.) */
+        ev.click_id = text(number, sizeof(number), ad->number[4]);
         ev.user_id = text(user, sizeof(user), ad->number[7]);
         ev.attributes = attribute(geo, ad->geo);
         ev.fingerprint = ad_event_fingerprint(&ev);
