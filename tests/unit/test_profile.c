@@ -37,7 +37,7 @@ static int inner_process(struct df_operator *op, struct df_batch *batch, struct 
                          struct df_error *err)
 {
         now_ns += 100 * batch->count;
-        op->ctx.clock->watermark_ms++;
+        op->ctx.clock->watermark_ms = BASE_MS + (int64_t)now_ns; /* grows */
         return df_out_forward(out, batch, err);
 }
 static int inner_on_watermark(struct df_operator *op, int64_t watermark_ms, struct df_error *err)
