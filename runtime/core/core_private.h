@@ -65,7 +65,10 @@ struct dfi_meter {
         uint64_t (*ticks_ns)(void);
         uint64_t *charged;
         uint64_t since_ns;
+        uint64_t steps;
+        uint32_t weight; /* what a nanosecond counts for: 0 = this step is not timed */
 };
+#define DFI_TIMED_STEP 4 /* every so many steps one is timed, and counts for all of them */
 /* From now on; returns what it was charged to. */
 uint64_t *dfi_charge(struct dfi_meter *m, uint64_t *to);
 /* A step begins, and the one before it ends. NULL: it ends. name: static. */

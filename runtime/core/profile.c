@@ -36,11 +36,11 @@ uint64_t *dfi_charge(struct dfi_meter *m, uint64_t *to)
         uint64_t *before = m->charged, now;
 
         m->charged = to;
-        if (!m->ticks_ns)
+        if (!m->ticks_ns || m->weight == 0)
                 return before;
         now = m->ticks_ns();
         if (before)
-                *before += now - m->since_ns;
+                *before += (now - m->since_ns) * m->weight;
         m->since_ns = now;
         return before;
 }

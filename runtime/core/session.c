@@ -280,6 +280,7 @@ int df_session_open(const struct df_task_config *config, const struct df_session
         s->config = *config;
         s->ports = *ports;
         s->meter.ticks_ns = config->ticks_ns;
+        s->meter.weight = 1;
         rc = take_over(s, err);
         dfi_charge_step(&s->meter, &s->steps, NULL);
         if (rc < 0 && s->ports.txn)

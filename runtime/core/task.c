@@ -190,6 +190,7 @@ int df_task_create(const struct df_task_config *config, struct df_store *store,
         t->source = config->source;
         t->store = store;
         t->meter.ticks_ns = config->ticks_ns;
+        t->meter.weight = 1;
         t->next_news_ms = DF_TIME_MAX;
         t->watermark_seen_ms = DF_TIME_MIN;
         df_arena_init(&t->arena, 0);
@@ -260,7 +261,9 @@ static int step(struct df_task *t, const struct df_record *records, size_t count
         if (count == 0)
                 return 0;
         df_check(records[0].offset >= t->position);
+        t->meter.weight = t->meter.steps++ % DFI_TIMED_STEP ? 0 : DFI_TIMED_STEP;
         rc = df_out_forward(&out, &batch, err);
+        t->meter.weight = 1;
         if (rc == 0) {
                 t->begun = true;
                 t->now.records += count;
