@@ -152,7 +152,7 @@ static int compare(const void *a, const void *b)
         return adi_key_cmp(x->hi, x->lo, y->hi, y->lo);
 }
 
-/* Room for one more in order; false: it is far from its place, and stands last for now. */
+/* Room for one more in order; false: it is far from its place, and stands last. */
 static bool insert(struct adi_id *ids, size_t n, const struct adi_slot *slot)
 {
         size_t j = n;

@@ -121,7 +121,7 @@ static enum ad_reason read_money(const struct ad_json_node *n, int64_t *ret_nano
 /* A body's events have the same currency nearly always: the last good one is not searched for. */
 static enum ad_reason read_currency(const struct ad_json_node *n, struct df_bytes *ret)
 {
-        static _Thread_local uint8_t good[3];
+        static _Thread_local uint8_t good[3] = {'U', 'S', 'D'};
 
         if (n->kind != AD_JSON_STRING)
                 return AD_WRONG_TYPE;

@@ -24,6 +24,8 @@ static const struct {
         enum ad_reason want;
         const char *field;
 } table[] = {
+        /* first of all: this thread has read no currency yet */
+        {"{" BASE ",\"currency\":\"\\u0000\\u0000\\u0000\"}", AD_UNKNOWN_CURRENCY, "currency"},
         /* the body */
         {"", AD_EMPTY_BODY, NULL},
         {" \n ", AD_BAD_JSON, NULL},
