@@ -19,6 +19,7 @@
 #define COLLECT_BYTES (256u << 20) /* payload of one collection: at most DF_OUTBOX_MAX */
 #define READ_RECORDS 256
 #define STALL_MS 60000
+#define SETTLE_MS 5000
 
 struct fold {
         const struct ad_replay *run;
@@ -142,6 +143,29 @@ static int read_to(struct fold *f, struct df_log_reader *r, struct df_collector 
         return rc;
 }
 
+static bool is_whole(const struct fold *f)
+{
+        return f->closed && f->covered == f->run->pin.span[f->partition].to;
+}
+
+/* On Kafka a commit is answered when it is decided; readers see its records a moment later. */
+static int read_whole(struct fold *f, struct df_log *log, const char *topic,
+                      struct df_log_reader *r, struct df_collector *collector, struct df_error *err)
+{
+        int64_t until = df_monotonic_ms() + SETTLE_MS;
+        uint64_t first = 0, end = 0;
+        int rc;
+
+        for (;;) {
+                rc = df_log_bounds(log, topic, f->partition, &first, &end, err);
+                if (rc == 0)
+                        rc = read_to(f, r, collector, end, err);
+                if (rc < 0 || is_whole(f) || df_monotonic_ms() > until)
+                        return rc;
+                (void)usleep(10000);
+        }
+}
+
 static int read_partition(struct fold *f, struct df_log *log, const char *topic,
                           struct df_error *err)
 {
@@ -159,10 +183,10 @@ static int read_partition(struct fold *f, struct df_log *log, const char *topic,
         if (rc == 0)
                 rc = df_collector_create(COLLECT_BYTES, &collector, err);
         if (rc == 0)
-                rc = read_to(f, r, collector, end, err);
+                rc = read_whole(f, log, topic, r, collector, err);
         df_collector_destroy(collector);
         df_log_reader_close(r);
-        if (rc == 0 && (!f->closed || f->covered != span->to))
+        if (rc == 0 && !is_whole(f))
                 rc = df_fail(err, DF_ECORRUPT,
                              "run %s, partition %u: its rollups end at offset %" PRIu64
                              " of %" PRIu64 ": were they deleted? `adtally replay --drop %s`, then "

@@ -188,19 +188,55 @@ static void forget(struct reader *r)
  * offset. */
 enum { ASK_END = -1, ASK_FIRST = -2 };
 
-static int ask_offset(rd_kafka_t *rk, const char *full, uint32_t partition, int64_t which,
-                      uint64_t *ret, struct df_error *err)
+/* One partition, one time; *ret < 0 when no record is so late. */
+static rd_kafka_resp_err_t ask_once(rd_kafka_t *rk, const char *full, uint32_t partition,
+                                    int64_t time, int64_t *ret)
 {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
         rd_kafka_resp_err_t code;
-        int64_t offset;
 
-        rd_kafka_topic_partition_list_add(list, full, (int32_t)partition)->offset = which;
+        rd_kafka_topic_partition_list_add(list, full, (int32_t)partition)->offset = time;
         code = rd_kafka_offsets_for_times(rk, list, BOUNDS_TIMEOUT_MS);
         if (!code)
                 code = list->elems[0].err;
-        offset = list->elems[0].offset;
+        *ret = list->elems[0].offset;
         rd_kafka_topic_partition_list_destroy(list);
+        return code;
+}
+
+/* What the client remembers of a topic made a moment ago may lack its partitions, and an answer
+ * from memory is not asked again until it is old. */
+static void look_again(rd_kafka_t *rk, const char *full)
+{
+        const struct rd_kafka_metadata *m = NULL;
+        rd_kafka_topic_t *rkt = rd_kafka_topic_new(rk, full, NULL);
+
+        if (!rkt)
+                return;
+        if (!rd_kafka_metadata(rk, 0, rkt, &m, BOUNDS_TIMEOUT_MS))
+                rd_kafka_metadata_destroy(m);
+        rd_kafka_topic_destroy(rkt);
+}
+
+static rd_kafka_resp_err_t ask_offset(rd_kafka_t *rk, const char *full, uint32_t partition,
+                                      int64_t time, int64_t *ret)
+{
+        rd_kafka_resp_err_t code = ask_once(rk, full, partition, time, ret);
+
+        if (code != RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION &&
+            code != RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC &&
+            code != RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+                return code;
+        look_again(rk, full);
+        return ask_once(rk, full, partition, time, ret);
+}
+
+static int ask_bound(rd_kafka_t *rk, const char *full, uint32_t partition, int64_t which,
+                     uint64_t *ret, struct df_error *err)
+{
+        int64_t offset;
+        rd_kafka_resp_err_t code = ask_offset(rk, full, partition, which, &offset);
+
         if (!code && offset < 0)
                 code = RD_KAFKA_RESP_ERR__TIMED_OUT;
         if (code)
@@ -233,8 +269,8 @@ int dfk_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64
         if (rc == 0)
                 rc = asker_of(k, &rk, err);
         if (rc == 0)
-                rc = ask_offset(rk, full, partition, ASK_FIRST, ret_first, err);
-        return rc < 0 ? rc : ask_offset(rk, full, partition, ASK_END, ret_end, err);
+                rc = ask_bound(rk, full, partition, ASK_FIRST, ret_first, err);
+        return rc < 0 ? rc : ask_bound(rk, full, partition, ASK_END, ret_end, err);
 }
 
 int dfk_offset_at(struct df_log *log, const char *topic, uint32_t partition, int64_t append_ms,
@@ -242,7 +278,6 @@ int dfk_offset_at(struct df_log *log, const char *topic, uint32_t partition, int
 {
         struct dfk_kafka *k = dfk_kafka_of(log);
         char full[DFK_KAFKA_NAME_MAX + 1];
-        rd_kafka_topic_partition_list_t *list;
         rd_kafka_resp_err_t code;
         rd_kafka_t *rk = NULL;
         uint64_t first, end;
@@ -255,15 +290,8 @@ int dfk_offset_at(struct df_log *log, const char *topic, uint32_t partition, int
                 rc = asker_of(k, &rk, err);
         if (rc < 0)
                 return rc;
-        list = rd_kafka_topic_partition_list_new(1);
         /* The broker takes no time before 1970; a negative one means another thing. */
-        rd_kafka_topic_partition_list_add(list, full, (int32_t)partition)->offset =
-                append_ms > 0 ? append_ms : 0;
-        code = rd_kafka_offsets_for_times(rk, list, BOUNDS_TIMEOUT_MS);
-        if (!code)
-                code = list->elems[0].err;
-        found = list->elems[0].offset;
-        rd_kafka_topic_partition_list_destroy(list);
+        code = ask_offset(rk, full, partition, append_ms > 0 ? append_ms : 0, &found);
         if (code)
                 return dfk_fail(err, code, "offset of a time in %s/%u", full, partition);
         /* Negative: no record is so late. What lies behind the stable end is not to be read yet. */

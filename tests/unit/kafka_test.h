@@ -118,6 +118,20 @@ static inline uint64_t end_of(struct df_log *log, const char *topic, uint32_t pa
         return end;
 }
 
+/* The end once it is there. A transaction's commit is answered when it is decided; its markers, and
+ * with them the last stable offset, follow a moment later. */
+static inline uint64_t end_comes(struct df_log *log, const char *topic, uint32_t partition,
+                                 uint64_t want)
+{
+        uint64_t end = end_of(log, topic, partition);
+
+        for (int i = 0; i < 1000 && end < want; i++) {
+                (void)usleep(10000);
+                end = end_of(log, topic, partition);
+        }
+        return end;
+}
+
 struct looked {
         const char *topic;
         uint64_t generation;
@@ -228,6 +242,22 @@ static inline const char *values_of(struct df_log *log, const char *topic, uint3
         release_all(&all);
         return text;
 }
+
+/* The same once as much as wanted is there (see end_comes). */
+static inline const char *values_come(struct df_log *log, const char *topic, uint32_t partition,
+                                      const char *want)
+{
+        const char *values = values_of(log, topic, partition);
+
+        for (int i = 0; i < 1000 && strlen(values) < strlen(want); i++) {
+                (void)usleep(10000);
+                values = values_of(log, topic, partition);
+        }
+        return values;
+}
+
+#define assert_values(log, topic, partition, want)                                                 \
+        assert_string_equal(values_come(log, topic, partition, want), want)
 
 /* ---- a client beside it ---- */
 

@@ -210,14 +210,14 @@ static void a_commit_meets(const char *away, char *back)
         assert_true(rc == 0 || rc == DF_EAGAIN || rc == DF_ELOST);
         assert_int_equal(pthread_join(t, NULL), 0);
         commit_in_the_end(&m, &a, rc, true);
-        assert_string_equal(values_of(m.log, "out", 0), "x "); /* K3: once, whatever was said */
+        assert_values(m.log, "out", 0, "x "); /* K3: once, whatever was said */
         assert_true(raw_committed(prefix, "e", 0, metadata, sizeof(metadata)) == 5);
         /* And the next one is as any other. */
         ok(df_txn_begin(a.t, &err));
         ok(df_txn_produce(a.t, "out", a.items, 1, &err));
         ok(df_txn_offsets(a.t, 6, "n", &err));
         ok(df_txn_commit(a.t, &err));
-        assert_string_equal(values_of(m.log, "out", 0), "x x ");
+        assert_values(m.log, "out", 0, "x x ");
         df_txn_close(a.t);
         member_close(&m);
 }

@@ -70,7 +70,7 @@ static void a_new_topic_is_usable_at_once_through_any_broker(void **state)
                 }
         }
         assert_true(append_one(c[1].log, c[1].topic, 5, "x") == 0);
-        assert_string_equal(values_of(c[2].log, c[2].topic, 5), "x ");
+        assert_values(c[2].log, c[2].topic, 5, "x ");
         for (int i = 0; i < BROKERS; i++)
                 df_log_close(c[i].log);
 }

@@ -97,8 +97,8 @@ static void outputs_offset_and_metadata_are_committed_together(void **state)
         assert_string_equal(values_of(s->m.log, "out", 0), ""); /* not before the commit */
         assert_true(raw_committed(s->prefix, "e", 0, metadata, sizeof(metadata)) == -1);
         ok(df_txn_commit(t, &err));
-        assert_string_equal(values_of(s->m.log, "out", 0), "a c ");
-        assert_string_equal(values_of(s->m.log, "out", 1), "b ");
+        assert_values(s->m.log, "out", 0, "a c ");
+        assert_values(s->m.log, "out", 1, "b ");
         assert_true(raw_committed(s->prefix, "e", 1, metadata, sizeof(metadata)) == 41);
         assert_string_equal(metadata, "adtally1 ck-1 aa");
         assert_true(raw_committed(s->prefix, "e", 0, metadata, sizeof(metadata)) == -1);
@@ -194,7 +194,7 @@ static void aborted_bytes_are_produced_again_and_seen_once(void **state)
                 assert_true(raw_committed(s->prefix, "e", 0, metadata, sizeof(metadata)) == -1);
         }
         commit_with(t, items, 2, 7, "right");
-        assert_string_equal(values_of(s->m.log, "out", 0), "a b ");
+        assert_values(s->m.log, "out", 0, "a b ");
         assert_true(raw_committed(s->prefix, "e", 0, metadata, sizeof(metadata)) == 7);
         assert_string_equal(metadata, "right");
         df_txn_close(t);
@@ -212,7 +212,7 @@ static void a_record_that_is_too_large_is_named(void **state)
         fails(df_txn_produce(t, "out", items, 2, &err), DF_ELIMIT, "4194304 bytes");
         ok(df_txn_abort(t, &err));
         commit_with(t, items, 1, 1, "m");
-        assert_string_equal(values_of(s->m.log, "out", 0), "a ");
+        assert_values(s->m.log, "out", 0, "a ");
         free(large);
         df_txn_close(t);
 }
@@ -236,7 +236,7 @@ static void a_takeover_fences_the_owner_before(void **state)
         fails(df_txn_commit(old, &err), DF_ELOST, "commit_transaction");
         fails(df_txn_begin(old, &err), DF_ELOST, "close it"); /* nor does it fence the new one */
         commit_with(new, kept, 1, 4, "second");
-        assert_string_equal(values_of(s->m.log, "out", 0), "yes yes ");
+        assert_values(s->m.log, "out", 0, "yes yes ");
         df_txn_close(old);
         commit_with(new, kept, 1, 5, "third"); /* closing the old one harms nobody */
         ok(df_txn_keep(new, &c, &err));
@@ -265,7 +265,7 @@ static void an_owner_that_was_fenced_between_commits_learns_it(void **state)
         assert_int_equal(rc, DF_ELOST);
         ok(df_txn_keep(new, &c, &err));
         assert_true(c.offset == 1);
-        assert_string_equal(values_of(s->m.log, "out", 0), "yes ");
+        assert_values(s->m.log, "out", 0, "yes ");
         df_txn_close(old);
         df_txn_close(new);
 }
@@ -339,7 +339,7 @@ static void a_commit_under_an_old_generation_is_refused(void **state)
         assert_true(c.any == (mine == 0));
         commit_with(t, yes, 1, 2, "n");
         df_txn_close(t);
-        assert_string_equal(values_of(s->m.log, "out", 0), "yes yes ");
+        assert_values(s->m.log, "out", 0, "yes yes ");
         member_close(&other);
 }
 
