@@ -246,14 +246,10 @@ static void fetch_cells(const struct adi_tumble *t, uint32_t i)
 
         for (uint32_t g = 0; g < t->cells.groupings->count; g++) {
                 uint32_t guess = adi_cell_guess(w, s->keys[i][g].hash);
-                const char *cell;
 
                 s->keys[i][g].guess = guess;
-                if (guess == 0)
-                        continue;
-                cell = (const char *)adi_cell_at(&t->cells, guess);
-                __builtin_prefetch(cell, 1);
-                __builtin_prefetch(cell + 64, 1);
+                if (guess)
+                        __builtin_prefetch(adi_cell_at(&t->cells, guess), 1);
         }
 }
 
@@ -315,8 +311,10 @@ static int add(struct adi_cells *c, struct adi_window *w, struct staged_key *k,
         if (v->count < 6)
                 at->counts[v->count]++;
         for (int i = 0; i < 3; i++) {
-                at->money[i] += v->money[i];
-                w->careful |= adi_near_limit(at->money[i]);
+                if (v->money[i] == 0) /* its cache line, too, is left alone */
+                        continue;
+                *adi_cell_money(at, i) += v->money[i];
+                w->careful |= adi_near_limit(adi_cell_sum(at, i));
         }
         return (at->state & all) == all ? 0 : touch(c, w, cell, err);
 }
@@ -324,7 +322,7 @@ static int add(struct adi_cells *c, struct adi_window *w, struct staged_key *k,
 static bool sum_overflows(const struct adi_cells *c, uint32_t cell, const struct addend *v)
 {
         for (int i = 0; cell && i < 3; i++) {
-                df_nanos sum = adi_cell_at(c, cell)->money[i];
+                df_nanos sum = adi_cell_sum(adi_cell_at(c, cell), i);
 
                 if (!df_nanos_add(&sum, v->money[i]))
                         return true;

@@ -8,7 +8,8 @@
  *
  * A name is a string of a dimension or tenant, interned: equal strings have equal numbers. Numbers
  * never leave the process and decide nothing: rows are sorted by the strings.
- * A cell is two cache lines in a slab of the task, addressed by number; a window owns chunks of the
+ * A cell is two cache lines in a slab of the task, addressed by number (what most events add to,
+ * impressions, clicks and spend, lies in the first, with the key); a window owns chunks of the
  * slab and one flat table from key to cell, and gives both back at once when it is dropped.
  */
 #ifndef ADI_TUMBLE_PRIVATE_H
@@ -160,10 +161,22 @@ struct adi_cell {
         uint32_t tag; /* grouping << 24 | currency */
         uint32_t dims[ADI_KEY_DIMS];
         uint32_t state;
+        df_nanos spend;
         uint64_t counts[6]; /* impressions, clicks, conversions; the same, invalid */
-        df_nanos money[3];  /* spend, payout, value */
+        df_nanos other[2];  /* payout, value */
 };
 _Static_assert(sizeof(struct adi_cell) == 128, "two cache lines");
+_Static_assert(offsetof(struct adi_cell, counts[2]) == 64, "most events touch the first alone");
+
+/* 0 spend, 1 payout, 2 value. */
+static inline df_nanos *adi_cell_money(struct adi_cell *c, int i)
+{
+        return i == 0 ? &c->spend : &c->other[i - 1];
+}
+static inline df_nanos adi_cell_sum(const struct adi_cell *c, int i)
+{
+        return i == 0 ? c->spend : c->other[i - 1];
+}
 
 struct adi_cell_key {
         uint32_t tenant;

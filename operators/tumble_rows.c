@@ -123,9 +123,9 @@ static void put_row(struct adi_tumble *t, const struct adi_window *w, uint32_t c
                 .clicks = at->counts[1],
                 .conversions = at->counts[2],
                 .invalid = {at->counts[3], at->counts[4], at->counts[5]},
-                .spend = at->money[0],
-                .payout = at->money[1],
-                .value = at->money[2],
+                .spend = at->spend,
+                .payout = at->other[0],
+                .value = at->other[1],
         };
         ad_wire_row(&t->buf, &row);
 }

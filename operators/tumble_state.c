@@ -127,19 +127,20 @@ static uint8_t *put_values(uint8_t *p, const struct adi_cell *at)
                 mask |= 1u << i;
                 p = put_varint(p, at->counts[i]);
         }
-        for (uint32_t i = 0; i < 3; i++) {
-                uint64_t low = (uint64_t)at->money[i];
+        for (int i = 0; i < 3; i++) {
+                df_nanos sum = adi_cell_sum(at, i);
+                uint64_t low = (uint64_t)sum;
 
-                if (at->money[i] == 0)
+                if (sum == 0)
                         continue;
                 mask |= 1u << (6 + i);
-                if (fits_varint(at->money[i])) {
+                if (fits_varint(sum)) {
                         p = put_varint(p, low << 1 ^ (uint64_t)((int64_t)low >> 63));
                         continue;
                 }
                 mask |= 1u << (9 + i);
                 for (uint32_t k = 0; k < 16; k++)
-                        *p++ = (uint8_t)((unsigned __int128)at->money[i] >> 8 * k);
+                        *p++ = (uint8_t)((unsigned __int128)sum >> 8 * k);
         }
         head[0] = (uint8_t)mask;
         head[1] = (uint8_t)(mask >> 8);
@@ -287,14 +288,16 @@ static void get_values(struct df_reader *r, struct adi_cell *at)
         mask |= (uint32_t)df_get_u8(r) << 8;
         for (uint32_t i = 0; i < 6; i++)
                 at->counts[i] = mask >> i & 1 ? df_get_varint(r) : 0;
-        for (uint32_t i = 0; i < 3; i++) {
-                at->money[i] = 0;
+        for (int i = 0; i < 3; i++) {
+                df_nanos *sum = adi_cell_money(at, i);
+
+                *sum = 0;
                 if (mask >> (9 + i) & 1) {
                         unsigned __int128 low = df_get_u64le(r);
 
-                        at->money[i] = (df_nanos)(low | (unsigned __int128)df_get_u64le(r) << 64);
+                        *sum = (df_nanos)(low | (unsigned __int128)df_get_u64le(r) << 64);
                 } else if (mask >> (6 + i) & 1) {
-                        at->money[i] = df_pb_zigzag(df_get_varint(r));
+                        *sum = df_pb_zigzag(df_get_varint(r));
                 }
         }
 }
@@ -331,7 +334,7 @@ static int get_cell(struct load *l, struct df_reader *r, struct df_error *err)
         l->w->stored_unsent |= head & 1;
         l->w->stored_cells++;
         for (int i = 0; i < 3; i++)
-                l->w->careful |= adi_near_limit(at->money[i]);
+                l->w->careful |= adi_near_limit(adi_cell_sum(at, i));
         return 0;
 }
 
