@@ -8,6 +8,8 @@
 
 #include "operators/tumble_private.h"
 
+#define AHEAD 16 /* cells fetched before they are needed */
+
 struct order {
         uint64_t keys[5]; /* grouping, tenant, seven dimensions, currency: 32 bits each */
         uint32_t cell;
@@ -62,6 +64,25 @@ static void order_of(const struct adi_tumble *t, uint32_t cell, struct order *re
         ret->keys[3] = (uint64_t)d[4] << 32 | d[5];
         ret->keys[4] = (uint64_t)d[6] << 32 | (k.tag & 0xffffff);
         ret->cell = cell;
+}
+
+static void fetch_cell(const struct adi_tumble *t, uint32_t cell)
+{
+        const struct adi_cell *at = adi_cell_at(&t->cells, cell);
+
+        __builtin_prefetch(at, 1);
+        __builtin_prefetch(&at->counts[2], 1);
+}
+
+static uint32_t orders_of(const struct adi_tumble *t, const struct adi_list *cells,
+                          struct order *ret)
+{
+        for (uint32_t i = 0; i < cells->count; i++) {
+                if (i + AHEAD < cells->count)
+                        __builtin_prefetch(adi_cell_at(&t->cells, cells->items[i + AHEAD]));
+                order_of(t, cells->items[i], &ret[i]);
+        }
+        return cells->count;
 }
 
 /* The payload is in the outbox: its cells are sent. When the store says otherwise of one, the next
@@ -165,14 +186,15 @@ static int send_window(struct cut *c, struct adi_window *w, bool passed, struct 
         int rc = reserve(c, w->unsent[0].count + (passed ? w->unsent[1].count : 0), err);
 
         for (int part = 0; rc == 0 && part <= passed; part++)
-                for (uint32_t i = 0; i < w->unsent[part].count; i++)
-                        order_of(c->t, w->unsent[part].items[i], &c->orders[n++]);
+                n += orders_of(c->t, &w->unsent[part], &c->orders[n]);
         if (n > 1)
                 qsort(c->orders, n, sizeof(*c->orders), compare_orders);
         for (uint32_t i = 0; rc == 0 && !c->full && i < n; i++) {
                 rc = add_pending(c, w, c->orders[i].cell, err);
                 if (rc < 0)
                         break;
+                if (i + AHEAD < n)
+                        fetch_cell(c->t, c->orders[i + AHEAD].cell);
                 put_row(c->t, w, c->orders[i].cell);
                 if (c->t->buf.len >= ADI_PAYLOAD_BYTES)
                         rc = flush(c, err);

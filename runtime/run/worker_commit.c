@@ -17,7 +17,7 @@
 #define CAUGHT_UP_FACTOR 4
 /* A checkpoint of so many events takes its time by their number: to wait for more only makes the
  * next one longer, and with it the interval, until numbers are ten seconds old. */
-#define MANY_EVENTS 1048576
+#define MANY_EVENTS 2097152
 
 static int64_t interval_ms(const struct df_workers_options *o, const struct dfi_slot *s, int factor)
 {

@@ -239,8 +239,8 @@ static void test_when_a_commit_is_due(void **state)
         } rows[] = {
                 {5999, 0, false, false},       {6000, 0, false, true},
                 {2999, 0, true, false},        {3000, 0, true, true},
-                {1500, 1048575, false, false}, {1500, 1048576, false, true},
-                {1499, 1048576, false, false}, {1499, 1u << 30, true, false},
+                {1500, 2097151, false, false}, {1500, 2097152, false, true},
+                {1499, 2097152, false, false}, {1499, 1u << 30, true, false},
         };
 
         (void)state;
