@@ -38,7 +38,9 @@ static const struct df_setting own[] = {
         {"countries", DF_INTEGER, "20", 1, 676, .help = "different ones"},
         {"event-rate", DF_INTEGER, "100000", 1, 1LL << 40,
          .help = "events in a second of simulated time: few spread them over days"},
-        {"rate", DF_INTEGER, "20000", 1, 100000000, .help = "freshness: events a second"},
+        {"rate", DF_INTEGER, "20000", 0, 100000000,
+         .help = "freshness: events a second; 0 = half of the most that is counted, found first"},
+        {"senders", DF_INTEGER, "2", 1, AD_BENCH_SENDERS_MAX, .help = "freshness: clients"},
         {"request-rate", DF_INTEGER, "0", 0, 10000000,
          .help = "ingest, metrics: requests a second; 0 = as fast as answers come"},
         {"seconds", DF_INTEGER, "20", 1, 86400,
@@ -75,7 +77,7 @@ static const struct benchmark {
          ad_bench_ingest},
         {"metrics", 1000000, true, FOR_ALL " events connections request-rate seconds",
          ad_bench_metrics},
-        {"freshness", 0, true, FOR_ALL " rate seconds", ad_bench_freshness},
+        {"freshness", 0, true, FOR_ALL " rate seconds senders", ad_bench_freshness},
 };
 
 void ad_bench_figure(struct ad_bench *b, const char *name, double value)

@@ -85,6 +85,32 @@ void ad_bench_usage(int pid, struct ad_bench_usage *ret);
 int64_t ad_bench_child_cpu_ns(const struct ad_bench_child *c);
 uint64_t ad_bench_child_peak(const struct ad_bench_child *c);
 
+/* ---- clients of POST /events (bench_send.c) ---- */
+#define AD_BENCH_BATCH 500u /* events a request */
+#define AD_BENCH_SENDERS_MAX 64u
+struct ad_bench_load {
+        const char *base; /* "http://HOST:PORT" */
+        uint64_t first;   /* number of the first event: ids follow from number and seed */
+        uint64_t seed;
+        uint64_t rate; /* events a second, of all together; 0 = as fast as answers come */
+        unsigned senders;
+};
+struct ad_bench_sent {
+        uint64_t events;           /* accepted */
+        uint64_t numbers;          /* taken from `first` on: the next load begins behind them */
+        uint64_t late_batches;     /* sent a tenth of a second or more after their time */
+        uint64_t repeated_batches; /* after 503 or no answer */
+        int64_t cpu_ns;            /* of the senders */
+};
+struct ad_bench_senders;
+int ad_bench_senders_start(const struct ad_bench_load *load, struct ad_bench_senders **ret,
+                           struct df_error *err);
+uint64_t ad_bench_senders_sent(struct ad_bench_senders *s); /* so far */
+bool ad_bench_senders_failed(struct ad_bench_senders *s);   /* stop says why */
+/* Each sender ends with an answer to what it has sent. Frees s, also after an error. */
+int ad_bench_senders_stop(struct ad_bench_senders *s, struct ad_bench_sent *ret,
+                          struct df_error *err);
+
 /* ---- more figures (bench_figures.c) ---- */
 /* The process that listens where --log kafka: says, when that is this machine and we may look at
  * it; else 0. */

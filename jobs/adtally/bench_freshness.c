@@ -1,5 +1,7 @@
-/* bench_freshness.c - everything at once: `adtally up`, events at --rate a second for --seconds,
- * and how long each took from receipt to a number that can be asked for, as GET /quality says. */
+/* bench_freshness.c - everything at once: `adtally up`, events at --rate a second for --seconds (or
+ * at half of what the machine counts at most), and how long each took from receipt to a number that
+ * can be asked for, as GET /quality says. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,10 +10,12 @@
 #include "jobs/adtally/bench.h"
 #include "jobs/ingest/json.h"
 
-#define BATCH 500
 #define READY_MS 30000
 #define COUNTED_MS 60000
+#define FIND_MS 20000
 #define WARM_US 300000
+#define WARM_RATE 2000 /* events a second */
+#define TICK_US 50000
 
 static int free_address(char ret[32], struct df_error *err)
 {
@@ -23,36 +27,6 @@ static int free_address(char ret[32], struct df_error *err)
         close(fd);
         (void)snprintf(ret, 32, "127.0.0.1:%u", port);
         return 0;
-}
-
-static int post_batch(struct df_http_client *http, uint64_t first, uint64_t count, uint64_t seed,
-                      struct df_error *err)
-{
-        struct df_buf body = {0}, answer = {0};
-        int status = 0, rc;
-
-        for (uint64_t i = 0; i < count; i++) {
-                uint64_t n = first + i;
-
-                df_buf_printf(
-                        &body,
-                        "%s{\"event_id\":\"%016llx\",\"type\":\"impression\","
-                        "\"advertiser_id\":\"acme\",\"campaign_id\":\"c%llu\",\"ad_id\":\"a%llu\","
-                        "\"country\":\"DE\",\"cost_micros\":1500,\"currency\":\"EUR\"}",
-                        i ? "," : "[", (unsigned long long)(n * 0x9e3779b97f4a7c15ULL + seed),
-                        (unsigned long long)(n % 1000), (unsigned long long)(n % 10));
-        }
-        df_buf_append(&body, "]", 1);
-        rc = df_buf_check(&body, err);
-        if (rc == 0)
-                rc = df_http_fetch(http, "/v1/events", "application/json", df_buf_bytes(&body),
-                                   &status, &answer, err);
-        if (rc == 0 && status != 202)
-                rc = df_fail(err, DF_EAGAIN, "POST /events answers %d: %.*s", status,
-                             (int)(answer.len < 200 ? answer.len : 200), (const char *)answer.data);
-        df_buf_release(&body);
-        df_buf_release(&answer);
-        return rc;
 }
 
 /* {"<object>":{"<member>":N}} of GET /quality; -1 when it is not there. */
@@ -117,114 +91,203 @@ static void put_memory(struct ad_bench *b, const char *when)
         ad_samples_release(&s);
 }
 
+/* The phases of a run: what they send adds up in b->events, and the numbers of ids go on. */
+struct phase {
+        struct ad_bench *b;
+        struct df_http_client *http;
+        const struct ad_bench_child *up;
+        const char *base;
+        uint64_t next; /* number of the next event */
+};
+
+static int look(const struct phase *p, struct df_error *err)
+{
+        if (ad_bench_stopped(err) < 0)
+                return err->code;
+        if (!ad_bench_ended(p->up))
+                return 0;
+        return df_fail(err, DF_EAGAIN,
+                       "`adtally up` ended; its log is %s/up.log, which stays with --work DIR",
+                       p->b->dir);
+}
+
+static int begin(const struct phase *p, uint64_t rate, struct ad_bench_senders **ret,
+                 struct df_error *err)
+{
+        struct ad_bench_load load = {
+                .base = p->base,
+                .first = p->next,
+                .seed = p->b->seed,
+                .rate = rate,
+                .senders = (unsigned)df_config_integer(p->b->config, "senders"),
+        };
+
+        return ad_bench_senders_start(&load, ret, err);
+}
+
+/* rc: what the phase came to so far. */
+static int end(struct phase *p, struct ad_bench_senders *s, int rc, struct ad_bench_sent *ret,
+               struct df_error *err)
+{
+        int stopped = s ? ad_bench_senders_stop(s, ret, rc == 0 ? err : NULL) : 0;
+
+        if (!s)
+                *ret = (struct ad_bench_sent){0};
+        p->b->events += ret->events;
+        p->next += ret->numbers;
+        return rc < 0 ? rc : stopped;
+}
+
 /* Batches until the first of them is known to be visible: what the jobs' start took is not
- * measured. b->events counts what was sent. */
-static int warm_up(struct ad_bench *b, struct df_http_client *http, struct df_error *err)
+ * measured. */
+static int warm_up(struct phase *p, struct df_error *err)
 {
         int64_t until = df_monotonic_ms() + READY_MS;
         struct quality q = {.p95_ms = -1};
-        int rc = 0;
+        struct ad_bench_senders *s = NULL;
+        struct ad_bench_sent sent;
+        int rc = begin(p, WARM_RATE, &s, err);
 
-        for (b->events = 0; rc == 0 && q.p95_ms < 0; b->events += BATCH) {
-                rc = post_batch(http, b->events, BATCH, b->seed, err);
+        while (rc == 0 && q.p95_ms < 0 && !ad_bench_senders_failed(s)) {
                 (void)usleep(WARM_US);
+                rc = read_quality(p->http, &q, err);
                 if (rc == 0)
-                        rc = read_quality(http, &q, err);
-                if (rc == 0)
-                        rc = ad_bench_stopped(err);
+                        rc = look(p, err);
                 if (rc == 0 && df_monotonic_ms() > until)
                         rc = df_fail(err, DF_EAGAIN, "no event is visible after 30 s");
         }
-        return rc;
+        return end(p, s, rc, &sent, err);
 }
 
 /* /quality looks back five minutes: of ten, one look at the middle and one at the end see all. */
-static int put_first_half(struct ad_bench *b, struct df_http_client *http, struct df_error *err)
+static int put_first_half(const struct phase *p, struct df_error *err)
 {
         struct quality q = {0};
-        int rc = read_quality(http, &q, err);
+        int rc = read_quality(p->http, &q, err);
 
         if (rc == 0)
-                ad_bench_figure(b, "freshness_p95_ms_half", (double)q.p95_ms);
+                ad_bench_figure(p->b, "freshness_p95_ms_half", (double)q.p95_ms);
         return rc;
 }
 
-static int send_paced(struct ad_bench *b, struct df_http_client *http,
-                      const struct ad_bench_child *up, struct df_error *err)
+/* As fast as answers come; the rate is what the jobs counted once this was under way. */
+static int find_rate(struct phase *p, uint64_t *ret, struct df_error *err)
 {
-        uint64_t rate = (uint64_t)df_config_integer(b->config, "rate"), sent = 0;
-        int64_t seconds = df_config_integer(b->config, "seconds"), began = df_monotonic_ms();
+        int64_t began = df_monotonic_ms(), from_ms = 0, to_ms = 0;
+        struct quality from = {0}, to = {0};
+        struct ad_bench_senders *s = NULL;
+        struct ad_bench_sent sent;
+        int rc = begin(p, 0, &s, err);
+
+        if (rc == 0 && !p->b->quiet)
+                (void)fprintf(stderr, "freshness: looking for the highest rate, %d s\n",
+                              FIND_MS / 1000);
+        while (rc == 0 && !ad_bench_senders_failed(s) && df_monotonic_ms() - began < FIND_MS) {
+                (void)usleep(WARM_US);
+                rc = look(p, err);
+                if (rc == 0 && from_ms == 0 && df_monotonic_ms() - began > FIND_MS / 3) {
+                        rc = read_quality(p->http, &from, err);
+                        from_ms = df_monotonic_ms();
+                }
+        }
+        if (rc == 0) {
+                rc = read_quality(p->http, &to, err);
+                to_ms = df_monotonic_ms();
+        }
+        rc = end(p, s, rc, &sent, err);
+        if (rc < 0)
+                return rc;
+        if (to.counted <= from.counted || to_ms <= from_ms)
+                return df_fail(err, DF_EAGAIN, "nothing was counted in %d s", FIND_MS / 1000);
+        *ret = (uint64_t)(to.counted - from.counted) * 1000 / (uint64_t)(to_ms - from_ms);
+        ad_bench_figure(p->b, "max_events_per_s", (double)*ret);
+        return 0;
+}
+
+static void put_sent(struct ad_bench *b, const struct ad_bench_sent *sent, int64_t ms)
+{
+        ad_bench_figure(b, "sent_per_s", ms ? (double)sent->events * 1000 / (double)ms : 0);
+        ad_bench_figure(b, "late_batches", (double)sent->late_batches);
+        ad_bench_figure(b, "repeated_batches", (double)sent->repeated_batches);
+        ad_bench_figure(b, "sender_cpu_ns_per_event",
+                        sent->events ? (double)sent->cpu_ns / (double)sent->events : 0);
+}
+
+static int send_paced(struct phase *p, uint64_t rate, struct df_error *err)
+{
+        struct ad_bench *b = p->b;
+        int64_t ms = df_config_integer(b->config, "seconds") * 1000, began = df_monotonic_ms();
+        struct ad_bench_senders *s = NULL;
         struct df_progress progress;
-        uint64_t before = b->events;
+        struct ad_bench_sent sent;
         bool third = false, half = false;
-        int rc = 0;
+        int rc = begin(p, rate, &s, err);
 
-        df_progress_start(&progress, "freshness", "events", rate * (uint64_t)seconds, b->quiet);
-        while (rc == 0 && df_monotonic_ms() - began < seconds * 1000) {
-                uint64_t due = rate * (uint64_t)(df_monotonic_ms() - began) / 1000;
+        df_progress_start(&progress, "freshness", "events", rate * (uint64_t)ms / 1000, b->quiet);
+        while (rc == 0 && !ad_bench_senders_failed(s) && df_monotonic_ms() - began < ms) {
+                int64_t passed = df_monotonic_ms() - began;
 
-                if (!third && df_monotonic_ms() - began >= seconds * 1000 / 3) {
+                df_progress_show(&progress, ad_bench_senders_sent(s));
+                if (!third && passed >= ms / 3) {
+                        ad_bench_figure(b, "events_third",
+                                        (double)(b->events + ad_bench_senders_sent(s)));
                         put_memory(b, "third");
                         third = true;
                 }
-                if (!half && df_monotonic_ms() - began >= seconds * 1000 / 2) {
-                        rc = put_first_half(b, http, err);
+                if (!half && passed >= ms / 2) {
+                        rc = put_first_half(p, err);
                         half = true;
                 }
                 if (rc == 0)
-                        rc = ad_bench_stopped(err);
-                if (rc == 0 && ad_bench_ended(up))
-                        rc = df_fail(err, DF_EAGAIN,
-                                     "`adtally up` ended; its log is %s/up.log, which stays with "
-                                     "--work DIR",
-                                     b->dir);
-                if (rc < 0)
-                        break;
-                if (due < sent + BATCH) {
-                        (void)usleep(500);
-                        continue;
-                }
-                rc = post_batch(http, before + sent, BATCH, b->seed, err);
-                sent += BATCH;
-                df_progress_show(&progress, sent);
+                        rc = look(p, err);
+                (void)usleep(TICK_US);
         }
-        df_progress_end(&progress, sent);
-        if (rc == 0)
-                put_memory(b, "end");
-        b->events = before + sent;
-        return rc;
+        ms = df_monotonic_ms() - began;
+        rc = end(p, s, rc, &sent, err);
+        df_progress_end(&progress, sent.events);
+        if (rc < 0)
+                return rc;
+        put_memory(b, "end");
+        put_sent(b, &sent, ms);
+        return 0;
 }
 
 /* Until everything that was sent is counted; each id was sent once. */
-static int wait_counted(struct ad_bench *b, struct df_http_client *http, struct df_error *err)
+static int wait_counted(const struct phase *p, struct df_error *err)
 {
         int64_t until = df_monotonic_ms() + COUNTED_MS;
+        uint64_t sent = p->b->events;
         struct quality q = {0};
         int rc = 0;
 
         while (rc == 0) {
-                rc = read_quality(http, &q, err);
-                if (rc == 0 && q.pending == 0 && q.counted >= (int64_t)b->events && q.p95_ms >= 0)
+                rc = read_quality(p->http, &q, err);
+                if (rc == 0 && q.pending == 0 && q.counted >= (int64_t)sent && q.p95_ms >= 0)
                         break;
                 if (rc == 0)
-                        rc = ad_bench_stopped(err);
+                        rc = look(p, err);
                 if (rc == 0 && df_monotonic_ms() > until)
-                        rc = df_fail(
-                                err, DF_EAGAIN,
-                                "%lld of %llu events are counted, %lld pending, 60 s after the "
-                                "last was sent",
-                                (long long)q.counted, (unsigned long long)b->events,
-                                (long long)q.pending);
+                        rc = df_fail(err, DF_EAGAIN,
+                                     "%lld of %llu events are counted, %lld pending, 60 s after "
+                                     "the last was sent",
+                                     (long long)q.counted, (unsigned long long)sent,
+                                     (long long)q.pending);
                 (void)usleep(200000);
         }
-        if (rc == 0 && (uint64_t)q.counted != b->events)
+        if (rc == 0 && (uint64_t)q.counted != sent)
                 rc = df_fail(err, DF_ECORRUPT, "%llu events were sent, %lld are counted",
-                             (unsigned long long)b->events, (long long)q.counted);
-        if (rc < 0)
-                return rc;
-        ad_bench_figure(b, "freshness_p50_ms", (double)q.p50_ms);
-        ad_bench_figure(b, "freshness_p95_ms", (double)q.p95_ms);
-        return 0;
+                             (unsigned long long)sent, (long long)q.counted);
+        return rc;
+}
+
+static int put_freshness(const struct phase *p, struct df_error *err)
+{
+        struct quality q = {0};
+        int rc = read_quality(p->http, &q, err);
+
+        ad_bench_figure(p->b, "freshness_p50_ms", (double)q.p50_ms);
+        ad_bench_figure(p->b, "freshness_p95_ms", (double)q.p95_ms);
+        return rc;
 }
 
 static int wait_ready(struct df_http_client *http, struct df_error *err)
@@ -247,14 +310,40 @@ static int wait_ready(struct df_http_client *http, struct df_error *err)
         }
 }
 
+/* --rate, or half of what the machine can do. */
+static int run_phases(struct phase *p, int64_t *ret_elapsed_ns, uint64_t *ret_events,
+                      struct df_error *err)
+{
+        uint64_t rate = (uint64_t)df_config_integer(p->b->config, "rate"), before;
+        int64_t began;
+        int rc = warm_up(p, err);
+
+        if (rc == 0 && rate == 0) {
+                rc = find_rate(p, &rate, err);
+                rate /= 2;
+                if (rc == 0) /* the backlog of that is no part of what follows */
+                        rc = wait_counted(p, err);
+        }
+        if (rc < 0)
+                return rc;
+        began = df_monotonic_ns();
+        before = p->b->events;
+        rc = send_paced(p, rate ? rate : 1, err);
+        *ret_elapsed_ns = df_monotonic_ns() - began;
+        *ret_events = p->b->events - before;
+        if (rc == 0)
+                rc = wait_counted(p, err);
+        return rc < 0 ? rc : put_freshness(p, err);
+}
+
 int ad_bench_freshness(struct ad_bench *b, struct df_error *err)
 {
         char listen[32], admin[32], listen_flag[64], admin_flag[64], base[64];
         const char *args[] = {listen_flag, admin_flag, NULL};
-        struct df_http_client *http = NULL;
         struct ad_bench_child child = {0};
-        int64_t began = 0, elapsed = 0;
-        uint64_t warm = 0;
+        struct phase p = {.b = b, .up = &child, .base = base};
+        int64_t elapsed = 0;
+        uint64_t events = 0;
         int rc = free_address(listen, err);
 
         if (rc == 0)
@@ -264,25 +353,18 @@ int ad_bench_freshness(struct ad_bench *b, struct df_error *err)
         (void)snprintf(listen_flag, sizeof(listen_flag), "--listen=%s", listen);
         (void)snprintf(admin_flag, sizeof(admin_flag), "--admin=%s", admin);
         (void)snprintf(base, sizeof(base), "http://%s", listen);
+        b->events = 0;
         rc = ad_bench_start(b, "up", args, -1, &child, err);
         if (rc == 0)
-                rc = df_http_client_create(base, NULL, 30000, &http, err);
+                rc = df_http_client_create(base, NULL, 30000, &p.http, err);
         if (rc == 0)
-                rc = wait_ready(http, err);
+                rc = wait_ready(p.http, err);
         if (rc == 0)
-                rc = warm_up(b, http, err);
-        began = df_monotonic_ns();
-        warm = b->events;
-        if (rc == 0)
-                rc = send_paced(b, http, &child, err);
-        elapsed = df_monotonic_ns() - began;
-        if (rc == 0)
-                rc = wait_counted(b, http, err);
-        df_http_client_destroy(http);
+                rc = run_phases(&p, &elapsed, &events, err);
+        df_http_client_destroy(p.http);
         if (child.pid > 0 && ad_bench_stop(&child, rc == 0 ? err : NULL) < 0 && rc == 0)
                 rc = err->code;
         if (rc == 0) /* of the supervisor and the jobs it waited for */
-                ad_bench_main_figures(b, b->events - warm, elapsed, child.cpu_ns,
-                                      child.peak_rss_bytes);
+                ad_bench_main_figures(b, events, elapsed, child.cpu_ns, child.peak_rss_bytes);
         return rc;
 }
