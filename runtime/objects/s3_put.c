@@ -92,6 +92,8 @@ static int refused(struct put *p, bool *ret_again, struct df_error *err)
                 return exists(p, found == FOUND_NONE ? "it is gone" : "it is another version now",
                               err);
         *ret_again = true; /* removed meanwhile, or changed back */
+        (void)df_fail(err, DF_EAGAIN, "%s: %s: the condition failed, and holds now", p->s->place,
+                      p->name);
         return 0;
 }
 
@@ -135,7 +137,15 @@ static int judge(struct put *p, const struct dfi_s3_call *c, bool *ret_again, st
         return dfi_s3_fail(p->s, c, err);
 }
 
-/* err keeps the text of the last failure while it is repeated. */
+/* No further try. A refusal of this one says nothing about an earlier one. */
+static int final(const struct put *p, int rc, const struct df_error *last, struct df_error *err)
+{
+        if (p->in_doubt && rc != DF_EEXIST && rc != DF_EDOUBT)
+                return doubt(p, last->text, err);
+        return df_fail(err, rc, "%s", last->text);
+}
+
+/* last keeps the text of the last failure while it is repeated. */
 static int put(struct put *p, const char *condition, struct df_error *err)
 {
         char mark[sizeof(DFI_S3_MARK_NAME) + 2 + MARK_MAX];
@@ -159,7 +169,7 @@ static int put(struct put *p, const char *condition, struct df_error *err)
                 else if (rc == 0)
                         rc = judge(p, &c, &again, &last);
                 if (!again && rc != 0)
-                        rc = df_fail(err, rc, "%s", last.text);
+                        rc = final(p, rc, &last, err);
                 if (again && tries == DFI_S3_TRIES) {
                         rc = give_up(p, &last, err);
                         again = false;
