@@ -11,7 +11,6 @@
 
 struct df_http_caller {
         CURL *curl;
-        bool connected; /* the last request was answered: its connection may serve the next */
         char error[CURL_ERROR_SIZE];
 };
 
@@ -99,18 +98,19 @@ static size_t on_header(char *data, size_t size, size_t count, void *arg)
         return len;
 }
 
-static struct curl_slist *headers_of(const struct df_http_call *c)
+/* False without memory. "Expect:" is not taken out, as the other client does: libcurl 7.88 would put
+ * it under the signature, and not send it. For a large body the round trip is worth it: a condition
+ * that fails is told before the body is sent. */
+static bool headers_of(const struct df_http_call *c, struct curl_slist **ret)
 {
-        struct curl_slist *list = curl_slist_append(NULL, "Expect:"); /* costs a round trip */
-
-        for (size_t i = 0; list && i < c->header_count; i++) {
-                struct curl_slist *longer = curl_slist_append(list, c->headers[i]);
+        for (size_t i = 0; i < c->header_count; i++) {
+                struct curl_slist *longer = curl_slist_append(*ret, c->headers[i]);
 
                 if (!longer)
-                        curl_slist_free_all(list);
-                list = longer;
+                        return false;
+                *ret = longer;
         }
-        return list;
+        return true;
 }
 
 static bool sign(CURL *h, const struct df_http_sign *s)
@@ -149,6 +149,7 @@ static bool set_options(struct df_http_caller *h, const struct df_http_call *c,
         SET(CURLOPT_LOW_SPEED_TIME, stall_s);
         SET(CURLOPT_TCP_NODELAY, 1L);
         SET(CURLOPT_PATH_AS_IS, 1L);
+        SET(CURLOPT_FRESH_CONNECT, c->once ? 1L : 0L);
         SET(CURLOPT_URL, c->url);
         SET(CURLOPT_HTTPHEADER, headers);
         SET(CURLOPT_WRITEFUNCTION, on_body);
@@ -203,7 +204,6 @@ static int judge(struct df_http_caller *h, struct df_http_call *c, const struct 
                 return df_fail(err, DF_EAGAIN, "%s %s: not sent: %s", c->method, c->url, why);
         (void)curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &status);
         c->ret_status = (int)status;
-        h->connected = true;
         return 0;
 }
 
@@ -211,25 +211,19 @@ int df_http_call(struct df_http_caller *h, struct df_http_call *c, struct df_buf
                  struct df_error *err)
 {
         struct answer a = {.body = ret_body, .start = ret_body->len, .call = c};
-        struct curl_slist *headers = headers_of(c);
-        bool connected = h->connected;
-        long connects = 0;
+        struct curl_slist *headers = NULL;
         CURLcode curl_rc;
         int rc;
 
         h->error[0] = '\0';
-        h->connected = false;
         c->ret_status = 0;
-        c->ret_repeated = false;
         for (size_t i = 0; i < c->wanted_count; i++)
                 c->wanted[i].value[0] = '\0';
-        if (!headers || !set_options(h, c, headers, &a)) {
+        if (!headers_of(c, &headers) || !set_options(h, c, headers, &a)) {
                 curl_slist_free_all(headers);
                 return df_fail(err, DF_ENOMEM, "%s %s: options", c->method, c->url);
         }
         curl_rc = curl_easy_perform(h->curl);
-        (void)curl_easy_getinfo(h->curl, CURLINFO_NUM_CONNECTS, &connects);
-        c->ret_repeated = connected && connects > 0;
         rc = judge(h, c, &a, curl_rc, err);
         (void)curl_easy_setopt(h->curl, CURLOPT_HTTPHEADER, NULL); /* the list ends here */
         curl_slist_free_all(headers);

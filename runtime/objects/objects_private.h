@@ -74,6 +74,7 @@ struct dfi_s3_call {
         const char *query; /* NULL, or encoded and in order of its names, as the signature needs */
         const char *headers[4];                       /* further ones, up to a NULL */
         struct df_bytes body;                         /* data NULL: none */
+        bool once;                                    /* not to be sent twice unseen */
         uint64_t answer_max;                          /* bytes */
         int status;                                   /* out: of the answer */
         struct df_http_wanted header[DFI_S3_HEADERS]; /* out */

@@ -102,7 +102,7 @@ static int perform(struct dfi_s3 *s, struct dfi_s3_call *c, struct df_http_call 
         df_buf_clear(&c->answer);
         rc = df_http_call(h, call, &c->answer, err);
         give_back(s, h);
-        if (call->ret_repeated || rc == DF_EDOUBT)
+        if (rc == DF_EDOUBT)
                 c->in_doubt = true;
         c->status = call->ret_status;
         if (rc != 0)
@@ -146,6 +146,7 @@ int dfi_s3_try(struct dfi_s3 *s, struct dfi_s3_call *c, struct df_error *err)
                                             .stall_ms = DFI_S3_STALL_MS,
                                             .total_ms = DFI_S3_CALL_MS,
                                             .answer_max = c->answer_max,
+                                            .once = c->once,
                                             .wanted = c->header,
                                             .wanted_count = DFI_S3_HEADERS};
 

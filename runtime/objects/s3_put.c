@@ -2,7 +2,7 @@
  *
  * Each put carries a mark of its own as metadata: "a-<random>" of put_absent, "m-<random>" of
  * put_match, the same on all its tries. So a condition that fails because an earlier try of the
- * same put was done (the answer was lost, a proxy or libcurl sent it twice) is told apart from
+ * same put was done (its answer was lost, or a proxy sent it twice) is told apart from
  * another writer's object with the same bytes: the object has our mark.
  *
  * The object has another mark, and a try of ours is in doubt: it may have been stored and then

@@ -97,6 +97,7 @@ class Gate:
         with self.lock:
             why = signature(environ, body)
             if why:
+                print(f"refused: {environ['REQUEST_METHOD']} {environ['REQUEST_URI']}: {why}", file=sys.stderr, flush=True)
                 return self.refuse(start_response, 403, why)
             return self.fault(environ, start_response)
 

@@ -164,12 +164,12 @@ struct df_http_call {
         const struct df_http_sign *sign;        /* NULL: not signed */
         int64_t connect_ms, stall_ms, total_ms; /* to a connection; without a byte; all of it */
         uint64_t answer_max;                    /* bytes of a body; beyond: DF_ELIMIT */
+        /* Must not be sent twice: goes over a new connection. Over one that was open libcurl sends
+         * again by itself when it ends without an answer. */
+        bool once;
         struct df_http_wanted *wanted;
         size_t wanted_count;
         int ret_status;
-        /* libcurl sends again by itself when a connection that was open ends without an answer: the
-         * server may have got the request twice. */
-        bool ret_repeated;
 };
 
 struct df_http_caller;
