@@ -98,9 +98,9 @@ static size_t on_header(char *data, size_t size, size_t count, void *arg)
         return len;
 }
 
-/* False without memory. "Expect:" is not taken out, as the other client does: libcurl 7.88 would put
- * it under the signature, and not send it. For a large body the round trip is worth it: a condition
- * that fails is told before the body is sent. */
+/* False without memory. "Expect:" is not taken out, as the other client does: libcurl 7.88 would
+ * put it under the signature, and not send it. For a large body the round trip is worth it: a
+ * condition that fails is told before the body is sent. */
 static bool headers_of(const struct df_http_call *c, struct curl_slist **ret)
 {
         for (size_t i = 0; i < c->header_count; i++) {

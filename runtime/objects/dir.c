@@ -1,6 +1,6 @@
 /* dir.c - the object store in a directory: an object is a file, its version the hash of its bytes.
  *
- *   ROOT/<name>            an object, whole: it was written elsewhere and durable before it got here
+ *   ROOT/<name>            an object, whole: written elsewhere and durable before it got here
  *   ROOT/.tmp-<random>     one on its way; of a writer who died: removed at an open a day later
  *   ROOT/.lock             flock: a put_match's comparison and rename are one step to other
  *                          put_match and remove. put_absent needs none: link(2) decides.

@@ -29,7 +29,7 @@ struct put {
 
 enum found { FOUND_NONE, FOUND_OURS, FOUND_SAME, FOUND_ABSENT, FOUND_OTHER };
 
-/* What is there now. FOUND_SAME: the version to be replaced; FOUND_ABSENT: of another put_absent. */
+/* What is there. FOUND_SAME: the version to be replaced; FOUND_ABSENT: of another put_absent. */
 static int look(struct put *p, enum found *ret, struct df_error *err)
 {
         struct dfi_s3_call c = {.method = "HEAD", .name = p->name, .answer_max = DFI_S3_ERROR_MAX};

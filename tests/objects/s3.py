@@ -158,6 +158,7 @@ class Gate:
 def serve(directory, port):
     """Runs until it is ended; writes server.json when it answers."""
     os.environ.update({"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true",
+                       "no_proxy": "*", "NO_PROXY": "*",
                        "MOTO_ENABLE_ISO_REGIONS": "false", "MOTO_ALLOW_NONEXISTENT_REGION": "true"})
     import boto3
     from botocore.config import Config

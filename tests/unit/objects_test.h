@@ -1,5 +1,5 @@
-/* objects_test.h - shared by the tests of runtime/objects: a fresh store of either adapter, and what
- * calls must do. S3: TEST_S3=URL of tests/objects/s3.py, whose bucket and key these are. */
+/* objects_test.h - shared by the tests of runtime/objects: a fresh store of either adapter, and
+ * what calls must do. S3: TEST_S3=URL of tests/objects/s3.py, whose bucket and key these are. */
 #ifndef OBJECTS_TEST_H
 #define OBJECTS_TEST_H
 

@@ -1,6 +1,6 @@
 /* An S3 store that fails: answers that are lost, repeated, refused or cut. The server does what a
- * part of the object's name asks for (tests/objects/s3.py), so the object a put leaves behind can be
- * compared with what its caller was told: success and stored, or refused and not, or in doubt. */
+ * part of the object's name asks for (tests/objects/s3.py), so the object a put leaves behind can
+ * be compared with what its caller was told: success and stored, refused and not, or in doubt. */
 #include "objects_test.h"
 
 static struct df_objects *fresh(const char *more)
