@@ -57,7 +57,7 @@ static int sync_dir(const struct dfi_dir *d, const char *path, struct df_error *
         int fd = openat(d->root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         int rc = 0;
 
-        if (fd < 0 || fsync(fd) != 0)
+        if (fd < 0 || d->sync(fd) != 0)
                 rc = failed(d, "make durable the directory", path, err);
         close_quietly(fd);
         return rc;
@@ -135,7 +135,7 @@ static int write_temporary(const struct dfi_dir *d, const char *name, struct df_
         fd = openat(d->root, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd < 0)
                 return failed(d, "make a file for", name, err);
-        if (write_all(d, fd, data) != 0 || fsync(fd) != 0) {
+        if (write_all(d, fd, data) != 0 || d->sync(fd) != 0) {
                 rc = failed(d, "write", name, err);
                 close_quietly(fd);
                 (void)unlinkat(d->root, tmp, 0);
@@ -473,6 +473,7 @@ int dfi_dir_open(const char *place, const char *path, struct df_objects **ret, s
                 return df_fail(err, DF_ENOMEM, "%s", place);
         d->base.ops = &ops;
         d->write = write;
+        d->sync = fsync;
         d->place = strdup(place);
         d->root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (!d->place)

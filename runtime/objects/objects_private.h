@@ -29,7 +29,9 @@ struct dfi_dir {
         struct df_objects base;
         char *place; /* "dir:/path", for texts */
         int root;    /* what is mounted over it later is not seen */
-        ssize_t (*write)(int fd, const void *data, size_t len); /* tests put a full disk here */
+        /* Tests put a full or failing disk here. */
+        ssize_t (*write)(int fd, const void *data, size_t len);
+        int (*sync)(int fd);
 };
 
 int dfi_dir_open(const char *place, const char *path, struct df_objects **ret,

@@ -18,6 +18,7 @@ In front of moto, for all of it is one lock (moto itself checks a condition and 
       drop       not done; the connection ends       taken   as lost, and afterwards somebody else replaces the object
       short      half of the answer, then the connection ends
       mute       done; the answer bears no entity tag
+      tagN       done; the answer's entity tag has N bytes
       deaf       done without its condition, as by a store that does not know it
 """
 import argparse
@@ -135,6 +136,8 @@ class Gate:
             self.cut(environ)
         if what == "mute":
             head[-1] = (head[-1][0], [h for h in head[-1][1] if h[0].lower() != "etag"])
+        if what.startswith("tag"):
+            head[-1] = (head[-1][0], [h for h in head[-1][1] if h[0].lower() != "etag"] + [("ETag", "t" * int(what[3:]))])
         start_response(*head[-1])
         return [body] if what != "short" else self.half(environ, body)
 

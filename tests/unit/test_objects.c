@@ -1,6 +1,6 @@
 /* The port's promises (df/objects.h; A1 to A3 stand on them), held by both adapters: one table of
  * cases. "test_objects" runs it over directories, "test_objects s3" over the server of TEST_S3;
- * what is stored is compared with what was given, races with what only one of them can have done. */
+ * what is stored is compared with what was given, races with what only one of them can do. */
 #include "objects_test.h"
 
 #include <sys/mman.h>

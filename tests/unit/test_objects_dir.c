@@ -95,6 +95,67 @@ static void test_file_size_limit(void **state)
         df_objects_close(o);
 }
 
+/* ---- what is durable when ---- */
+
+static struct dfi_dir *synced_store;
+static char synced[200]; /* "file " for the object's own, else the directory's place in the store */
+static int fail_sync_at; /* the n-th, from 1; 0: none */
+
+static int note_sync(int fd)
+{
+        static const char *const places[] = {".", "a", "a/b"};
+        struct stat is, dir;
+        const char *what = "?";
+
+        (void)fstat(fd, &is);
+        if (S_ISREG(is.st_mode)) /* no name yet: nobody sees it before it is durable */
+                what = faccessat(synced_store->root, "a/b/c", F_OK, 0) == 0 ? "file-late" : "file";
+        for (int i = 0; i < 3 && S_ISDIR(is.st_mode); i++)
+                if (fstatat(synced_store->root, places[i], &dir, 0) == 0 && dir.st_ino == is.st_ino)
+                        what = places[i];
+        (void)snprintf(synced + strlen(synced), sizeof(synced) - strlen(synced), "%s ", what);
+        errno = EIO;
+        return fail_sync_at > 0 && --fail_sync_at == 0 ? -1 : 0;
+}
+
+/* The file before it has its name; then each directory up to the root, also for an object that
+ * another writer has just named, and may not have made durable. */
+static void test_durable(void **state)
+{
+        char place[200];
+        struct df_objects *o = fresh(place);
+        struct df_object_version v;
+
+        synced_store = dir_of(o);
+        dir_of(o)->sync = note_sync;
+        synced[0] = '\0';
+        fail_sync_at = 1;
+        fails(df_objects_put_absent(o, "a/b/c", df_bytes_str("x"), &err), DF_EIO, "a/b/c");
+        must_list(o, "", "");
+        assert_int_equal(count_files(o, DFI_DIR_TEMPORARY), 0);
+        synced[0] = '\0';
+        put_text(o, "a/b/c", "x");
+        assert_string_equal(synced, "file a/b a . ");
+        synced[0] = '\0';
+        fails(df_objects_put_absent(o, "a/b/c", df_bytes_str("x"), &err), DF_EEXIST, "");
+        assert_string_equal(synced, "a/b a . ");
+        must_hold(o, "a/b/c", df_bytes_str("x"), &v);
+        synced[0] = '\0';
+        ok(df_objects_put_match(o, "a/b/c", df_bytes_str("y"), &v, &v, &err));
+        assert_string_equal(synced, "file-late a/b a . "); /* the old one is there */
+        synced[0] = '\0';
+        ok(df_objects_remove(o, "a/b/c", &err));
+        assert_string_equal(synced, "a/b a . ");
+        for (int n = 2; n <= 4; n++) {
+                fail_sync_at = n;
+                fails(df_objects_put_absent(o, "a/b/c", df_bytes_str("x"), &err), DF_EDOUBT,
+                      "ask with get");
+                fail_sync_at = 0;
+                ok(df_objects_remove(o, "a/b/c", &err));
+        }
+        df_objects_close(o);
+}
+
 /* ---- writers who die ---- */
 
 static ssize_t die_in_write(int fd, const void *data, size_t len)
@@ -273,13 +334,10 @@ static void test_moved_away(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_disk_full),
-                cmocka_unit_test(test_file_size_limit),
-                cmocka_unit_test(test_left_over),
-                cmocka_unit_test(test_processes),
-                cmocka_unit_test(test_object_or_folder),
-                cmocka_unit_test(test_foreign_files),
-                cmocka_unit_test(test_open),
+                cmocka_unit_test(test_disk_full),     cmocka_unit_test(test_file_size_limit),
+                cmocka_unit_test(test_left_over),     cmocka_unit_test(test_durable),
+                cmocka_unit_test(test_processes),     cmocka_unit_test(test_object_or_folder),
+                cmocka_unit_test(test_foreign_files), cmocka_unit_test(test_open),
                 cmocka_unit_test(test_moved_away),
         };
         int rc;

@@ -187,6 +187,26 @@ static void test_deaf_store(void **state)
         df_objects_close(o);
 }
 
+/* DF_OBJECT_VERSION_MAX and DF_HTTP_VALUE_MAX, and one beyond each. */
+static void test_long_versions(void **state)
+{
+        struct df_objects *o = fresh("");
+        struct df_object_version v;
+
+        put_text(o, "1/g=tag128.1", "x");
+        must_hold(o, "1/g=tag128.1", df_bytes_str("x"), &v);
+        assert_int_equal(strlen(v.text), DF_OBJECT_VERSION_MAX);
+        put_text(o, "2/g=tag129.1", "x");
+        fails(df_objects_get(o, "2/g=tag129.1", &(struct df_buf){0}, &v, &err), DF_ESCHEMA,
+              "129 bytes");
+        put_text(o, "3/g=tag255.1", "x");
+        must_hold(o, "3/g=tag255.1", df_bytes_str("x"), NULL);
+        put_text(o, "4/g=tag256.9", "x");
+        fails(df_objects_get(o, "4/g=tag256.9", &(struct df_buf){0}, NULL, &err), DF_ELIMIT,
+              "more than 255 bytes");
+        df_objects_close(o);
+}
+
 /* ---- settings ---- */
 
 /* Opens with one setting changed; the first call must fail. */
@@ -336,8 +356,9 @@ int main(void)
                 cmocka_unit_test(test_put_absent),    cmocka_unit_test(test_put_absent_second),
                 cmocka_unit_test(test_put_match),     cmocka_unit_test(test_reads),
                 cmocka_unit_test(test_deaf_store),    cmocka_unit_test(test_settings),
-                cmocka_unit_test(test_session_token), cmocka_unit_test(test_open),
-                cmocka_unit_test(test_addresses),     cmocka_unit_test(test_pages),
+                cmocka_unit_test(test_session_token), cmocka_unit_test(test_long_versions),
+                cmocka_unit_test(test_open),          cmocka_unit_test(test_addresses),
+                cmocka_unit_test(test_pages),
         };
 
         if (!getenv("TEST_S3"))

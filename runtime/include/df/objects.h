@@ -20,9 +20,9 @@
  *             DF_EDOUBT a put may have been stored: ask with get before it is repeated; DF_EINVAL a
  *             name, or a setting that the store refuses (credentials, region); DF_ELIMIT an object
  *             beyond DF_OBJECT_MAX; DF_ECORRUPT an answer that is none; DF_ESCHEMA a store that
- *             cannot do it; DF_EIO. Texts name the store's place and the object. What an adapter can settle
- *             itself it does: S3 calls are repeated with a back-off, and a put whose answer was
- *             lost is looked up.
+ *             cannot do it; DF_EIO. Texts name the store's place and the object. What an adapter
+ *             can settle itself it does: S3 calls are repeated with a back-off, and a put whose
+ *             answer was lost is looked up.
  * Limits:     DF_OBJECT_MAX bytes an object, in memory while it is on the way.
  */
 #ifndef DF_OBJECTS_H
