@@ -144,6 +144,43 @@ int df_http_fetch(struct df_http_client *c, const char *path, const char *conten
 uint64_t df_http_client_repeats(const struct df_http_client *c);
 void df_http_client_destroy(struct df_http_client *c);
 
+/* ---- calls: any request to any server, for object stores. Blocking; keep-alive; TLS by the
+ * system's authorities; redirects are answers; one thread a caller. ---- */
+#define DF_HTTP_VALUE_MAX 255 /* bytes of a header that is asked for; a longer one: DF_ELIMIT */
+
+struct df_http_sign { /* AWS Signature Version 4, over all headers given and the body's hash */
+        const char *access_key, *secret_key, *region, *service;
+};
+struct df_http_wanted { /* a header of the answer */
+        const char *name;
+        char value[DF_HTTP_VALUE_MAX + 1]; /* out: trimmed; "" when there is none */
+};
+struct df_http_call {
+        const char *method; /* "GET", "HEAD", "PUT", "POST", "DELETE" */
+        const char *url;    /* complete; encoded, and its query in order when it is signed */
+        const char *const *headers; /* "name: value" */
+        size_t header_count;
+        struct df_bytes body;                   /* borrowed; data NULL: none */
+        const struct df_http_sign *sign;        /* NULL: not signed */
+        int64_t connect_ms, stall_ms, total_ms; /* to a connection; without a byte; all of it */
+        uint64_t answer_max;                    /* bytes of a body; beyond: DF_ELIMIT */
+        /* Must not be sent twice: goes over a new connection. Over one that was open libcurl sends
+         * again by itself when it ends without an answer. */
+        bool once;
+        struct df_http_wanted *wanted;
+        size_t wanted_count;
+        int ret_status;
+};
+
+struct df_http_caller;
+int df_http_caller_create(struct df_http_caller **ret, struct df_error *err);
+/* Appends the answer's body. 0: there is an answer, whatever its status. DF_EAGAIN: the request was
+ * not sent (no address, refused, TLS); DF_EDOUBT: it was or may have been, and the answer did not
+ * come whole; texts say which, and never a key. */
+int df_http_call(struct df_http_caller *h, struct df_http_call *c, struct df_buf *ret_body,
+                 struct df_error *err);
+void df_http_caller_destroy(struct df_http_caller *h);
+
 /* ---- load: requests from one thread, at full speed or at a rate, for benchmarks ---- */
 struct df_http_load {
         const char *address;             /* "HOST:PORT" */
