@@ -1,5 +1,6 @@
-/* test_archive_segment.c - A1: segments of the raw archive. Oracles: the records given, a naive cut,
- * protoc's decoder of the footer, and each single byte changed or missing. */
+/* test_archive_segment.c - A1: segments of the raw archive. Oracles: the records given, cuts told
+ * again from protoc's sizes, protoc's decoder of the footer, each single byte changed or missing.
+ */
 #include "unit.h"
 
 #include <inttypes.h>

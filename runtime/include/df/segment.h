@@ -35,9 +35,8 @@ struct df_segment_info {
         uint64_t records, raw_bytes, limit;
         int64_t min_append_ms, max_append_ms; /* 0 without records */
         uint32_t frames;
-        uint64_t bytes; /* of the file */
-        uint8_t sha256
-                [DF_SEGMENT_SHA256]; /* of all bytes before it: the file's last 40 are it and a mark */
+        uint64_t bytes;                    /* of the file */
+        uint8_t sha256[DF_SEGMENT_SHA256]; /* of all bytes before it */
 };
 
 /* ---- writing ---- */
@@ -69,7 +68,7 @@ struct df_segment_reader;
 int df_segment_open(const struct df_segment_source *source, struct df_segment_reader **ret,
                     struct df_error *err);
 const struct df_segment_info *df_segment_info(const struct df_segment_reader *r);
-/* Everything the footer says against the bytes; afterwards the reader stands at the first record. */
+/* All that the footer says, against the bytes; the reader then stands at the first record. */
 int df_segment_verify(struct df_segment_reader *r, struct df_error *err);
 /* Stand before the first record with this offset or a greater one. */
 int df_segment_seek(struct df_segment_reader *r, uint64_t offset, struct df_error *err);
