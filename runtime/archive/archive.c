@@ -25,7 +25,7 @@ static int check_limit(const struct df_archive_part *p, struct df_error *err)
                 return 0;
         return df_fail(err, DF_ESCHEMA,
                        "%s/%u is archived in segments cut at %llu raw bytes, not %llu: other cuts "
-                       "would make other segments. Set --archive-segment to that (A1)",
+                       "would make other segments. Go on with that limit (A1)",
                        p->id.topic, p->id.partition, (unsigned long long)p->manifest.limit,
                        (unsigned long long)p->limit);
 }
