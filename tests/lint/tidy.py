@@ -44,6 +44,7 @@ MAY_INCLUDE = {
     "runtime/crypto": ["df/"],
     "runtime/net": ["df/"],
     "runtime/objects": ["df/"],
+    "runtime/archive": ["df/"],
     "runtime/run": ["df/"],
     "proto": ["df/", "proto/"],
     "operators": ["df/", "proto/", "operators/"],

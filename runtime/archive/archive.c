@@ -1,0 +1,264 @@
+/* archive.c - a partition into the archive: cut, put, adopt, note (df/archive.h, A1, A2). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "archive_private.h"
+#include "df/sha256.h"
+
+struct df_archive_part {
+        struct df_objects *objects;
+        struct df_segment_id id;
+        uint64_t limit;
+        struct df_archive_manifest manifest;
+        struct df_segment_writer *writer;
+        uint64_t position;
+};
+
+static const struct df_archive_entry *last_entry(const struct df_archive_part *p)
+{
+        return p->manifest.count ? &p->manifest.entries[p->manifest.count - 1] : NULL;
+}
+
+static int check_limit(const struct df_archive_part *p, struct df_error *err)
+{
+        if (p->manifest.count == 0 || p->manifest.limit == p->limit)
+                return 0;
+        return df_fail(err, DF_ESCHEMA,
+                       "%s/%u is archived in segments cut at %llu raw bytes, not %llu: other cuts "
+                       "would make other segments. Go on with that limit (A1)",
+                       p->id.topic, p->id.partition, (unsigned long long)p->manifest.limit,
+                       (unsigned long long)p->limit);
+}
+
+static int read_manifest(struct df_archive_part *p, struct df_error *err)
+{
+        int rc;
+
+        df_archive_manifest_release(&p->manifest);
+        rc = df_archive_manifest_read(p->objects, &p->id, &p->manifest, err);
+        if (rc == DF_ENOENT) {
+                p->manifest.limit = p->limit;
+                return 0;
+        }
+        return rc < 0 ? rc : check_limit(p, err);
+}
+
+int df_archive_open(struct df_objects *o, const struct df_segment_id *id, uint64_t limit,
+                    uint64_t start, struct df_archive_part **ret, struct df_error *err)
+{
+        struct df_archive_part *p = calloc(1, sizeof(*p));
+        int rc;
+
+        *ret = NULL;
+        if (!p)
+                return df_fail(err, DF_ENOMEM, "archive of %s/%u", id->topic, id->partition);
+        p->objects = o;
+        p->id = *id;
+        p->limit = limit;
+        rc = df_segment_writer_create(id, limit, &p->writer, err);
+        if (rc == 0)
+                rc = read_manifest(p, err);
+        if (rc < 0) {
+                df_archive_close(p);
+                return rc;
+        }
+        p->position = p->manifest.count ? last_entry(p)->end : start;
+        df_segment_begin(p->writer, p->position);
+        *ret = p;
+        return 0;
+}
+
+uint64_t df_archive_position(const struct df_archive_part *p)
+{
+        return p->position;
+}
+
+uint64_t df_archive_end(const struct df_archive_part *p)
+{
+        return p->manifest.count ? last_entry(p)->end : 0;
+}
+
+/* ---- the segment ---- */
+
+static int read_memory(void *arg, uint64_t from, size_t len, struct df_buf *ret,
+                       struct df_error *err)
+{
+        const struct df_buf *b = arg;
+
+        (void)err;
+        if (from < b->len)
+                df_buf_append(ret, b->data + from, len < b->len - from ? len : b->len - from);
+        return df_buf_check(ret, err);
+}
+
+static int same_place(const struct df_archive_part *p, const struct df_segment_info *i,
+                      uint64_t first, const char *name, struct df_error *err)
+{
+        if (strcmp(i->id.topic, p->id.topic) == 0 && i->id.generation == p->id.generation &&
+            i->id.partition == p->id.partition && i->first == first && i->end > first &&
+            i->limit == p->limit)
+                return 0;
+        return df_fail(err, DF_ECORRUPT,
+                       "%s holds %s/%u from offset %llu, cut at %llu raw bytes: it is not the "
+                       "segment of that name, and is not replaced (A2)",
+                       name, i->id.topic, i->id.partition, (unsigned long long)i->first,
+                       (unsigned long long)i->limit);
+}
+
+static int entry_of(const struct df_segment_info *i, struct df_bytes file,
+                    struct df_archive_entry *ret, struct df_error *err)
+{
+        *ret = (struct df_archive_entry){
+                .first = i->first,
+                .end = i->end,
+                .records = i->records,
+                .raw_bytes = i->raw_bytes,
+                .bytes = file.len,
+                .min_append_ms = i->min_append_ms,
+                .max_append_ms = i->max_append_ms,
+        };
+        return df_sha256(file, ret->sha256, err);
+}
+
+/* There is one of that name: from another archiver, or from before a crash. Its bytes may differ
+ * (another zstd), what it holds may not. */
+static int adopt(struct df_archive_part *p, const char *name, uint64_t first,
+                 struct df_archive_entry *ret, struct df_error *err)
+{
+        struct df_buf file = {0};
+        struct df_segment_reader *r = NULL;
+        int rc = df_objects_get(p->objects, name, &file, NULL, err);
+        struct df_segment_source source = {name, file.len, read_memory, &file};
+
+        if (rc == 0)
+                rc = df_segment_open(&source, &r, err);
+        if (rc == 0)
+                rc = df_segment_verify(r, err);
+        if (rc == 0)
+                rc = same_place(p, df_segment_info(r), first, name, err);
+        if (rc == 0)
+                rc = entry_of(df_segment_info(r), df_buf_bytes(&file), ret, err);
+        df_segment_close(r);
+        df_buf_release(&file);
+        return rc;
+}
+
+static int put_segment(struct df_archive_part *p, uint64_t end, struct df_archive_entry *ret,
+                       struct df_error *err)
+{
+        char name[DF_ARCHIVE_NAME_MAX];
+        struct df_segment_info info;
+        struct df_bytes file;
+        int rc = df_segment_finish(p->writer, end, &file, &info, err);
+
+        if (rc < 0)
+                return rc;
+        df_archive_segment_name(&p->id, info.first, name);
+        rc = df_objects_put_absent(p->objects, name, file, err);
+        if (rc == DF_EEXIST)
+                return adopt(p, name, info.first, ret, err);
+        return rc < 0 ? rc : entry_of(&info, file, ret, err);
+}
+
+/* ---- the manifest ---- */
+
+/* Somebody else's manifest holds this stretch already: it must say the same of it. */
+static int agrees(const struct df_archive_part *p, const struct df_archive_entry *e,
+                  bool *ret_there, struct df_error *err)
+{
+        *ret_there = false;
+        for (uint32_t i = p->manifest.count; i-- > 0;) {
+                const struct df_archive_entry *m = &p->manifest.entries[i];
+
+                if (m->first > e->first)
+                        continue;
+                *ret_there = m->first == e->first;
+                if (*ret_there && memcmp(m->sha256, e->sha256, sizeof(m->sha256)) != 0)
+                        return df_fail(err, DF_ECORRUPT,
+                                       "%s/%u: the manifest and the store hold different segments "
+                                       "at offset %llu (A2)",
+                                       p->id.topic, p->id.partition, (unsigned long long)e->first);
+                break;
+        }
+        return 0;
+}
+
+static int put_manifest(struct df_archive_part *p, struct df_error *err)
+{
+        char name[DF_ARCHIVE_NAME_MAX];
+        struct df_buf bytes = {0};
+        struct df_object_version now;
+        int rc = dfi_manifest_encode(&p->manifest, &bytes, err);
+
+        dfi_manifest_name(&p->id, name);
+        if (rc == 0 && p->manifest.version.text[0])
+                rc = df_objects_put_match(p->objects, name, df_buf_bytes(&bytes),
+                                          &p->manifest.version, &now, err);
+        else if (rc == 0)
+                rc = df_objects_put_absent(p->objects, name, df_buf_bytes(&bytes), err);
+        df_buf_release(&bytes);
+        return rc;
+}
+
+/* Until the entry is in the manifest that the store has. */
+static int note(struct df_archive_part *p, struct df_archive_entry *e, struct df_error *err)
+{
+        for (;;) {
+                const struct df_archive_entry *last = last_entry(p);
+                bool there;
+                int rc = agrees(p, e, &there, err);
+
+                if (rc < 0 || there)
+                        return rc;
+                if (last && last->end != e->first)
+                        return df_fail(err, DF_ECORRUPT,
+                                       "%s/%u: the manifest ends at offset %llu, the next segment "
+                                       "begins at %llu (A2)",
+                                       p->id.topic, p->id.partition, (unsigned long long)last->end,
+                                       (unsigned long long)e->first);
+                rc = dfi_manifest_chain(&p->manifest, e, e->chain, err);
+                if (rc == 0)
+                        rc = dfi_manifest_grow(&p->manifest, e, err);
+                if (rc == 0)
+                        rc = put_manifest(p, err);
+                if (rc < 0 && rc != DF_EEXIST)
+                        return rc;
+                /* Ours or not: go on with what is there, and with its version. */
+                rc = read_manifest(p, err);
+                if (rc < 0)
+                        return rc;
+        }
+}
+
+int df_archive_add(struct df_archive_part *p, const struct df_record *r, struct df_error *err)
+{
+        struct df_archive_entry e;
+        int rc;
+
+        if (r->offset < p->position)
+                return 0; /* it is archived */
+        if (!df_segment_takes(p->writer, r)) {
+                rc = put_segment(p, r->offset, &e, err);
+                if (rc == 0)
+                        rc = note(p, &e, err);
+                if (rc < 0)
+                        return rc;
+                p->position = last_entry(p)->end;
+                df_segment_begin(p->writer, p->position);
+                if (p->position != r->offset)
+                        return 0; /* others are further, or cut elsewhere: go there */
+        }
+        rc = df_segment_add(p->writer, r, err);
+        if (rc == 0)
+                p->position = r->offset + 1;
+        return rc;
+}
+
+void df_archive_close(struct df_archive_part *p)
+{
+        if (!p)
+                return;
+        df_archive_manifest_release(&p->manifest);
+        df_segment_writer_destroy(p->writer);
+        free(p);
+}
