@@ -92,6 +92,14 @@ def test_input_follows_its_flags(place):
     assert 0 < dense["rows_per_event"] * 10 < sparse["rows_per_event"], f"seed {SEED}: {dense} {sparse}"
 
 
+def test_freshness_sends_refused_batches_again(place):
+    """A server that holds all it may answers 503; the same ids come again, and each is counted once (D1)."""
+    result = bench(place, "freshness", "--rate", 100000000, "--seconds", "2", "--senders", "64", "--in-flight-max", "1MiB")
+    text = f"seed {SEED}: {result}"
+    assert result["repeated_batches"] > 0, text  # 64 bodies of 80 KB at once
+    assert result["late_batches"] > 0, text  # nobody can send so many
+
+
 def test_interrupted_run_leaves_nothing(place, kafka):
     """SIGINT at any stage: the exit code says so, jobs end, directory, topics and group are gone."""
     for name, wait in (("realtime", 1), ("realtime", 4), ("metrics", 3), ("freshness", 3)):
