@@ -41,6 +41,8 @@ static const struct df_setting own[] = {
         {"rate", DF_INTEGER, "20000", 0, 100000000,
          .help = "freshness: events a second; 0 = half of the most that is counted, found first"},
         {"senders", DF_INTEGER, "2", 1, AD_BENCH_SENDERS_MAX, .help = "freshness: clients"},
+        {"probe", DF_INTEGER, "20", 3, 3600,
+         .help = "freshness with --rate 0: seconds at full speed"},
         {"request-rate", DF_INTEGER, "0", 0, 10000000,
          .help = "ingest, metrics: requests a second; 0 = as fast as answers come"},
         {"seconds", DF_INTEGER, "20", 1, 86400,
@@ -77,7 +79,7 @@ static const struct benchmark {
          ad_bench_ingest},
         {"metrics", 1000000, true, FOR_ALL " events connections request-rate seconds",
          ad_bench_metrics},
-        {"freshness", 0, true, FOR_ALL " rate seconds senders", ad_bench_freshness},
+        {"freshness", 0, true, FOR_ALL " rate seconds senders probe", ad_bench_freshness},
 };
 
 void ad_bench_figure(struct ad_bench *b, const char *name, double value)
@@ -142,6 +144,10 @@ static int check_own(const struct benchmark *m, const struct df_config *c, struc
                 if (!holds_word(m->takes, own[i].name) && !df_config_is_default(c, own[i].name))
                         return df_fail(err, DF_EINVAL, "--%s is not for %s, which takes: %s",
                                        own[i].name, m->name, m->takes);
+        if (!df_config_is_default(c, "probe") && df_config_integer(c, "rate") != 0)
+                return df_fail(err, DF_EINVAL,
+                               "--probe is for --rate 0, which looks for the rate; this one is "
+                               "given");
         return 0;
 }
 

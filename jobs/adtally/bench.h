@@ -13,7 +13,7 @@
 #include "jobs/adtally/command.h"
 
 #define AD_FIGURES_MAX 96
-#define AD_FIGURE_NAME_MAX 40
+#define AD_FIGURE_NAME_MAX 48
 struct ad_bench {
         const struct df_config *config;
         const struct df_setting *own; /* of the command, beside ad_settings */

@@ -12,10 +12,11 @@
 
 #define READY_MS 30000
 #define COUNTED_MS 60000
-#define FIND_MS 20000
 #define WARM_US 300000
 #define WARM_RATE 2000 /* events a second */
 #define TICK_US 50000
+#define ID_BYTES 13                  /* most memory of a live id: operators/dedupe.c */
+#define OPEN_ID_BYTES (128 + 6 + 48) /* of an open one beside that: set, delta, runs under way */
 
 static int free_address(char ret[32], struct df_error *err)
 {
@@ -72,23 +73,52 @@ static int read_quality(struct df_http_client *http, struct quality *ret, struct
         return rc;
 }
 
-/* Of each job now, by its status file: is it flat from a third of the time to its end? */
-static void put_memory(struct ad_bench *b, const char *when)
+static void put_when(struct ad_bench *b, const char *job, const char *what, const char *when,
+                     double value)
 {
-        struct ad_samples s;
-        struct ad_bench_usage u;
         char name[AD_FIGURE_NAME_MAX];
 
-        if (ad_samples_read(b->dir, &s, NULL) < 0)
-                return;
+        (void)snprintf(name, sizeof(name), "%s%s_%s", job, what, when);
+        ad_bench_figure(b, name, value);
+}
+
+/* What so many ids take at most (ARCHITECTURE.md, "State of a task"), all within the horizon. */
+static uint64_t model_bytes(const struct ad_bench *b, uint64_t ids)
+{
+        uint64_t partitions = (uint64_t)df_config_integer(b->config, "partitions");
+        uint64_t limit = (uint64_t)df_config_integer(b->config, "dedupe-open-ids");
+        uint64_t open = ids / partitions;
+
+        if (open > limit)
+                open = limit;
+        return ids * ID_BYTES + partitions * open * OPEN_ID_BYTES;
+}
+
+/* Of each job now, by its status file; `ids` different ones were sent so far. Those of the horizon
+ * have to be kept: flat is what realtime holds beyond them. */
+static int put_memory(struct ad_bench *b, uint64_t ids, const char *when, uint64_t *ret_realtime,
+                      struct df_error *err)
+{
+        uint64_t model = model_bytes(b, ids), realtime = 0;
+        struct ad_samples s;
+        struct ad_bench_usage u;
+        int rc = ad_samples_read(b->dir, &s, err);
+
+        if (rc < 0)
+                return rc;
         for (size_t i = 0; i < s.job_count; i++) {
                 ad_bench_usage(s.jobs[i].stamp.pid, &u);
-                (void)snprintf(name, sizeof(name), "%s_rss_bytes_%s", s.jobs[i].job, when);
-                ad_bench_figure(b, name, (double)u.rss_bytes);
-                (void)snprintf(name, sizeof(name), "%s_peak_bytes_%s", s.jobs[i].job, when);
-                ad_bench_figure(b, name, (double)u.peak_rss_bytes);
+                put_when(b, s.jobs[i].job, "_rss_bytes", when, (double)u.rss_bytes);
+                put_when(b, s.jobs[i].job, "_peak_bytes", when, (double)u.peak_rss_bytes);
+                if (strcmp(s.jobs[i].job, "realtime") == 0)
+                        realtime += u.rss_bytes;
         }
         ad_samples_release(&s);
+        put_when(b, "", "events", when, (double)ids);
+        *ret_realtime = realtime;
+        put_when(b, "", "realtime_rss_model_bytes", when, (double)model);
+        put_when(b, "", "realtime_rss_beyond_model_bytes", when, (double)realtime - (double)model);
+        return 0;
 }
 
 /* The phases of a run: what they send adds up in b->events, and the numbers of ids go on. */
@@ -174,18 +204,19 @@ static int put_first_half(const struct phase *p, struct df_error *err)
 static int find_rate(struct phase *p, uint64_t *ret, struct df_error *err)
 {
         int64_t began = df_monotonic_ms(), from_ms = 0, to_ms = 0;
+        int64_t ms = df_config_integer(p->b->config, "probe") * 1000;
         struct quality from = {0}, to = {0};
         struct ad_bench_senders *s = NULL;
         struct ad_bench_sent sent;
         int rc = begin(p, 0, &s, err);
 
         if (rc == 0 && !p->b->quiet)
-                (void)fprintf(stderr, "freshness: looking for the highest rate, %d s\n",
-                              FIND_MS / 1000);
-        while (rc == 0 && !ad_bench_senders_failed(s) && df_monotonic_ms() - began < FIND_MS) {
+                (void)fprintf(stderr, "freshness: looking for the highest rate, %lld s\n",
+                              (long long)ms / 1000);
+        while (rc == 0 && !ad_bench_senders_failed(s) && df_monotonic_ms() - began < ms) {
                 (void)usleep(WARM_US);
                 rc = look(p, err);
-                if (rc == 0 && from_ms == 0 && df_monotonic_ms() - began > FIND_MS / 3) {
+                if (rc == 0 && from_ms == 0 && df_monotonic_ms() - began > ms / 3) {
                         rc = read_quality(p->http, &from, err);
                         from_ms = df_monotonic_ms();
                 }
@@ -198,19 +229,64 @@ static int find_rate(struct phase *p, uint64_t *ret, struct df_error *err)
         if (rc < 0)
                 return rc;
         if (to.counted <= from.counted || to_ms <= from_ms)
-                return df_fail(err, DF_EAGAIN, "nothing was counted in %d s", FIND_MS / 1000);
+                return df_fail(err, DF_EAGAIN, "nothing was counted in %lld s of --probe",
+                               (long long)ms / 1000);
         *ret = (uint64_t)(to.counted - from.counted) * 1000 / (uint64_t)(to_ms - from_ms);
         ad_bench_figure(p->b, "max_events_per_s", (double)*ret);
         return 0;
 }
 
-static void put_sent(struct ad_bench *b, const struct ad_bench_sent *sent, int64_t ms)
+static void put_sent(struct ad_bench *b, uint64_t rate, const struct ad_bench_sent *sent,
+                     int64_t ms)
 {
+        ad_bench_figure(b, "offered_per_s", (double)rate);
         ad_bench_figure(b, "sent_per_s", ms ? (double)sent->events * 1000 / (double)ms : 0);
         ad_bench_figure(b, "late_batches", (double)sent->late_batches);
         ad_bench_figure(b, "repeated_batches", (double)sent->repeated_batches);
         ad_bench_figure(b, "sender_cpu_ns_per_event",
                         sent->events ? (double)sent->cpu_ns / (double)sent->events : 0);
+}
+
+/* What is to be looked at so far into the phase, each once. */
+struct looks {
+        bool third, half, two_thirds;
+        uint64_t ids, realtime; /* bytes; both after a third */
+};
+
+static int look_at(const struct phase *p, struct looks *done, int64_t passed, int64_t ms,
+                   uint64_t sent, struct df_error *err)
+{
+        int rc = 0;
+
+        if (!done->third && passed >= ms / 3) {
+                done->ids = p->b->events + sent;
+                rc = put_memory(p->b, done->ids, "third", &done->realtime, err);
+                done->third = true;
+        }
+        if (rc == 0 && !done->half && passed >= ms / 2) {
+                rc = put_first_half(p, err);
+                done->half = true;
+        }
+        if (rc == 0 && !done->two_thirds && passed >= ms / 3 * 2) {
+                uint64_t realtime;
+
+                rc = put_memory(p->b, p->b->events + sent, "two_thirds", &realtime, err);
+                done->two_thirds = true;
+        }
+        return rc == 0 ? look(p, err) : rc;
+}
+
+/* The bound of put_memory would hide what grows slowly under it: this does not. */
+static int put_growth(struct ad_bench *b, const struct looks *done, struct df_error *err)
+{
+        uint64_t realtime = 0;
+        int rc = put_memory(b, b->events, "end", &realtime, err);
+
+        if (rc == 0 && done->third && b->events > done->ids)
+                ad_bench_figure(b, "realtime_rss_growth_bytes_per_id",
+                                ((double)realtime - (double)done->realtime) /
+                                        (double)(b->events - done->ids));
+        return rc;
 }
 
 static int send_paced(struct phase *p, uint64_t rate, struct df_error *err)
@@ -220,26 +296,15 @@ static int send_paced(struct phase *p, uint64_t rate, struct df_error *err)
         struct ad_bench_senders *s = NULL;
         struct df_progress progress;
         struct ad_bench_sent sent;
-        bool third = false, half = false;
+        struct looks done = {0};
         int rc = begin(p, rate, &s, err);
 
         df_progress_start(&progress, "freshness", "events", rate * (uint64_t)ms / 1000, b->quiet);
         while (rc == 0 && !ad_bench_senders_failed(s) && df_monotonic_ms() - began < ms) {
-                int64_t passed = df_monotonic_ms() - began;
+                uint64_t so_far = ad_bench_senders_sent(s);
 
-                df_progress_show(&progress, ad_bench_senders_sent(s));
-                if (!third && passed >= ms / 3) {
-                        ad_bench_figure(b, "events_third",
-                                        (double)(b->events + ad_bench_senders_sent(s)));
-                        put_memory(b, "third");
-                        third = true;
-                }
-                if (!half && passed >= ms / 2) {
-                        rc = put_first_half(p, err);
-                        half = true;
-                }
-                if (rc == 0)
-                        rc = look(p, err);
+                df_progress_show(&progress, so_far);
+                rc = look_at(p, &done, df_monotonic_ms() - began, ms, so_far, err);
                 (void)usleep(TICK_US);
         }
         ms = df_monotonic_ms() - began;
@@ -247,9 +312,8 @@ static int send_paced(struct phase *p, uint64_t rate, struct df_error *err)
         df_progress_end(&progress, sent.events);
         if (rc < 0)
                 return rc;
-        put_memory(b, "end");
-        put_sent(b, &sent, ms);
-        return 0;
+        put_sent(b, rate, &sent, ms);
+        return put_growth(b, &done, err);
 }
 
 /* Until everything that was sent is counted; each id was sent once. */
@@ -285,6 +349,7 @@ static int put_freshness(const struct phase *p, struct df_error *err)
         struct quality q = {0};
         int rc = read_quality(p->http, &q, err);
 
+        ad_bench_figure(p->b, "events_counted", (double)q.counted); /* of all phases */
         ad_bench_figure(p->b, "freshness_p50_ms", (double)q.p50_ms);
         ad_bench_figure(p->b, "freshness_p95_ms", (double)q.p95_ms);
         return rc;
@@ -364,7 +429,11 @@ int ad_bench_freshness(struct ad_bench *b, struct df_error *err)
         df_http_client_destroy(p.http);
         if (child.pid > 0 && ad_bench_stop(&child, rc == 0 ? err : NULL) < 0 && rc == 0)
                 rc = err->code;
-        if (rc == 0) /* of the supervisor and the jobs it waited for */
-                ad_bench_main_figures(b, events, elapsed, child.cpu_ns, child.peak_rss_bytes);
+        if (rc == 0) { /* of the supervisor and the jobs it waited for, over all phases */
+                double cpu_ns = (double)child.cpu_ns / (double)b->events;
+
+                ad_bench_main_figures(b, events, elapsed, (int64_t)(cpu_ns * (double)events),
+                                      child.peak_rss_bytes);
+        }
         return rc;
 }

@@ -130,7 +130,7 @@ int ad_bench_print(const struct ad_bench *b, const char *name, struct df_error *
                 printf("%.*s", (int)out.len, (const char *)out.data);
         for (size_t i = 0; rc == 0 && !df_config_bool(b->config, "json") && i < b->figure_count;
              i++)
-                printf("%-28s %18.6g\n", b->figures[i].name, b->figures[i].value);
+                printf("%-44s %18.6g\n", b->figures[i].name, b->figures[i].value);
         if (rc == 0 && results)
                 rc = append(results, &out, err);
         df_buf_release(&out);

@@ -102,6 +102,7 @@ static int post(struct sender *me, struct df_error *err)
                 if (rc != DF_EAGAIN || df_monotonic_ms() > until)
                         return rc;
                 atomic_fetch_add(&s->again, 1);
+                *err = (struct df_error){0}; /* what the next answer cures is no failure */
                 (void)usleep(AGAIN_US);
         }
 }

@@ -34,6 +34,19 @@ def bench(place, name, *args, **kw):
     return json.loads(done.stdout)
 
 
+def check_memory(r, text):
+    """Ids sent are ids counted (D1), and the bound of their memory is that of ARCHITECTURE.md: 13 bytes an id, and
+    128 + 6 + 48 for each of at most 1,048,576 open ones a partition, of which there are 4."""
+    assert r["events_counted"] == r["events_end"] >= r["events"], text
+    assert r["events_third"] <= r["events_two_thirds"] <= r["events_end"], text
+    for when in ("third", "two_thirds", "end"):
+        ids = r[f"events_{when}"]
+        assert r[f"realtime_rss_model_bytes_{when}"] == 13 * ids + 4 * 182 * min(ids // 4, 1 << 20), text
+        beyond = r[f"realtime_rss_bytes_{when}"] - r[f"realtime_rss_model_bytes_{when}"]
+        assert r[f"realtime_rss_beyond_model_bytes_{when}"] == beyond, text
+        assert all(r[f"{job}_rss_bytes_{when}"] > 0 for job in ("ingest", "realtime", "api")), text
+
+
 def check_figures(name, result):
     text = f"seed {SEED}: {name}: {result}"
     assert all(result[k] > 0 or k == "cpu_ns_per_event" and result[k] == 0 for k in FOUR), text  # ticks of 10 ms
@@ -44,6 +57,7 @@ def check_figures(name, result):
     else:  # three seconds at 2,000; batches of 500, and each sender ends the one it has begun
         assert 4500 <= result["events"] <= 7500 and result["events"] % 500 == 0, text
         assert result["late_batches"] >= 0 and result["sender_cpu_ns_per_event"] > 0, text
+        check_memory(result, text)
     assert all(result[k] for k in ("date", "kernel", "cpu", "cores", "librdkafka", "rocksdb")), text
 
 
@@ -92,6 +106,25 @@ def test_input_follows_its_flags(place):
     assert 0 < dense["rows_per_event"] * 10 < sparse["rows_per_event"], f"seed {SEED}: {dense} {sparse}"
 
 
+def test_freshness_finds_the_rate(place):
+    """--rate 0: half of what was counted at full speed is offered; sums hold over all phases (D1)."""
+    result = bench(place, "freshness", "--rate", "0", "--probe", "6", "--seconds", "3")
+    text = f"seed {SEED}: {result}"
+    assert result["offered_per_s"] == result["max_events_per_s"] // 2 > 0, text
+    assert result["events_end"] > result["events"] > 0 and result["late_batches"] >= 0, text
+    check_memory(result, text)
+    assert not list(place.iterdir()), f"seed {SEED}: left something behind"
+
+
+def test_freshness_sends_refused_batches_again(place):
+    """A server that holds all it may answers 503; the same ids come again, and each is counted once (D1)."""
+    result = bench(place, "freshness", "--rate", 100000000, "--seconds", "2", "--senders", "64", "--in-flight-max", "1MiB")
+    text = f"seed {SEED}: {result}"
+    assert result["repeated_batches"] > 0, text  # 64 bodies of 80 KB at once
+    assert result["late_batches"] > 0, text  # nobody can send so many
+    check_memory(result, text)
+
+
 def test_interrupted_run_leaves_nothing(place, kafka):
     """SIGINT at any stage: the exit code says so, jobs end, directory, topics and group are gone."""
     for name, wait in (("realtime", 1), ("realtime", 4), ("metrics", 3), ("freshness", 3)):
@@ -111,6 +144,8 @@ def test_interrupted_run_leaves_nothing(place, kafka):
 @pytest.mark.parametrize("args,words", [
     (["nonsense"], "expected one of"),
     (["realtime", "--batch", "5"], "--batch is not for realtime"),
+    (["realtime", "--probe", "5"], "--probe is not for realtime"),
+    (["freshness", "--probe", "5"], "--probe is for --rate 0"),
     (["freshness", "--events", "5"], "--events is not for freshness"),
     (["realtime", "--log", "file:/tmp/x"], "makes its file log itself"),
     (["operators", "--log", "kafka:127.0.0.1:9"], "nothing to do with a log"),
