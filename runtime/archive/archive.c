@@ -63,6 +63,15 @@ int df_archive_open(struct df_objects *o, const struct df_segment_id *id, uint64
                 return rc;
         }
         p->position = p->manifest.count ? last_entry(p)->end : start;
+        if (start > p->position) {
+                rc = df_fail(err, DF_EOFFSET,
+                             "%s/%u is archived up to offset %llu, and the log begins at %llu: "
+                             "records were deleted that no segment holds (A3)",
+                             id->topic, id->partition, (unsigned long long)p->position,
+                             (unsigned long long)start);
+                df_archive_close(p);
+                return rc;
+        }
         df_segment_begin(p->writer, p->position);
         *ret = p;
         return 0;
@@ -80,29 +89,24 @@ uint64_t df_archive_end(const struct df_archive_part *p)
 
 /* ---- the segment ---- */
 
-static int read_memory(void *arg, uint64_t from, size_t len, struct df_buf *ret,
-                       struct df_error *err)
+/* Cuts follow from the records alone: what is there must hold what ours holds. */
+static int same_as(const struct df_segment_info *ours, const struct df_segment_info *there,
+                   const char *name, struct df_error *err)
 {
-        const struct df_buf *b = arg;
-
-        (void)err;
-        if (from < b->len)
-                df_buf_append(ret, b->data + from, len < b->len - from ? len : b->len - from);
-        return df_buf_check(ret, err);
-}
-
-static int same_place(const struct df_archive_part *p, const struct df_segment_info *i,
-                      uint64_t first, const char *name, struct df_error *err)
-{
-        if (strcmp(i->id.topic, p->id.topic) == 0 && i->id.generation == p->id.generation &&
-            i->id.partition == p->id.partition && i->first == first && i->end > first &&
-            i->limit == p->limit)
+        if (strcmp(there->id.topic, ours->id.topic) == 0 &&
+            there->id.generation == ours->id.generation &&
+            there->id.partition == ours->id.partition && there->limit == ours->limit &&
+            there->first == ours->first && there->end == ours->end &&
+            there->records == ours->records && there->raw_bytes == ours->raw_bytes &&
+            there->min_append_ms == ours->min_append_ms &&
+            there->max_append_ms == ours->max_append_ms)
                 return 0;
         return df_fail(err, DF_ECORRUPT,
-                       "%s holds %s/%u from offset %llu, cut at %llu raw bytes: it is not the "
-                       "segment of that name, and is not replaced (A2)",
-                       name, i->id.topic, i->id.partition, (unsigned long long)i->first,
-                       (unsigned long long)i->limit);
+                       "%s holds %s/%u, offsets %llu to %llu, %llu records; the log's segment of "
+                       "that name ends at %llu with %llu: it is not replaced (A2)",
+                       name, there->id.topic, there->id.partition, (unsigned long long)there->first,
+                       (unsigned long long)there->end, (unsigned long long)there->records,
+                       (unsigned long long)ours->end, (unsigned long long)ours->records);
 }
 
 static int entry_of(const struct df_segment_info *i, struct df_bytes file,
@@ -122,22 +126,23 @@ static int entry_of(const struct df_segment_info *i, struct df_bytes file,
 
 /* There is one of that name: from another archiver, or from before a crash. Its bytes may differ
  * (another zstd), what it holds may not. */
-static int adopt(struct df_archive_part *p, const char *name, uint64_t first,
+static int adopt(struct df_archive_part *p, const char *name, const struct df_segment_info *ours,
                  struct df_archive_entry *ret, struct df_error *err)
 {
         struct df_buf file = {0};
         struct df_segment_reader *r = NULL;
         int rc = df_objects_get(p->objects, name, &file, NULL, err);
-        struct df_segment_source source = {name, file.len, read_memory, &file};
+        struct df_bytes bytes = df_buf_bytes(&file);
+        struct df_segment_source source = df_segment_memory(name, &bytes);
 
         if (rc == 0)
                 rc = df_segment_open(&source, &r, err);
         if (rc == 0)
                 rc = df_segment_verify(r, err);
         if (rc == 0)
-                rc = same_place(p, df_segment_info(r), first, name, err);
+                rc = same_as(ours, df_segment_info(r), name, err);
         if (rc == 0)
-                rc = entry_of(df_segment_info(r), df_buf_bytes(&file), ret, err);
+                rc = entry_of(df_segment_info(r), bytes, ret, err);
         df_segment_close(r);
         df_buf_release(&file);
         return rc;
@@ -156,7 +161,7 @@ static int put_segment(struct df_archive_part *p, uint64_t end, struct df_archiv
         df_archive_segment_name(&p->id, info.first, name);
         rc = df_objects_put_absent(p->objects, name, file, err);
         if (rc == DF_EEXIST)
-                return adopt(p, name, info.first, ret, err);
+                return adopt(p, name, &info, ret, err);
         return rc < 0 ? rc : entry_of(&info, file, ret, err);
 }
 
@@ -246,7 +251,7 @@ int df_archive_add(struct df_archive_part *p, const struct df_record *r, struct 
                 p->position = last_entry(p)->end;
                 df_segment_begin(p->writer, p->position);
                 if (p->position != r->offset)
-                        return 0; /* others are further, or cut elsewhere: go there */
+                        return 0; /* others are further: go there */
         }
         rc = df_segment_add(p->writer, r, err);
         if (rc == 0)

@@ -159,9 +159,8 @@ int df_segment_next(struct df_segment_reader *r, struct df_record *records, size
         return 0;
 }
 
-int df_segment_seek(struct df_segment_reader *r, uint64_t offset, struct df_error *err)
+void df_segment_seek(struct df_segment_reader *r, uint64_t offset)
 {
-        (void)err;
         r->frame = 0;
         r->frame_at = 0;
         r->any = false;
@@ -169,7 +168,6 @@ int df_segment_seek(struct df_segment_reader *r, uint64_t offset, struct df_erro
         r->left = df_reader(df_bytes(NULL, 0));
         while (r->frame + 1 < r->info.frames && r->frames[r->frame + 1].first <= offset)
                 r->frame_at += r->frames[r->frame++].bytes;
-        return 0;
 }
 
 static int verify_hash(struct df_segment_reader *r, struct df_error *err)
@@ -204,8 +202,7 @@ int df_segment_verify(struct df_segment_reader *r, struct df_error *err)
         size_t n = 1;
         int rc = verify_hash(r, err);
 
-        if (rc == 0)
-                rc = df_segment_seek(r, 0, err);
+        df_segment_seek(r, 0);
         while (rc == 0 && n > 0) {
                 rc = df_segment_next(r, records, 256, &n, err);
                 for (size_t i = 0; rc == 0 && i < n; i++) {
@@ -224,7 +221,8 @@ int df_segment_verify(struct df_segment_reader *r, struct df_error *err)
                         sum.min_append_ms != r->info.min_append_ms ||
                         sum.max_append_ms != r->info.max_append_ms))
                 rc = damaged(r, err, "other records than the footer counts", r->data_end);
-        return rc < 0 ? rc : df_segment_seek(r, 0, err);
+        df_segment_seek(r, 0);
+        return rc;
 }
 
 void df_segment_close(struct df_segment_reader *r)
@@ -236,4 +234,19 @@ void df_segment_close(struct df_segment_reader *r)
         df_buf_release(&r->raw);
         free(r->frames);
         free(r);
+}
+
+static int read_memory(void *arg, uint64_t from, size_t len, struct df_buf *ret,
+                       struct df_error *err)
+{
+        const struct df_bytes *b = arg;
+
+        if (from < b->len)
+                df_buf_append(ret, b->data + from, len < b->len - from ? len : b->len - from);
+        return df_buf_check(ret, err);
+}
+
+struct df_segment_source df_segment_memory(const char *name, const struct df_bytes *bytes)
+{
+        return (struct df_segment_source){name, bytes->len, read_memory, (void *)(uintptr_t)bytes};
 }

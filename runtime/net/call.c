@@ -1,13 +1,11 @@
 /* call.c - any HTTP request, signed for S3 where that is asked for, on libcurl's easy interface. */
-#include <pthread.h>
 #include <stdlib.h>
 #include <strings.h>
 
 #include <curl/curl.h>
 
+#include "curl_private.h"
 #include "df/net.h"
-
-#define USER_AGENT "adtally/" ADTALLY_VERSION
 
 struct df_http_caller {
         CURL *curl;
@@ -22,18 +20,11 @@ struct answer {
         const char *too_long; /* name of a wanted header */
 };
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static void init_curl(void)
-{
-        (void)curl_global_init(CURL_GLOBAL_DEFAULT); /* a failure shows in curl_easy_init */
-}
-
 int df_http_caller_create(struct df_http_caller **ret, struct df_error *err)
 {
         struct df_http_caller *h = calloc(1, sizeof(*h));
 
-        (void)pthread_once(&once, init_curl);
+        dfi_curl_init();
         if (h)
                 h->curl = curl_easy_init();
         if (!h || !h->curl) {
@@ -141,7 +132,7 @@ static bool set_options(struct df_http_caller *h, const struct df_http_call *c,
         SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
         SET(CURLOPT_PROXY, ""); /* whatever the environment says */
         SET(CURLOPT_PROTOCOLS_STR, "http,https");
-        SET(CURLOPT_USERAGENT, USER_AGENT);
+        SET(CURLOPT_USERAGENT, DFI_USER_AGENT);
         SET(CURLOPT_ERRORBUFFER, h->error);
         SET(CURLOPT_CONNECTTIMEOUT_MS, (long)c->connect_ms);
         SET(CURLOPT_TIMEOUT_MS, (long)c->total_ms);

@@ -4,9 +4,8 @@
 
 #include <curl/curl.h>
 
+#include "curl_private.h"
 #include "df/net.h"
-
-#define USER_AGENT "adtally/" ADTALLY_VERSION
 
 struct df_http_client {
         CURL *curl;
@@ -23,11 +22,16 @@ struct sink {
         bool too_large;
 };
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
 static void init_curl(void)
 {
         (void)curl_global_init(CURL_GLOBAL_DEFAULT); /* a failure shows in curl_easy_init */
+}
+
+void dfi_curl_init(void)
+{
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+        (void)pthread_once(&once, init_curl);
 }
 
 static size_t on_body(char *data, size_t size, size_t count, void *arg)
@@ -58,7 +62,7 @@ static void set_options(struct df_http_client *c, int64_t timeout_ms)
         (void)curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
         (void)curl_easy_setopt(h, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
         (void)curl_easy_setopt(h, CURLOPT_PROXY, ""); /* whatever the environment says */
-        (void)curl_easy_setopt(h, CURLOPT_USERAGENT, USER_AGENT);
+        (void)curl_easy_setopt(h, CURLOPT_USERAGENT, DFI_USER_AGENT);
         (void)curl_easy_setopt(h, CURLOPT_ERRORBUFFER, c->error);
         (void)curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
         (void)curl_easy_setopt(h, CURLOPT_TCP_NODELAY, 1L);
@@ -71,7 +75,7 @@ int df_http_client_create(const char *base, const char *key, int64_t timeout_ms,
         struct df_http_client *c = calloc(1, sizeof(*c));
         bool ok = c != NULL;
 
-        (void)pthread_once(&once, init_curl);
+        dfi_curl_init();
         if (ok) {
                 c->curl = curl_easy_init();
                 c->base = strdup(base);

@@ -52,7 +52,8 @@ void df_archive_segment_name(const struct df_segment_id *id, uint64_t first,
 
 /* ---- writing ---- */
 struct df_archive_part;
-/* start: the log's first offset, for an archive that holds nothing of this partition yet. */
+/* start: the log's first offset now: where an archive begins that holds nothing of this partition
+ * yet. DF_EOFFSET: it lies behind what is archived. */
 int df_archive_open(struct df_objects *o, const struct df_segment_id *id, uint64_t limit,
                     uint64_t start, struct df_archive_part **ret, struct df_error *err);
 uint64_t df_archive_position(const struct df_archive_part *p);

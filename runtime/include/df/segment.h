@@ -71,11 +71,14 @@ const struct df_segment_info *df_segment_info(const struct df_segment_reader *r)
 /* All that the footer says, against the bytes; the reader then stands at the first record. */
 int df_segment_verify(struct df_segment_reader *r, struct df_error *err);
 /* Stand before the first record with this offset or a greater one. */
-int df_segment_seek(struct df_segment_reader *r, uint64_t offset, struct df_error *err);
+void df_segment_seek(struct df_segment_reader *r, uint64_t offset);
 /* Up to max records, 0 at the end; valid until the next call on r. */
 int df_segment_next(struct df_segment_reader *r, struct df_record *records, size_t max,
                     size_t *ret_count, struct df_error *err);
 void df_segment_close(struct df_segment_reader *r);
+
+/* A source over bytes in memory: *bytes and name are borrowed until the reader is closed. */
+struct df_segment_source df_segment_memory(const char *name, const struct df_bytes *bytes);
 
 /* A source over a file of this machine. */
 struct df_segment_file;
