@@ -132,24 +132,31 @@ int ad_command_find_job(const char *name, char *ret, struct df_error *err)
                 name, dir, self);
 }
 
+static int hand_down(const char *prefix, const char *name, const char *value, struct df_error *err)
+{
+        char *variable = NULL;
+        int rc;
+
+        if (asprintf(&variable, "%s%s", prefix, name) < 0)
+                return df_fail(err, DF_ENOMEM, "%s", name);
+        for (char *p = variable; *p; p++)
+                *p = *p == '.' || *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+        rc = setenv(variable, value, 1);
+        free(variable);
+        return rc < 0 ? df_fail_errno(err, DF_ENOMEM, "%s", name) : 0;
+}
+
 int ad_command_hand_down_secrets(const struct df_config *c, struct df_error *err)
 {
         const char *name, *value;
+        int rc = 0;
 
-        for (size_t i = 0; (value = df_config_member(c, "kafka.*", i, &name)); i++) {
-                char *variable = NULL;
-                int rc;
-
-                if (asprintf(&variable, "ADTALLY_KAFKA__%s", name) < 0)
-                        return df_fail(err, DF_ENOMEM, "kafka.%s", name);
-                for (char *p = variable; *p; p++)
-                        *p = *p == '.' ? '_' : (char)toupper((unsigned char)*p);
-                rc = setenv(variable, value, 1);
-                free(variable);
-                if (rc < 0)
-                        return df_fail_errno(err, DF_ENOMEM, "kafka.%s", name);
-        }
-        return 0;
+        for (size_t i = 0; rc == 0 && (value = df_config_member(c, "kafka.*", i, &name)); i++)
+                rc = hand_down("ADTALLY_KAFKA__", name, value, err);
+        for (size_t i = 0; rc == 0 && i < ad_setting_count; i++)
+                if (ad_settings[i].secret && (value = df_config_value(c, ad_settings[i].name)))
+                        rc = hand_down("ADTALLY_", ad_settings[i].name, value, err);
+        return rc;
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *f)

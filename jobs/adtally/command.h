@@ -26,6 +26,7 @@ int ad_command_consumers(int argc, char **argv);
 int ad_command_prices(int argc, char **argv);
 int ad_command_key(int argc, char **argv);
 int ad_command_log(int argc, char **argv);
+int ad_command_archive(int argc, char **argv);
 int ad_command_segment(int argc, char **argv);
 int ad_command_watch(int argc, char **argv);
 int ad_command_generate(int argc, char **argv);
@@ -59,8 +60,8 @@ int ad_command_usage(const char *command, const char *fmt, ...)
 /* Path of a job's program: installed, PREFIX/libexec/adtally/adtally-JOB beside PREFIX/bin; in a
  * build directory, jobs/JOB/adtally-JOB beside jobs/adtally. ret holds PATH_MAX bytes. */
 int ad_command_find_job(const char *job, char *ret, struct df_error *err);
-/* kafka.* for children, by the environment, not the command line, which everybody on the machine
- * can read. */
+/* kafka.* and secrets for children, by the environment, not the command line, which everybody on
+ * the machine can read. */
 int ad_command_hand_down_secrets(const struct df_config *c, struct df_error *err);
 /* One `adtally up` a data directory: DATA/LOCK, held until *ret_fd is closed. DF_EFENCED names the
  * process that has it. Makes the directory. */
@@ -81,7 +82,7 @@ struct ad_job_file {
         char instance[AD_INSTANCE_MAX + 1]; /* of realtime; else "" */
         struct ad_job_stamp stamp;
 };
-#define AD_JOBS_MAX (AD_INSTANCES_MAX + 2)
+#define AD_JOBS_MAX (AD_INSTANCES_MAX + 3)
 struct ad_samples {
         struct df_buf text; /* what the samples borrow */
         struct ad_sample *list;
@@ -91,6 +92,10 @@ struct ad_samples {
         bool several; /* realtime instances */
 };
 extern const char *const ad_job_names[]; /* NULL-terminated: the jobs of `up` */
+/* One that `up` may be told to do without: missed only once it wrote a status file. */
+bool ad_job_is_optional(const char *job);
+/* Whether it should run and does not. */
+bool ad_job_missing(const struct ad_samples *s, const char *job, int64_t now_ms);
 /* Missing files are left out, and what an instance that is gone said while another one lives; its
  * file is in jobs all the same. ret must not be moved: samples borrow from it. */
 int ad_samples_read(const char *data_dir, struct ad_samples *ret, struct df_error *err);
@@ -108,6 +113,11 @@ double ad_sample_beside(const struct ad_samples *s, const struct ad_sample *of, 
 bool ad_sample_counts(const struct ad_samples *s, const struct ad_sample *of);
 bool ad_job_alive(const struct ad_job_file *f, int64_t now_ms); /* pid lives, file is fresh */
 bool ad_job_any_alive(const struct ad_samples *s, const char *job, int64_t now_ms);
+/* A3: an archive's lag as a share of what the log keeps. From the first on a person is told, beyond
+ * the second /readyz fails. */
+#define AD_ARCHIVE_LAG_WARNS 0.5
+#define AD_ARCHIVE_LAG_FAILS 0.75
+double ad_archive_lag_share(const struct ad_samples *s, const struct ad_sample *lag);
 /* The Prometheus text format: families together, a TYPE line each, a job label on each sample,
  * and an instance label when there are several. */
 void ad_samples_render(struct ad_samples *s, struct df_buf *b);

@@ -18,6 +18,7 @@ static const struct ad_command commands[] = {
         {"recover", "repair a refused partition or a wrong clock", ad_command_recover},
         {"migrate", "move from the embedded log to Kafka", ad_command_migrate},
         {"log", "look into the log: topics, records", ad_command_log},
+        {"archive", "list and check the raw archive", ad_command_archive},
         {"segment", "look into files of the raw archive", ad_command_segment},
         {"consumers", "who keeps the log from being deleted", ad_command_consumers},
         {"prices", "load and list price tables", ad_command_prices},

@@ -8,7 +8,7 @@
 
 #define FILE_MAX (8u << 20)
 
-const char *const ad_job_names[] = {"ingest", "realtime", "api", NULL};
+const char *const ad_job_names[] = {"ingest", "realtime", "api", "archive", NULL};
 
 static int add_sample(struct ad_samples *s, const struct ad_sample *sample, struct df_error *err)
 {
@@ -236,6 +236,28 @@ bool ad_job_any_alive(const struct ad_samples *s, const char *job, int64_t now_m
         for (size_t i = 0; i < s->job_count; i++)
                 alive |= strcmp(s->jobs[i].job, job) == 0 && ad_job_alive(&s->jobs[i], now_ms);
         return alive;
+}
+
+double ad_archive_lag_share(const struct ad_samples *s, const struct ad_sample *lag)
+{
+        const struct ad_sample *limit =
+                ad_sample_find(s, "archive", "adtally_archive_lag_limit_seconds");
+
+        return limit && limit->value > 0 ? lag->value / limit->value : 0;
+}
+
+bool ad_job_is_optional(const char *job)
+{
+        return strcmp(job, "archive") == 0;
+}
+
+bool ad_job_missing(const struct ad_samples *s, const char *job, int64_t now_ms)
+{
+        bool wanted = !ad_job_is_optional(job);
+
+        for (size_t i = 0; i < s->job_count; i++)
+                wanted |= strcmp(s->jobs[i].job, job) == 0;
+        return wanted && !ad_job_any_alive(s, job, now_ms);
 }
 
 static int by_name(const void *a, const void *b)

@@ -58,7 +58,7 @@ static void judge(struct report *r)
         for (size_t i = 0; ad_job_names[i]; i++)
                 r->running |= ad_job_any_alive(&r->samples, ad_job_names[i], now);
         for (size_t i = 0; r->running && ad_job_names[i]; i++)
-                if (!ad_job_any_alive(&r->samples, ad_job_names[i], now))
+                if (ad_job_missing(&r->samples, ad_job_names[i], now))
                         problem(r, "job %s does not run: look at its log lines", ad_job_names[i]);
         for (size_t i = 0; i < r->samples.count; i++) {
                 const struct ad_sample *s = &r->samples.list[i];
@@ -83,6 +83,15 @@ static void judge(struct report *r)
                                 partition);
                 if (strcmp(s->name, "adtally_view_missing_partition") == 0 && r->samples.several)
                         problem(r, "no realtime process runs partition events/%s", partition);
+                if (strcmp(s->name, "adtally_archive_refused") == 0 && s->value != 0)
+                        problem(r, "%s/%s is not archived: see the log lines of archive", stream,
+                                partition);
+                if (strcmp(s->name, "adtally_archive_lag_seconds") == 0 &&
+                    ad_archive_lag_share(&r->samples, s) > AD_ARCHIVE_LAG_WARNS)
+                        problem(r,
+                                "%s/%s has records that are not archived for %.0f h: they are lost "
+                                "to bills once the log deletes them (A3)",
+                                stream, partition, s->value / 3600);
                 if (strcmp(s->name, "adtally_ingest_ready") == 0 && s->value == 0)
                         problem(r, "ingest refuses events: the clock jumped or the disk is full");
         }
@@ -116,7 +125,7 @@ static void print_jobs(const struct report *r)
                         print_job(r, f);
                         there = true;
                 }
-                if (!there)
+                if (!there && !ad_job_is_optional(ad_job_names[i]))
                         printf("  %-10s never started here\n", ad_job_names[i]);
         }
 }
@@ -184,6 +193,8 @@ static void print_text(const struct report *r)
 {
         static const char *const ingest[] = {"adtally_ingest_events_total", "adtally_ingest_ready",
                                              NULL};
+        static const char *const archive[] = {"adtally_archive_end", "adtally_archive_lag_seconds",
+                                              NULL};
         static const char *const view[] = {"adtally_freshness_seconds", "adtally_ledger_imbalance",
                                            "adtally_view_lag_records", NULL};
 
@@ -191,6 +202,7 @@ static void print_text(const struct report *r)
         print_partitions(r);
         print_metrics(r, "ingest", ingest);
         print_metrics(r, "view", view);
+        print_metrics(r, "archive", archive);
         print_disk(r);
         printf("\n%s\n", !r->running        ? "nothing runs on this data directory: adtally up"
                          : r->problem_count ? "PROBLEMS"

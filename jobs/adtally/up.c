@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "df/trace.h"
+#include "jobs/common/archive.h"
 #include "jobs/common/places.h"
 
 #define DRAIN_MS 15000
@@ -51,9 +52,16 @@ static const char *const shared[] = {"data",
                                      "realtime-processes",
                                      "instance",
                                      "checkpoint-store",
+                                     "archive",
+                                     "archive-segment",
+                                     "s3-endpoint",
+                                     "s3-region",
+                                     "s3-access-key",
+                                     "s3-secret-key",
+                                     "s3-session-token",
                                      NULL};
 
-#define JOBS_MAX (AD_REALTIME_PROCESSES_MAX + 2)
+#define JOBS_MAX (AD_REALTIME_PROCESSES_MAX + 3)
 _Static_assert(JOBS_MAX <= DF_CHILDREN_MAX, "the supervisor's limit");
 
 struct job { /* one child, with the memory its df_child borrows */
@@ -127,8 +135,8 @@ static void wait_for_orphans(const struct df_config *c)
                 (void)usleep(50000);
 }
 
-/* Status files of realtime processes that are gone, but for the own instance's: of fewer processes
- * than last time nobody shall miss the others. */
+/* Status files of realtime processes that are gone, but for the own instance's, and of an archive
+ * that is off now: of fewer processes than last time nobody shall miss the others. */
 static int forget_gone(const struct df_config *c, struct df_error *err)
 {
         const char *data = df_config_text(c, "data");
@@ -141,6 +149,12 @@ static int forget_gone(const struct df_config *c, struct df_error *err)
         for (size_t i = 0; rc == 0 && i < s.job_count; i++) {
                 const char *instance = s.jobs[i].instance;
 
+                if (ad_archive_is_off(c) && ad_job_is_optional(s.jobs[i].job)) {
+                        rc = ad_data_path(c, "run/archive.prom", path, err);
+                        if (rc == 0 && unlink(path) < 0)
+                                rc = df_fail_errno(err, DF_EIO, "remove %s", path);
+                        continue;
+                }
                 if (!*instance || strcmp(instance, df_config_text(c, "instance")) == 0 ||
                     ad_job_alive(&s.jobs[i], df_wall_ms()))
                         continue;
@@ -175,7 +189,8 @@ static int fill_argv(struct job *j, const struct df_config *c, const struct stat
 
                 if (strcmp(name, "instance") == 0 && *j->instance)
                         j->argv[n++] = flag(name, j->instance);
-                else if (!df_config_is_default(c, name) && df_config_value(c, name))
+                else if (!ad_settings[i].secret && !df_config_is_default(c, name) &&
+                         df_config_value(c, name))
                         j->argv[n++] = flag(name, df_config_value(c, name));
         }
         j->argv[n++] = flag("supervised", "true");
@@ -226,6 +241,8 @@ static int fill_children(struct state *s, const struct df_config *c, struct df_e
 
         for (size_t n = 1; rc == 0 && n <= s->realtime_count; n++)
                 rc = fill_child(s, c, "realtime", n, -1, err);
+        if (rc == 0 && !ad_archive_is_off(c))
+                rc = fill_child(s, c, "archive", 1, -1, err);
         if (rc == 0)
                 rc = fill_child(s, c, "api", 1, s->pair[1], err);
         return rc == 0 ? fill_child(s, c, "ingest", 1, s->pair[0], err) : rc;

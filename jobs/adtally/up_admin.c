@@ -25,6 +25,10 @@ static void metric_up(const struct ad_up *up, const struct ad_samples *s, struct
         for (size_t i = 0; ad_job_names[i]; i++) {
                 if (s->several && strcmp(ad_job_names[i], "realtime") == 0)
                         continue;
+                if (ad_job_is_optional(ad_job_names[i]) &&
+                    !ad_job_missing(s, ad_job_names[i], now) &&
+                    !ad_job_any_alive(s, ad_job_names[i], now))
+                        continue;
                 (void)snprintf(l, sizeof(l), "job=\"%s\"", ad_job_names[i]);
                 df_metric(b, "adtally_job_up", l, ad_job_any_alive(s, ad_job_names[i], now));
         }
@@ -112,7 +116,7 @@ static void check_jobs(const struct ad_samples *s, struct df_buf *why)
         int64_t now = df_wall_ms();
 
         for (size_t i = 0; ad_job_names[i]; i++)
-                if (!ad_job_any_alive(s, ad_job_names[i], now))
+                if (ad_job_missing(s, ad_job_names[i], now))
                         df_buf_printf(why, "job %s does not run or does not report\n",
                                       ad_job_names[i]);
 }
@@ -139,6 +143,12 @@ static void check_samples(const struct ad_samples *s, struct df_buf *why)
                         df_buf_printf(why, "ingest refuses events (clock or disk)\n");
                 else if (strcmp(m->name, "adtally_view_ready") == 0 && m->value == 0)
                         df_buf_printf(why, "the view is being built\n");
+                else if (strcmp(m->name, "adtally_archive_refused") == 0 && m->value != 0)
+                        df_buf_printf(why, "a partition is not archived: %s\n", m->labels);
+                else if (strcmp(m->name, "adtally_archive_lag_seconds") == 0 &&
+                         ad_archive_lag_share(s, m) > AD_ARCHIVE_LAG_FAILS)
+                        df_buf_printf(why, "the archive is %.0f s behind (A3): %s\n", m->value,
+                                      m->labels);
                 else if (strcmp(m->name, "adtally_task_running") == 0)
                         running += m->value != 0;
         }

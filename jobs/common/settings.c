@@ -9,6 +9,7 @@
 #include "df/filelog.h"
 #include "df/kafka.h"
 #include "df/run.h"
+#include "df/segment.h"
 #include "df/trace.h"
 
 #define MINUTE_MS 60000LL
@@ -85,6 +86,17 @@ const struct df_setting ad_settings[] = {
          .help = "of a realtime process: each has a name of its own"},
         {"checkpoint-store", DF_TEXT, NULL, .arg = "DIR",
          .help = "shared by all machines, so that any of them can take a partition over"},
+
+        {"archive", DF_TEXT, NULL, .arg = "dir:PATH|s3:BUCKET[/PREFIX]|none",
+         .help = "where raw events are kept (default dir:DATA/archive)"},
+        {"archive-segment", DF_SIZE, "64MiB", DF_SEGMENT_LIMIT_MIN, DF_SEGMENT_LIMIT_MAX,
+         .help = "of the archive, uncompressed; fixed"},
+        {"s3-endpoint", DF_TEXT, NULL, .arg = "URL", .help = "of the store (default: AWS)"},
+        {"s3-region", DF_TEXT, "us-east-1", .arg = "NAME", .help = "of the store"},
+        {"s3-access-key", DF_TEXT, NULL, .arg = "ID", .help = "of the store", .secret = true},
+        {"s3-secret-key", DF_TEXT, NULL, .arg = "SECRET", .help = "of the store", .secret = true},
+        {"s3-session-token", DF_TEXT, NULL, .arg = "TOKEN", .help = "of the store, if it has one",
+         .secret = true},
 
         {"quiet", DF_BOOL, "false", .help = "no progress"},
         {"json", DF_BOOL, "false", .help = "machine-readable output"},

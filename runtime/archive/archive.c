@@ -6,28 +6,27 @@
 #include "df/sha256.h"
 
 struct df_archive_part {
-        struct df_objects *objects;
+        struct df_archive_options options;
         struct df_segment_id id;
-        uint64_t limit;
         struct df_archive_manifest manifest;
         struct df_segment_writer *writer;
         uint64_t position;
 };
 
-static const struct df_archive_entry *last_entry(const struct df_archive_part *p)
+const struct df_archive_entry *df_archive_last(const struct df_archive_part *p)
 {
         return p->manifest.count ? &p->manifest.entries[p->manifest.count - 1] : NULL;
 }
 
 static int check_limit(const struct df_archive_part *p, struct df_error *err)
 {
-        if (p->manifest.count == 0 || p->manifest.limit == p->limit)
+        if (p->manifest.count == 0 || p->manifest.limit == p->options.limit)
                 return 0;
         return df_fail(err, DF_ESCHEMA,
                        "%s/%u is archived in segments cut at %llu raw bytes, not %llu: other cuts "
                        "would make other segments. Go on with that limit (A1)",
                        p->id.topic, p->id.partition, (unsigned long long)p->manifest.limit,
-                       (unsigned long long)p->limit);
+                       (unsigned long long)p->options.limit);
 }
 
 static int read_manifest(struct df_archive_part *p, struct df_error *err)
@@ -35,34 +34,34 @@ static int read_manifest(struct df_archive_part *p, struct df_error *err)
         int rc;
 
         df_archive_manifest_release(&p->manifest);
-        rc = df_archive_manifest_read(p->objects, &p->id, &p->manifest, err);
+        rc = df_archive_manifest_read(p->options.objects, &p->id, &p->manifest, err);
         if (rc == DF_ENOENT) {
-                p->manifest.limit = p->limit;
+                p->manifest.limit = p->options.limit;
                 return 0;
         }
         return rc < 0 ? rc : check_limit(p, err);
 }
 
-int df_archive_open(struct df_objects *o, const struct df_segment_id *id, uint64_t limit,
-                    uint64_t start, struct df_archive_part **ret, struct df_error *err)
+int df_archive_open(const struct df_archive_options *options, const struct df_segment_id *id,
+                    struct df_archive_part **ret, struct df_error *err)
 {
         struct df_archive_part *p = calloc(1, sizeof(*p));
+        uint64_t start = options->start;
         int rc;
 
         *ret = NULL;
         if (!p)
                 return df_fail(err, DF_ENOMEM, "archive of %s/%u", id->topic, id->partition);
-        p->objects = o;
+        p->options = *options;
         p->id = *id;
-        p->limit = limit;
-        rc = df_segment_writer_create(id, limit, &p->writer, err);
+        rc = df_segment_writer_create(id, options->limit, &p->writer, err);
         if (rc == 0)
                 rc = read_manifest(p, err);
         if (rc < 0) {
                 df_archive_close(p);
                 return rc;
         }
-        p->position = p->manifest.count ? last_entry(p)->end : start;
+        p->position = p->manifest.count ? df_archive_last(p)->end : start;
         if (start > p->position) {
                 rc = df_fail(err, DF_EOFFSET,
                              "%s/%u is archived up to offset %llu, and the log begins at %llu: "
@@ -84,7 +83,7 @@ uint64_t df_archive_position(const struct df_archive_part *p)
 
 uint64_t df_archive_end(const struct df_archive_part *p)
 {
-        return p->manifest.count ? last_entry(p)->end : 0;
+        return p->manifest.count ? df_archive_last(p)->end : 0;
 }
 
 /* ---- the segment ---- */
@@ -131,7 +130,7 @@ static int adopt(struct df_archive_part *p, const char *name, const struct df_se
 {
         struct df_buf file = {0};
         struct df_segment_reader *r = NULL;
-        int rc = df_objects_get(p->objects, name, &file, NULL, err);
+        int rc = df_objects_get(p->options.objects, name, &file, NULL, err);
         struct df_bytes bytes = df_buf_bytes(&file);
         struct df_segment_source source = df_segment_memory(name, &bytes);
 
@@ -148,6 +147,11 @@ static int adopt(struct df_archive_part *p, const char *name, const struct df_se
         return rc;
 }
 
+static int step(const struct df_archive_part *p, const char *name, struct df_error *err)
+{
+        return p->options.step ? p->options.step(p->options.step_arg, name, err) : 0;
+}
+
 static int put_segment(struct df_archive_part *p, uint64_t end, struct df_archive_entry *ret,
                        struct df_error *err)
 {
@@ -159,7 +163,9 @@ static int put_segment(struct df_archive_part *p, uint64_t end, struct df_archiv
         if (rc < 0)
                 return rc;
         df_archive_segment_name(&p->id, info.first, name);
-        rc = df_objects_put_absent(p->objects, name, file, err);
+        rc = step(p, "archive.put", err);
+        if (rc == 0)
+                rc = df_objects_put_absent(p->options.objects, name, file, err);
         if (rc == DF_EEXIST)
                 return adopt(p, name, &info, ret, err);
         return rc < 0 ? rc : entry_of(&info, file, ret, err);
@@ -193,14 +199,14 @@ static int put_manifest(struct df_archive_part *p, struct df_error *err)
         char name[DF_ARCHIVE_NAME_MAX];
         struct df_buf bytes = {0};
         struct df_object_version now;
-        int rc = dfi_manifest_encode(&p->manifest, &bytes, err);
+        int rc = dfi_archive_manifest_encode(&p->manifest, &bytes, err);
 
-        dfi_manifest_name(&p->id, name);
+        dfi_archive_manifest_name(&p->id, name);
         if (rc == 0 && p->manifest.version.text[0])
-                rc = df_objects_put_match(p->objects, name, df_buf_bytes(&bytes),
+                rc = df_objects_put_match(p->options.objects, name, df_buf_bytes(&bytes),
                                           &p->manifest.version, &now, err);
         else if (rc == 0)
-                rc = df_objects_put_absent(p->objects, name, df_buf_bytes(&bytes), err);
+                rc = df_objects_put_absent(p->options.objects, name, df_buf_bytes(&bytes), err);
         df_buf_release(&bytes);
         return rc;
 }
@@ -209,7 +215,7 @@ static int put_manifest(struct df_archive_part *p, struct df_error *err)
 static int note(struct df_archive_part *p, struct df_archive_entry *e, struct df_error *err)
 {
         for (;;) {
-                const struct df_archive_entry *last = last_entry(p);
+                const struct df_archive_entry *last = df_archive_last(p);
                 bool there;
                 int rc = agrees(p, e, &there, err);
 
@@ -221,9 +227,9 @@ static int note(struct df_archive_part *p, struct df_archive_entry *e, struct df
                                        "begins at %llu (A2)",
                                        p->id.topic, p->id.partition, (unsigned long long)last->end,
                                        (unsigned long long)e->first);
-                rc = dfi_manifest_chain(&p->manifest, e, e->chain, err);
+                rc = dfi_archive_manifest_chain(&p->manifest, e, e->chain, err);
                 if (rc == 0)
-                        rc = dfi_manifest_grow(&p->manifest, e, err);
+                        rc = dfi_archive_manifest_grow(&p->manifest, e, err);
                 if (rc == 0)
                         rc = put_manifest(p, err);
                 if (rc < 0 && rc != DF_EEXIST)
@@ -245,10 +251,14 @@ int df_archive_add(struct df_archive_part *p, const struct df_record *r, struct 
         if (!df_segment_takes(p->writer, r)) {
                 rc = put_segment(p, r->offset, &e, err);
                 if (rc == 0)
+                        rc = step(p, "archive.manifest", err);
+                if (rc == 0)
                         rc = note(p, &e, err);
+                if (rc == 0)
+                        rc = step(p, "archive.done", err);
                 if (rc < 0)
                         return rc;
-                p->position = last_entry(p)->end;
+                p->position = df_archive_last(p)->end;
                 df_segment_begin(p->writer, p->position);
                 if (p->position != r->offset)
                         return 0; /* others are further: go there */

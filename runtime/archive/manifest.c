@@ -23,7 +23,7 @@ void df_archive_segment_name(const struct df_segment_id *id, uint64_t first,
                        (unsigned long long)first);
 }
 
-void dfi_manifest_name(const struct df_segment_id *id, char ret[DF_ARCHIVE_NAME_MAX])
+void dfi_archive_manifest_name(const struct df_segment_id *id, char ret[DF_ARCHIVE_NAME_MAX])
 {
         folder(id, ret);
         (void)strncat(ret, "/manifest", DF_ARCHIVE_NAME_MAX - strlen(ret) - 1);
@@ -49,8 +49,9 @@ static void put_head(struct df_buf *b, const struct df_archive_manifest *m)
         df_pb_uint(b, 4, m->limit);
 }
 
-int dfi_manifest_chain(const struct df_archive_manifest *m, const struct df_archive_entry *e,
-                       uint8_t ret[DF_SEGMENT_SHA256], struct df_error *err)
+int dfi_archive_manifest_chain(const struct df_archive_manifest *m,
+                               const struct df_archive_entry *e, uint8_t ret[DF_SEGMENT_SHA256],
+                               struct df_error *err)
 {
         struct df_buf b = {0};
         int rc;
@@ -67,8 +68,8 @@ int dfi_manifest_chain(const struct df_archive_manifest *m, const struct df_arch
         return rc;
 }
 
-int dfi_manifest_encode(const struct df_archive_manifest *m, struct df_buf *ret,
-                        struct df_error *err)
+int dfi_archive_manifest_encode(const struct df_archive_manifest *m, struct df_buf *ret,
+                                struct df_error *err)
 {
         put_head(ret, m);
         if (m->count > 0)
@@ -134,8 +135,8 @@ static bool get_entry(struct df_bytes message, struct df_archive_entry *ret)
         return !r.bad && hashes == 2 && ret->end > ret->first;
 }
 
-int dfi_manifest_grow(struct df_archive_manifest *m, const struct df_archive_entry *e,
-                      struct df_error *err)
+int dfi_archive_manifest_grow(struct df_archive_manifest *m, const struct df_archive_entry *e,
+                              struct df_error *err)
 {
         struct df_archive_entry *grown;
 
@@ -174,10 +175,10 @@ static int add_read(struct df_archive_manifest *m, struct df_bytes message, cons
                 return bad(name, "an entry cannot be read", err);
         if (before && e.first != before->end)
                 return bad(name, "an entry does not begin where the one before it ends", err);
-        rc = dfi_manifest_chain(m, &e, chain, err);
+        rc = dfi_archive_manifest_chain(m, &e, chain, err);
         if (rc == 0 && memcmp(chain, e.chain, sizeof(chain)) != 0)
                 rc = bad(name, "the chain is broken: an entry was changed", err);
-        return rc < 0 ? rc : dfi_manifest_grow(m, &e, err);
+        return rc < 0 ? rc : dfi_archive_manifest_grow(m, &e, err);
 }
 
 static bool ends_with(const struct df_archive_manifest *m, struct df_bytes chain)
@@ -185,8 +186,8 @@ static bool ends_with(const struct df_archive_manifest *m, struct df_bytes chain
         return df_bytes_eq(chain, df_bytes(m->entries[m->count - 1].chain, DF_SEGMENT_SHA256));
 }
 
-int dfi_manifest_decode(struct df_bytes bytes, const char *name, struct df_archive_manifest *m,
-                        struct df_error *err)
+int dfi_archive_manifest_decode(struct df_bytes bytes, const char *name,
+                                struct df_archive_manifest *m, struct df_error *err)
 {
         struct df_reader r = df_reader(bytes);
         struct df_segment_id is = {0};
@@ -224,10 +225,10 @@ int df_archive_manifest_read(struct df_objects *o, const struct df_segment_id *i
         int rc;
 
         *ret = (struct df_archive_manifest){.id = *id};
-        dfi_manifest_name(id, name);
+        dfi_archive_manifest_name(id, name);
         rc = df_objects_get(o, name, &bytes, &ret->version, err);
         if (rc == 0)
-                rc = dfi_manifest_decode(df_buf_bytes(&bytes), name, ret, err);
+                rc = dfi_archive_manifest_decode(df_buf_bytes(&bytes), name, ret, err);
         df_buf_release(&bytes);
         if (rc < 0)
                 df_archive_manifest_release(ret);

@@ -51,6 +51,7 @@ MAY_INCLUDE = {
     "jobs/common": ["df/", "proto/", "operators/", "jobs/common/"],
     "jobs/ingest": ["df/", "proto/", "operators/", "jobs/common/", "jobs/ingest/"],
     "jobs/realtime": ["df/", "proto/", "operators/", "jobs/common/", "jobs/realtime/"],
+    "jobs/archive": ["df/", "proto/", "operators/", "jobs/common/", "jobs/archive/"],
     "jobs/api": ["df/", "proto/", "operators/", "jobs/common/", "jobs/api/"],
     "jobs/adtally": ["df/", "proto/", "operators/", "jobs/"],
     "tests": [""],

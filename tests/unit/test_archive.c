@@ -159,11 +159,21 @@ static const struct df_record *record_from(uint64_t offset)
 
 /* ---- archivers ---- */
 
+static int open_at(uint64_t limit, uint64_t start, struct df_archive_part **p)
+{
+        struct df_archive_options o = {
+                .objects = &store.base,
+                .limit = limit,
+                .start = start,
+        };
+
+        return df_archive_open(&o, &id, p, &err);
+}
+
 static void open_part(struct df_archive_part **p)
 {
         while (!*p) {
-                int rc = df_archive_open(&store.base, &id, DF_SEGMENT_LIMIT_MIN, records[0].offset,
-                                         p, &err);
+                int rc = open_at(DF_SEGMENT_LIMIT_MIN, records[0].offset, p);
 
                 if (rc != 0 && rc != DF_EAGAIN)
                         fail_msg("seed %" PRIu64 ": open: %s", dice_seed, err.text);
@@ -347,12 +357,10 @@ static void another_segment_in_its_place_is_never_replaced(void **unused)
         check_archive();
         df_archive_close(p);
         p = NULL;
-        assert_int_equal(df_archive_open(&store.base, &id, 2 * DF_SEGMENT_LIMIT_MIN, 0, &p, &err),
-                         DF_ESCHEMA);
+        assert_int_equal(open_at(2 * DF_SEGMENT_LIMIT_MIN, 0, &p), DF_ESCHEMA);
         /* A3: what was deleted from the log unarchived is named, not passed by. */
-        fails(df_archive_open(&store.base, &id, DF_SEGMENT_LIMIT_MIN,
-                              records[RECORDS - 1].offset + 1, &p, &err),
-              DF_EOFFSET, "no segment holds");
+        fails(open_at(DF_SEGMENT_LIMIT_MIN, records[RECORDS - 1].offset + 1, &p), DF_EOFFSET,
+              "no segment holds");
         df_buf_release(&other);
         empty_store();
 }

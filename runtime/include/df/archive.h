@@ -52,13 +52,58 @@ void df_archive_segment_name(const struct df_segment_id *id, uint64_t first,
 
 /* ---- writing ---- */
 struct df_archive_part;
-/* start: the log's first offset now: where an archive begins that holds nothing of this partition
- * yet. DF_EOFFSET: it lies behind what is archived. */
-int df_archive_open(struct df_objects *o, const struct df_segment_id *id, uint64_t limit,
-                    uint64_t start, struct df_archive_part **ret, struct df_error *err);
+struct df_archive_options {
+        struct df_objects *objects; /* borrowed until the part is closed */
+        uint64_t limit;             /* raw bytes at which segments are cut */
+        /* The log's first offset now: where an archive begins that holds nothing of this partition
+         * yet. DF_EOFFSET: it lies behind what is archived. */
+        uint64_t start;
+        /* Fail points, called before a step with its name: archive.put (a segment into the store),
+         * archive.manifest (its entry), archive.done (both are there). NULL = none. A negative
+         * result is returned as if the step had failed. */
+        int (*step)(void *arg, const char *name, struct df_error *err);
+        void *step_arg;
+};
+int df_archive_open(const struct df_archive_options *options, const struct df_segment_id *id,
+                    struct df_archive_part **ret, struct df_error *err);
 uint64_t df_archive_position(const struct df_archive_part *p);
 uint64_t df_archive_end(const struct df_archive_part *p); /* archived up to here, by the manifest */
+/* Its last entry: NULL while nothing is archived. Valid until the next call on p. */
+const struct df_archive_entry *df_archive_last(const struct df_archive_part *p);
 int df_archive_add(struct df_archive_part *p, const struct df_record *r, struct df_error *err);
 void df_archive_close(struct df_archive_part *p);
+
+/* ---- reading ---- */
+/* A partition's archived records in the order of offsets. Each segment is compared with the hash
+ * that the manifest holds before its first record is handed out: DF_ECORRUPT names the one that is
+ * damaged or missing. Memory: one segment. Thread: a reader belongs to one. */
+struct df_archive_reader;
+/* From the first record with this offset or a greater one. DF_ENOENT: nothing is archived;
+ * DF_EOFFSET: the archive begins later. */
+int df_archive_reader_open(struct df_objects *o, const struct df_segment_id *id, uint64_t from,
+                           struct df_archive_reader **ret, struct df_error *err);
+/* As it was when the reader was opened; valid until it is closed. */
+const struct df_archive_manifest *df_archive_reader_manifest(const struct df_archive_reader *r);
+/* Up to max records, 0 at the manifest's end; valid until the next call on r. */
+int df_archive_reader_next(struct df_archive_reader *r, struct df_record *records, size_t max,
+                           size_t *ret_count, struct df_error *err);
+uint64_t df_archive_reader_position(const struct df_archive_reader *r);
+void df_archive_reader_close(struct df_archive_reader *r);
+/* The whole segment of an entry, compared with its hash. */
+int df_archive_segment_read(struct df_objects *o, const struct df_segment_id *id,
+                            const struct df_archive_entry *e, struct df_buf *ret,
+                            struct df_error *err);
+/* Each partition that has a manifest, in the order of names. Other than 0 from fn ends it. */
+int df_archive_list(struct df_objects *o, int (*fn)(void *arg, const struct df_segment_id *id),
+                    void *arg, struct df_error *err);
+
+/* The log (df/log.h) with its whole past: a reader gets what is archived from the archive and the
+ * rest from the live log, in one order of offsets; bounds and offset_at see both. Topics that are
+ * not archived, and everything that is written, are the live log's. Its readers register no
+ * consumer: what leaves the log is archived. live NULL: copies of an archive alone, read only; a
+ * topic then has the partitions up to the last one archived. Both are borrowed until it is closed.
+ */
+int df_archive_log_open(struct df_log *live, struct df_objects *objects, struct df_log **ret,
+                        struct df_error *err);
 
 #endif

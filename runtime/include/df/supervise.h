@@ -11,7 +11,7 @@
 
 #include "df/run.h"
 
-#define DF_CHILDREN_MAX 10
+#define DF_CHILDREN_MAX 12
 
 struct df_child {
         const char *name;
