@@ -45,6 +45,7 @@ uint64_t ad_event_fingerprint(const struct ad_event *ev)
         uint8_t b[2 + 4 * 8 + (AD_DIM_COUNT + 5) * (1 + AD_EVENT_ID_MAX)];
         size_t n = 0;
 
+        df_check(!(ev->flags & AD_EV_USER_SEALED)); /* before: repeats outlive the key */
         b[n++] = (uint8_t)ev->type;
         b[n++] = (uint8_t)(ev->flags & (stated | AD_EV_TIME_MISSING));
         n += put_64(b + n, ev->flags & AD_EV_TIME_MISSING ? 0 : (uint64_t)ev->event_ms);
