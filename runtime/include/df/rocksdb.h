@@ -96,8 +96,8 @@ int df_kv_restore(const char *checkpoint_dir, const char *dir, struct df_error *
 /* What was deleted is gone from the store's files when this returns: the memtable and its
  * write-ahead log are flushed, the files that may hold the keys are compacted down to the last
  * level (count 0: all files), files that nothing needs are unlinked. MANIFEST may still name the
- * keys as ends of a file until the next df_kv_flush of a write (options.secrets). No snapshot may be
- * held. Thread: any, also beside the writer; slow: it rewrites whole files. */
+ * keys as ends of a file until the next df_kv_flush of a write (options.secrets). No snapshot may
+ * be held. Thread: any, also beside the writer; slow: it rewrites whole files. */
 int df_kv_forget(struct df_kv *kv, const struct df_bytes *keys, size_t count, struct df_error *err);
 /* What is committed is in the store's files, and the log that held it is unlinked. */
 int df_kv_flush(struct df_kv *kv, struct df_error *err);
