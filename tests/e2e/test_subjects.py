@@ -274,3 +274,23 @@ def test_a_deletion_cut_short_is_ended_by_the_next_life(start, monkeypatch, plac
         time.sleep(0.1)
     a.wait_ready()
     assert a.request(path_of("anna"), method="DELETE") == (200, {"deleted": False}) and opened(a, sealed)[0] == 404
+
+
+def test_an_import_has_no_keys_and_stores_no_user_ids(start, place):
+    """R6: the same file again is known, with the user id as a part of what was stated; another one is other content."""
+    a = start("--partitions", "1")
+    rows, when = place / "rows.csv", "2026-03-01T10:00:00Z"
+    rows.write_text("id,what,when,campaign,who\n" + "".join(f"i{i},click,{when},c1,{USERS[i]}\n" for i in range(10)))
+    args = ["import", rows, "--map", "id=event_id,what=type,when=event_time,campaign=campaign_id,who=user_id", "--data", a.data,
+            "--listen", f"127.0.0.1:{a.port}", "--dataset", "d", "--json"]
+    first = json.loads(run(*args).stdout)
+    assert (first["new"], first["user_ids_left_out"]) == (10, 10), first
+    assert "10 events was not stored" in run(*args[:-3], "--dataset", "d2", "--tenant", "other").stdout
+    again = json.loads(run(*args).stdout)
+    assert (again["new"], again["known"]) == (0, 10), again
+    for user in USERS[:10]:
+        nowhere(a, user.encode())
+        assert all(user.encode() not in raw for topic in a.data.glob("log/topics/import*") for raw in log_frames(a, topic.name))
+    plain = json.loads(run(*args[:-3], "--dataset", "d3", "--tenant", "third", "--json", "--seal-user-ids=false").stdout)
+    assert (plain["new"], plain["user_ids_left_out"]) == (10, 0), plain
+    assert any(USERS[0].encode() in raw for topic in a.data.glob("log/topics/import*") for raw in log_frames(a, topic.name))

@@ -26,6 +26,8 @@ static struct ad_pack *pack;
 static atomic_size_t reported;
 static atomic_int failures, failed_code;
 static atomic_llong appended_max_ms;
+static int before_rc; /* what must be durable before an append: fails with it */
+static atomic_size_t befores;
 static int64_t give_up_ms;             /* 0 = the default */
 static struct df_log_writer *in_front; /* the pack's, in front of writer; NULL = writer */
 
@@ -52,6 +54,13 @@ static inline void appended(void *arg, const struct ad_pack_append *a)
         atomic_store(&appended_max_ms, a->append_max_ms);
 }
 
+static inline int before(void *arg, struct df_error *err)
+{
+        assert_ptr_equal(arg, &reported);
+        atomic_fetch_add(&befores, 1);
+        return before_rc ? df_fail(err, before_rc, "the test says so") : 0;
+}
+
 static inline uint32_t price_version(void *arg)
 {
         return 7;
@@ -65,6 +74,7 @@ static inline void open_pack(int64_t delay_ms)
                                     .done = done,
                                     .appended = appended,
                                     .failed = failed,
+                                    .before = before,
                                     .arg = &reported,
                                     .price_version = price_version};
 
@@ -75,6 +85,7 @@ static inline void open_pack(int64_t delay_ms)
         atomic_store(&reported, 0);
         atomic_store(&failures, 0);
         atomic_store(&failed_code, 0);
+        atomic_store(&befores, 0);
 }
 
 static inline void close_pack(void)

@@ -23,6 +23,13 @@ static void test_routes(void **state)
         client_expect(&c, 200, "1 /show/a%2Fb tail=a/b peer");
         client_say(&c, "OPTIONS /show/x HTTP/1.1\r\n" HOST "\r\n");
         client_expect(&c, 200, "8 /show/x tail=x");
+        client_say(&c, "DELETE /show/x HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 200, "16 /show/x tail=x");
+        client_say(&c, "HEAD /show/x HTTP/1.1\r\n" HOST "\r\n");
+        assert_true(client_answer(&c, &a, false));
+        assert_int_equal(a.status, 405);
+        assert_non_null(strstr(a.head, "Allow: GET, POST, OPTIONS, DELETE\r\n"));
+        free(a.body);
         client_say(&c, "GET /show/exact HTTP/1.1\r\n" HOST "\r\n");
         client_expect(&c, 429, NULL);
         client_say(&c, "GET /nothing HTTP/1.1\r\n" HOST "\r\n"

@@ -265,6 +265,38 @@ static void test_disk_full(void **state)
         check_exactly(&f, 100, 110); /* first_seq counts what was written alone */
 }
 
+/* What must be durable before events, and is not: nothing of them is appended, heartbeats are (T4). */
+static void test_nothing_is_appended_before_what_it_needs(void **state)
+{
+        static struct ticket refused, stored;
+        struct ad_pack_stats s;
+        struct found f;
+
+        memset(&refused, 0, sizeof(refused));
+        memset(&stored, 0, sizeof(stored));
+        open_pack(1);
+        before_rc = DF_ENOSPC;
+        ad_pack_heartbeat(pack, 1, false);
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&befores), 0);
+        ad_pack_stats(pack, &s);
+        assert_int_equal(s.heartbeat_ms, 1);
+        assert_int_equal(add_request(&refused, 0, 10), 0);
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&refused.rc), DF_ENOSPC);
+        assert_int_equal(atomic_load(&failed_code), DF_ENOSPC);
+        check_ledger(0, 10, 0);
+        before_rc = 0;
+        assert_int_equal(add_request(&stored, 10, 10), 0);
+        ad_pack_flush(pack);
+        assert_int_equal(atomic_load(&stored.rc), 0);
+        assert_int_equal(atomic_load(&befores), 2);
+        check_ledger(10, 10, 0);
+        close_pack();
+        read_all(&f, 20);
+        check_exactly(&f, 10, 20);
+}
+
 static int fail_sync(int fd)
 {
         errno = EIO;
@@ -420,6 +452,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_concurrent_producers, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_one_client_does_not_wait, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_nothing_is_appended_before_what_it_needs,
+                                                setup, teardown),
                 cmocka_unit_test_setup_teardown(test_failed_sync_ends_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bounded_memory, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_gives_up_on_a_hanging_disk, setup, teardown),
