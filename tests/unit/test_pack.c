@@ -265,7 +265,7 @@ static void test_disk_full(void **state)
         check_exactly(&f, 100, 110); /* first_seq counts what was written alone */
 }
 
-/* What must be durable before events, and is not: nothing of them is appended, heartbeats are (T4). */
+/* What must be durable before events is not: none of them is appended, heartbeats are (T4). */
 static void test_nothing_is_appended_before_what_it_needs(void **state)
 {
         static struct ticket refused, stored;
