@@ -141,7 +141,7 @@ static int bill_open(struct df_operator *op, struct df_error *err)
 
 /* ---- judging ---- */
 
-enum side { BILLED = 1, REALTIME = 2 };
+enum side { BILLED, REALTIME };
 
 static int add_money(struct bill *b, const struct bill_key *key, enum side side,
                      const struct ad_cell *v, struct df_error *err)
@@ -151,8 +151,7 @@ static int add_money(struct bill *b, const struct bill_key *key, enum side side,
 
         if (rc < 0)
                 return rc;
-        if ((side & BILLED && !ad_cell_add(&e->billed, v)) ||
-            (side & REALTIME && !ad_cell_add(&e->realtime, v)))
+        if (!ad_cell_add(side == BILLED ? &e->billed : &e->realtime, v))
                 return df_fail(err, DF_ELIMIT, "bill: a sum exceeds 128 bits");
         return 0;
 }
@@ -249,7 +248,7 @@ static int judge(struct bill *b, const struct ad_event *ev, struct df_error *err
                                : 0;
         billed = price(b, ev, &at_price);
         if (counted && billed && equally_priced(ev, &at_price))
-                return add(b, ev, AD_CAUSE_NONE, BILLED | REALTIME, err);
+                return add(b, ev, AD_CAUSE_NONE, BILLED, err); /* realtime: the same */
         if (counted) {
                 rc = add(b, ev, AD_CAUSE_PRICE, REALTIME, err);
                 return rc == 0 && billed ? add(b, &at_price, AD_CAUSE_PRICE, BILLED, err) : rc;

@@ -242,6 +242,7 @@ int ad_command_reconcile(int argc, char **argv)
                              &code))
                 return code;
         code = DF_EXIT_OK;
+        df_process_keep_memory();
         if (df_config_is_default(l.config, "log-level"))
                 df_trace_level("warn"); /* between lines of progress */
         rc = l.arg_count != 0 ? df_fail(&err, DF_EINVAL, "unexpected argument %s", l.args[0])

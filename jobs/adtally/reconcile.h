@@ -1,7 +1,7 @@
 /* reconcile.h - `adtally reconcile`: the bill by raw events, and why realtime differs (R1 to R3).
  *
  * The run (replay.h, ad_run_reconcile) reads the archive and the log as one, from the first record
- * to the end of now, and judges each event by realtime's rules and by the bill's (operators/bill.c).
+ * to the end of now, and judges each event by realtime's rules and the bill's (operators/bill.c).
  * Its state stays, so the next run of the same settings reads only what is new; another horizon,
  * price table or version begins anew. What it wrote is then added up (fold): a row for each cell
  * and cause. Then it waits until realtime has come to the run's end, and compares, in windows that

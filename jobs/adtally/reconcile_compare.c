@@ -187,13 +187,31 @@ static bool equal(const struct ad_cell *a, const struct ad_cell *b)
 }
 _Static_assert(sizeof(struct ad_cell) == 6 * 8 + 3 * 16, "compared as bytes");
 
+/* Both sides hold it, so it is no difference in all; but the bill names its campaigns. */
+static int note_folded(struct compare *f, const struct ad_row *row, struct df_error *err)
+{
+        struct ad_bill_total *t;
+
+        if (row->dim_count == 0 || !df_bytes_eq(row->dims[0], df_bytes_str(AD_OTHER)))
+                return 0;
+        t = ad_bill_total(f->result, AD_CAUSE_UNFOLDED, row->currency);
+        if (!t || !ad_cell_add(&t->billed, &f->cell[REPLAYED]) ||
+            !ad_cell_add(&t->realtime, &f->cell[REPLAYED]))
+                return df_fail(err, DF_ELIMIT, "the folded amounts exceed what a total holds");
+        t->cells++;
+        return 0;
+}
+
 static int judge(void *arg, const struct ad_row *row, struct df_error *err)
 {
         struct compare *f = arg;
         uint32_t p = f->cell_partition;
         bool behind = f->reached[p] < f->run->pin.span[p].to;
         struct ad_bill_total *t;
+        int rc = note_folded(f, row, err);
 
+        if (rc < 0)
+                return rc;
         if ((int64_t)row->minute * MINUTE_MS < f->from_ms[p]) {
                 f->result->skipped++;
                 return 0;

@@ -10,7 +10,7 @@ from collections import defaultdict
 
 from conftest import BUILD, Adtally, run
 
-MAKE_LOG = BUILD / "tests/make_log"
+MAKE_LOG = BUILD / "tests/e2e/make_log"
 HORIZON, BILLING = 2, 60  # hours
 GRACE, OUT_OF_ORDERNESS, QUARTER, HOUR, MINUTE = 15 * 60000, 10000, 900000, 3600000, 60000
 PARTITIONS = 2
@@ -211,6 +211,25 @@ def test_killed_anywhere_it_goes_on(place):
         struck = len(list(once.iterdir()))
         assert struck >= 5, f"seed {seed}: {sorted(once.iterdir())}"
         assert json.loads(done.stdout)["sha256"] == want["sha256"], f"seed {seed}"
+    finally:
+        a.destroy()
+
+
+def test_what_realtime_folded_is_told_by_campaign(place):
+    """W7: a cap of two campaigns a minute; the bill has all five, and says how much realtime shows as __other__."""
+    seed = 97
+    data, events = made(place, seed, events=2500, hours=2)
+    judge(events)
+    a = Adtally(data, *SETTINGS, "--cell-cap", "2")
+    try:
+        a.start()
+        result = reconcile(a, "--cell-cap", "2", "--out", place / "rows")
+        compare(place / "rows", events, seed)
+        folded = by_cause(result)["unfolded"]
+        assert folded["billed"] == folded["realtime"] and folded["realtime"]["clicks"] > 0 and not result["unexplained"]
+        shown = a.metrics(**{"from": "2020-01-01T00:00:00Z", "to": "2040-01-01T00:00:00Z", "window": "total",
+                             "group_by": "campaign_id", "campaign_id": "__other__"})
+        assert sum(r["clicks"] for r in shown["rows"]) >= folded["realtime"]["clicks"]
     finally:
         a.destroy()
 
