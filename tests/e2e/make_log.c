@@ -5,7 +5,7 @@
  * Writes the topic `events` of an embedded log in DIR, ending now, as ingest would have: records in
  * the order of append time, heartbeats, the edge ledger. Among the events are copies soon and long
  * after, some with another event time or other content, events that come late, and labelled ones.
- * Prints each event as a line of JSON, in log order: what a recount needs.
+ * Prints each event and heartbeat as a line of JSON, in log order: what a recount needs.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -85,6 +85,7 @@ static void heartbeat(int partition, bool closing)
                                             .closing = closing};
         ad_wire_batch_header(&record, &b);
         append(partition, &record);
+        printf("{\"partition\":%d,\"heartbeat_ms\":%" PRId64 "}\n", partition, now_ms);
         df_buf_release(&record);
 }
 

@@ -46,10 +46,13 @@ def seen_before(earlier, hour, horizon):
 
 
 def judge(events):
-    """Realtime's outcome and the bill's of each event, in log order, partition by partition."""
+    """Realtime's outcome and the bill's of each event, in log order, partition by partition; heartbeats are taken out."""
     for p in range(PARTITIONS):
         watermark, by_id = -10**18, defaultdict(list)
         for e in (e for e in events if e["partition"] == p):
+            if "heartbeat_ms" in e:
+                watermark = max(watermark, e["heartbeat_ms"] - OUT_OF_ORDERNESS)
+                continue
             hour = e["receive_ms"] // HOUR
             before = watermark
             watermark = max(watermark, min(e["event_ms"], e["receive_ms"]) - OUT_OF_ORDERNESS)
@@ -63,6 +66,7 @@ def judge(events):
             e["cause"] = ("none" if counted and bill is None else "late" if bill is None else None if not counted
                           else "duplicate" if bill[1] == content(e) else "conflict")
             assert bill is None or real is None or not counted
+    events[:] = [e for e in events if "heartbeat_ms" not in e]
 
 
 def amounts(e):
