@@ -69,6 +69,7 @@ uint64_t ad_event_fingerprint(const struct ad_event *ev)
         uint8_t b[STATED_MAX];
         size_t n = 0;
 
+        df_check(!(ev->flags & AD_EV_USER_SEALED)); /* before: repeats outlive the key */
         b[n++] = (uint8_t)ev->type;
         b[n++] = (uint8_t)(ev->flags & (money_stated | AD_EV_TIME_MISSING));
         n += put_64(b + n, ev->flags & AD_EV_TIME_MISSING ? 0 : (uint64_t)ev->event_ms);

@@ -5,6 +5,7 @@
 
 #define AD_EVENT_ID_MAX 128                    /* bytes */
 #define AD_ID_MAX 64                           /* bytes: every other id, country, device */
+#define AD_SEALED_ID_MAX (16 + AD_ID_MAX + 16) /* bytes: key id, ciphertext and tag of a user_id */
 #define AD_DATASET_MAX 128                     /* bytes: name of an import's dataset */
 #define AD_ATTRIBUTES_MAX 16                   /* a event */
 #define AD_ATTRIBUTE_KEY_MAX 64                /* bytes */

@@ -41,6 +41,7 @@ enum ad_event_flag {
         AD_EV_HAS_COST = 1u << 3, /* stated by the client */
         AD_EV_HAS_PAYOUT = 1u << 4,
         AD_EV_HAS_VALUE = 1u << 5,
+        AD_EV_USER_SEALED = 1u << 6, /* user_id holds field 29, not 9 */
         /* Never encoded: the item is no event but a place in the log; outcome is AD_SKIP. */
         AD_EV_MARK = 1u << 16,      /* a record was reached (its append_ms) */
         AD_EV_HEARTBEAT = 1u << 17, /* judged like an event with event_ms = receive_ms (T2) */
@@ -54,7 +55,7 @@ struct ad_event {
         struct df_bytes event_id;
         struct df_bytes tenant_id;
         struct df_bytes dims[AD_DIM_COUNT];
-        struct df_bytes user_id;
+        struct df_bytes user_id; /* as stated, or sealed: AD_EV_USER_SEALED; one of the two */
         struct df_bytes click_id;
         struct df_bytes currency;       /* of cost and payout; "XXX" never stands here */
         struct df_bytes value_currency; /* empty = currency */

@@ -45,7 +45,7 @@ static uint8_t *put_money(uint8_t *p, uint32_t field, int64_t nanos)
 
 static size_t encoded_max(const struct ad_event *ev)
 {
-        size_t n = 29 * (2 + VARINT_MAX) + 3 * 32; /* tags, lengths and numbers; amounts */
+        size_t n = 30 * (2 + VARINT_MAX) + 3 * 32; /* tags, lengths and numbers; amounts */
 
         n += ev->event_id.len + ev->tenant_id.len + ev->user_id.len + ev->click_id.len;
         n += ev->currency.len + ev->value_currency.len + ev->source.len + ev->attributes.len;
@@ -68,7 +68,8 @@ static uint8_t *put_stamped(uint8_t *p, const struct ad_event *ev)
         }
         p = put_uint(p, 26, ev->schema_version);
         p = put_uint(p, 27, (ev->flags & AD_EV_TIME_MISSING) != 0);
-        return put_uint(p, 28, (ev->flags & AD_EV_CURRENCY_DEFAULTED) != 0);
+        p = put_uint(p, 28, (ev->flags & AD_EV_CURRENCY_DEFAULTED) != 0);
+        return ev->flags & AD_EV_USER_SEALED ? put_str(p, 29, ev->user_id) : p;
 }
 
 void ad_wire_event(struct df_buf *b, const struct ad_event *ev)
@@ -85,7 +86,8 @@ void ad_wire_event(struct df_buf *b, const struct ad_event *ev)
         p = put_str(p, 6, ev->dims[AD_DIM_AD]);
         p = put_str(p, 7, ev->dims[AD_DIM_PUBLISHER]);
         p = put_str(p, 8, ev->dims[AD_DIM_PLACEMENT]);
-        p = put_str(p, 9, ev->user_id);
+        if (!(ev->flags & AD_EV_USER_SEALED))
+                p = put_str(p, 9, ev->user_id);
         p = put_str(p, 10, ev->dims[AD_DIM_COUNTRY]);
         p = put_str(p, 11, ev->dims[AD_DIM_DEVICE]);
         p = put_str(p, 12, ev->click_id);
@@ -199,6 +201,9 @@ static inline const uint8_t *get_stamped(const uint8_t *p, const uint8_t *end, u
                 return dfi_get_flag(p, end, AD_EV_TIME_MISSING, &ev->flags);
         case DFI_TAG(28, DFI_VARINT):
                 return dfi_get_flag(p, end, AD_EV_CURRENCY_DEFAULTED, &ev->flags);
+        case DFI_TAG(29, DFI_BYTES):
+                ev->flags |= AD_EV_USER_SEALED;
+                return dfi_get_str(p, end, AD_SEALED_ID_MAX, &ev->user_id);
         default:
                 return dfi_skip(p, end, tag);
         }
@@ -226,6 +231,7 @@ static inline const uint8_t *get_stated(const uint8_t *p, const uint8_t *end, ui
         case DFI_TAG(8, DFI_BYTES):
                 return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_PLACEMENT]);
         case DFI_TAG(9, DFI_BYTES):
+                ev->flags &= ~(uint32_t)AD_EV_USER_SEALED; /* the last of the two counts */
                 return dfi_get_str(p, end, AD_ID_MAX, &ev->user_id);
         case DFI_TAG(10, DFI_BYTES):
                 return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_COUNTRY]);

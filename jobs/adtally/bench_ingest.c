@@ -2,6 +2,7 @@
  * request, on --connections keep-alive connections. CPU and memory are the ingest process's alone;
  * the client needs a core of its own. */
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,23 +13,36 @@
 
 #define REQUESTS 512 /* different ones, sent in turn */
 
-static void put_event(struct df_buf *b, uint64_t n, uint64_t seed, const char *time)
+/* Of 1 to users, each as frequent as 1 / its number (Zipf): the log of the number is uniform. */
+static void put_user(struct df_buf *b, uint64_t n, uint64_t seed, uint64_t users)
+{
+        uint64_t mixed[2] = {n, seed};
+        double u = (double)(df_hash64(df_bytes(mixed, sizeof(mixed))) >> 11) / 0x1p53;
+
+        df_buf_printf(b, ",\"user_id\":\"u%llu\"", (unsigned long long)pow((double)users + 1, u));
+}
+
+static void put_event(struct df_buf *b, uint64_t n, uint64_t seed, const char *time, uint64_t users)
 {
         df_buf_printf(b,
                       "{\"event_id\":\"%016llx\",\"type\":\"%s\",\"event_time\":\"%s\","
                       "\"advertiser_id\":\"acme\","
                       "\"campaign_id\":\"c%llu\",\"ad_id\":\"a%llu\",\"publisher_id\":\"p%llu\","
                       "\"country\":\"DE\",\"device\":\"phone\",\"cost_micros\":1500,"
-                      "\"currency\":\"EUR\"}",
+                      "\"currency\":\"EUR\"",
                       (unsigned long long)(n * 0x9e3779b97f4a7c15ULL + seed),
                       n % 10 ? "impression" : "click", time, (unsigned long long)(n % 1000),
                       (unsigned long long)(n % 10), (unsigned long long)(n % 100));
+        if (users)
+                put_user(b, n, seed, users);
+        df_put_u8(b, '}');
 }
 
 /* A complete request of `batch` events; ids repeat only when the requests do. */
 static int make_request(const struct ad_bench *b, uint64_t index, uint64_t batch,
                         struct df_buf *ret, struct df_error *err)
 {
+        uint64_t users = (uint64_t)df_config_integer(b->config, "users");
         struct df_buf body = {0};
         char time[AD_TIME_TEXT_MAX];
         int rc;
@@ -39,7 +53,7 @@ static int make_request(const struct ad_bench *b, uint64_t index, uint64_t batch
         for (uint64_t i = 0; i < batch; i++) {
                 if (i)
                         df_put_u8(&body, ',');
-                put_event(&body, index * batch + i, b->seed, time);
+                put_event(&body, index * batch + i, b->seed, time, users);
         }
         if (batch > 1)
                 df_put_u8(&body, ']');

@@ -59,8 +59,9 @@ static const struct df_setting own[] = {
         {"url", DF_TEXT, NULL, .arg = "URL", .help = "of the product port (default: --listen)"},
         {"key", DF_TEXT, NULL, .arg = "ID.SECRET", .help = "API key", .secret = true},
 };
-static const char *const shared[] = {"data",     "listen", "log",  "partitions", "time-zone",
-                                     "currency", "quiet",  "json", NULL};
+static const char *const shared[] = {"data",      "listen",   "log",           "partitions",
+                                     "time-zone", "currency", "seal-user-ids", "quiet",
+                                     "json",      NULL};
 
 static int find_partitions(void *arg, const struct df_topic_info *info)
 {
@@ -158,6 +159,7 @@ static int print_json(const struct ad_import_summary *s, struct df_error *err)
         ad_json_put_int(j, "overlap", s->overlap);
         ad_json_put_int(j, "backfilled", s->backfilled);
         ad_json_put_int(j, "resumed", s->resumed);
+        ad_json_put_int(j, "user_ids_left_out", s->user_ids_left_out);
         ad_json_put_bool(j, "written", s->wrote);
         ad_json_put_text(j, "topic", s->topic);
         ad_json_put_text(j, "dataset", s->dataset);
@@ -190,6 +192,11 @@ static void print_text(const struct ad_import_summary *s, bool dry_run)
                 (void)ad_time_text(s->to_ms, to);
                 printf("new rows are from %s to %s\n", from, to);
         }
+        if (s->user_ids_left_out)
+                printf("user_id of %" PRIu64
+                       " events was not stored: an import has no keys to seal it "
+                       "with (--seal-user-ids)\n",
+                       s->user_ids_left_out);
         printf(dry_run    ? "nothing was written (--dry-run)\n"
                : s->wrote ? "stored in topic %s, dataset %s\n"
                           : "nothing to write in topic %s, dataset %s\n",
@@ -210,7 +217,8 @@ static int fill(const struct df_config *c, const char *file, struct ad_zones *zo
                 .file = file,
                 .place = {.data = df_config_text(c, "data"),
                           .partitions = (uint32_t)df_config_integer(c, "partitions"),
-                          .tenant = df_bytes_str(tenant)},
+                          .tenant = df_bytes_str(tenant),
+                          .drops_user_ids = df_config_bool(c, "seal-user-ids")},
                 .map = {.map = df_config_text(c, "map"),
                         .types = df_config_text(c, "type"),
                         .price_model = df_config_text(c, "price-model"),

@@ -116,6 +116,7 @@ struct ad_import_place { /* where imports live */
         const char *data; /* DATA */
         uint32_t partitions;
         struct df_bytes tenant, dataset;
+        bool drops_user_ids; /* --seal-user-ids: the keys are ingest's, an import has none */
 };
 
 struct ad_import_part {    /* one partition of the newest generation of a topic */
@@ -210,8 +211,9 @@ struct ad_import_options {
 };
 struct ad_import_summary {
         uint64_t rows, known, fresh, overlap, bad, resumed, backfilled, refused;
-        int64_t from_ms, to_ms; /* of the new ones */
-        bool wrote;             /* a generation was written or completed */
+        uint64_t user_ids_left_out; /* of the events that were written */
+        int64_t from_ms, to_ms;     /* of the new ones */
+        bool wrote;                 /* a generation was written or completed */
         uint64_t generation;
         char topic[DF_TOPIC_NAME_MAX + 1];
         char dataset[AD_DATASET_MAX + 1];

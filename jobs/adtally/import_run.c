@@ -358,8 +358,10 @@ static int write_rows(struct pass *p, struct ad_import_writer *w, struct ad_impo
                 enum row_class c = ROW_BAD;
 
                 rc = next_row(p, &c, &more, err);
-                if (rc == 0 && more && c == ROW_FRESH)
+                if (rc == 0 && more && c == ROW_FRESH) {
+                        s->user_ids_left_out += p->ev.user_id.len && p->place->drops_user_ids;
                         rc = ad_import_writer_add(w, &p->ev, err);
+                }
                 if (rc == 0 && more)
                         rc = check_stop(++rows, err);
                 df_progress_show(&progress, rows);

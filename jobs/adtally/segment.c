@@ -105,7 +105,14 @@ static void put_event(struct ad_json *j, const struct ad_event *ev)
         put_time(j, "receive_time", ev->receive_ms);
         for (int d = 0; d < AD_DIM_COUNT; d++)
                 put_string(j, ad_dim_names[d], ev->dims[d]);
-        put_string(j, "user_id", ev->user_id);
+        if (ev->flags & AD_EV_USER_SEALED) {
+                char hex[2 * AD_SEALED_ID_MAX + 1];
+
+                df_hex(ev->user_id.data, ev->user_id.len, hex);
+                ad_json_put_text(j, "user_id_sealed", hex);
+        } else {
+                put_string(j, "user_id", ev->user_id);
+        }
         put_string(j, "click_id", ev->click_id);
         put_string(j, "source", ev->source);
         put_string(j, "currency", ev->currency);

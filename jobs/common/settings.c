@@ -62,6 +62,8 @@ const struct df_setting ad_settings[] = {
         {"connections-max", DF_INTEGER, "10000", 1, 1 << 20, .help = "of a job"},
         {"connections-per-address", DF_INTEGER, "0", 0, 1 << 20, .help = "0 = no limit"},
 
+        {"seal-user-ids", DF_BOOL, "true",
+         .help = "ingest stores user_id encrypted, with a key of each user's own"},
         {"keep-log", DF_DURATION, "7d", HOUR_MS, 4000 * DAY_MS, .help = "raw events on the log"},
         {"keep-minutes", DF_DURATION, "14d", HOUR_MS, 4000 * DAY_MS, .help = "minute rows"},
         {"keep-hours", DF_DURATION, "400d", DAY_MS, 4000 * DAY_MS, .help = "quarter-hour rows"},

@@ -29,6 +29,7 @@ struct job {
         struct df_log_writer *writer;
         struct ad_access *access;
         struct ad_prices *prices;
+        struct ad_subjects *subjects; /* NULL: --seal-user-ids is off and never was on */
         struct ad_serve *serve;
         struct df_status *status;
 };
@@ -48,11 +49,15 @@ static int open_job(struct job *j, struct df_error *err)
                 rc = df_log_writer_open(j->log, AD_TOPIC_EVENTS, &j->writer, err);
         if (rc == 0)
                 rc = ad_prices_open(df_config_text(j->c, "data"), &j->prices, err);
+        if (rc == 0 && (df_config_bool(j->c, "seal-user-ids") ||
+                        ad_subjects_exist(df_config_text(j->c, "data"))))
+                rc = ad_subjects_open(df_config_text(j->c, "data"), &j->subjects, err);
         if (rc < 0)
                 return rc;
         o.access = j->access;
         o.writer = j->writer;
         o.prices = j->prices;
+        o.subjects = j->subjects;
         return ad_serve_create(&o, &j->serve, err);
 }
 
@@ -141,6 +146,7 @@ static int run(const struct df_config *c, struct df_error *err)
         if (rc == 0)
                 rc = listen_and_serve(&j, err);
         ad_serve_destroy(j.serve);
+        ad_subjects_close(j.subjects);
         ad_prices_close(j.prices);
         df_log_writer_close(j.writer);
         df_log_close(j.log);

@@ -216,7 +216,9 @@ static int write_flush(struct ad_pack *p, struct flush *f, struct df_error *err)
         if ((now_us() - f->since_us) / 1000 > p->o.give_up_ms)
                 return df_fail(err, DF_EAGAIN, "events waited more than %lld ms for the disk",
                                (long long)p->o.give_up_ms);
-        if (f->clock_reset_ms)
+        if (f->ticket_count && p->o.before)
+                rc = p->o.before(p->o.arg, err);
+        if (rc == 0 && f->clock_reset_ms)
                 rc = adi_flush_marks(p, f, MARK_CLOCK_RESET, err);
         if (rc == 0 && f->heartbeat.receive_ms)
                 rc = adi_flush_marks(p, f, MARK_HEARTBEAT, err);

@@ -46,6 +46,9 @@ struct ad_pack_options {
         void (*failed)(void *arg,
                        const struct df_error *err); /* every failed append; NULL = none */
         void *arg;
+        /* By the committer, before each append that holds events: what must be durable before them.
+         * Not 0: nothing was appended, and the code is the append's. NULL = none */
+        int (*before)(void *arg, struct df_error *err);
         uint32_t (*price_version)(void *arg); /* in force now (W6); NULL = 0 */
         void *price_arg;
 };

@@ -407,7 +407,8 @@ int ad_parse_body(struct ad_parser *p, enum ad_body_format format, struct df_byt
         *ret = (struct ad_parse_result){.events = p->events,
                                         .indexes = p->indexes,
                                         .rejected = p->rejected,
-                                        .warnings = p->warnings};
+                                        .warnings = p->warnings,
+                                        .arena = &p->arena};
         if (body.len == 0) {
                 refuse_whole(ret, AD_EMPTY_BODY, "the body is empty");
                 return 0;

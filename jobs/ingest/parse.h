@@ -47,8 +47,9 @@ struct ad_parse_result {
         size_t rejected_count;
         struct ad_rejection *warnings; /* AD_CLASS_WARNING reasons */
         size_t warning_count;
-        enum ad_reason whole; /* AD_NONE, or why the whole body is refused */
-        char message[200];    /* of whole */
+        struct df_arena *arena; /* lives as long as the events: for what is put into them */
+        enum ad_reason whole;   /* AD_NONE, or why the whole body is refused */
+        char message[200];      /* of whole */
 };
 
 struct ad_parser;

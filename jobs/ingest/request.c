@@ -218,15 +218,23 @@ static void store(struct ad_serve *s, struct df_http_request *r, const struct ad
                   const struct ad_parse_result *res)
 {
         struct request *q = calloc(1, sizeof(*q));
-        int rc;
+        struct df_error err = {0};
+        int rc = s->seals ? ad_subjects_seal(s->o.subjects, res->events, res->count, res->arena,
+                                             &err)
+                          : 0;
 
+        if (rc < 0)
+                dfi_append_failed(s, &err);
+        else if (!q)
+                rc = DF_ENOMEM;
         count_refused(s, res);
         (void)ad_access_charge(s->o.access, id, res->count + res->rejected_count,
                                df_monotonic_ms()); /* this request was let in already */
-        if (!q || res->count == 0)
+        if (rc < 0 || res->count == 0)
                 ad_pack_rejected(s->pack, res->count + res->rejected_count);
-        if (!q) {
-                refuse_stored(s, r, id->origin, DF_ENOMEM);
+        if (rc < 0) {
+                free_request(q);
+                refuse_stored(s, r, id->origin, rc);
                 return;
         }
         q->http = r;
@@ -341,4 +349,7 @@ const struct df_http_route dfi_routes[DFI_ROUTES] = {
          .methods = DF_HTTP_POST | DF_HTTP_OPTIONS,
          .admit = admit,
          .handle = handle},
+        {.path = "/subjects/*",
+         .methods = DF_HTTP_GET | DF_HTTP_DELETE,
+         .handle = dfi_subject_handle},
 };

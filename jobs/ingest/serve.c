@@ -62,8 +62,8 @@ static bool stays_failed(const struct df_error *err)
                err->code != DF_EDOUBT;
 }
 
-/* On the committer thread. L1: after a failed sync only a restart helps. */
-static void append_failed(void *arg, const struct df_error *err)
+/* On any thread. L1: after a failed sync only a restart helps. */
+void dfi_append_failed(void *arg, const struct df_error *err)
 {
         struct ad_serve *s = arg;
         int64_t now = df_monotonic_ms(), warned = atomic_load(&s->warned_ms);
@@ -102,6 +102,11 @@ int ad_serve_failed(struct ad_serve *s, struct df_error *err)
 static uint32_t price_version(void *arg)
 {
         return atomic_load_explicit(&((struct ad_serve *)arg)->price_version, memory_order_relaxed);
+}
+
+static int write_keys(void *arg, struct df_error *err)
+{
+        return ad_subjects_commit(((struct ad_serve *)arg)->o.subjects, err);
 }
 
 /* ---- life ---- */
@@ -152,7 +157,8 @@ int ad_serve_create(const struct ad_serve_options *o, struct ad_serve **ret, str
                 .delay_ms = df_config_ms(c, "batch-delay"),
                 .done = dfi_request_done,
                 .appended = appended,
-                .failed = append_failed,
+                .failed = dfi_append_failed,
+                .before = o->subjects ? write_keys : NULL,
                 .arg = s,
                 .price_version = price_version,
                 .price_arg = s,
@@ -163,6 +169,7 @@ int ad_serve_create(const struct ad_serve_options *o, struct ad_serve **ret, str
                 return df_fail(err, DF_ENOMEM, "ingest");
         s->o = *o;
         s->currency = df_bytes_str(df_config_text(c, "currency"));
+        s->seals = o->subjects && df_config_bool(c, "seal-user-ids");
         s->accepted_age_ms = df_config_ms(c, "accepted-age");
         s->late_after_ms = df_config_ms(c, "grace") + df_config_ms(c, "out-of-orderness");
         s->heartbeat_every_ms = df_config_ms(c, "heartbeat");
@@ -175,6 +182,8 @@ int ad_serve_create(const struct ad_serve_options *o, struct ad_serve **ret, str
         rc = create_parsers(s, (uint32_t)df_config_integer(c, "http-threads"), err);
         if (rc == 0)
                 rc = ad_pack_create(&pack, &s->pack, err);
+        if (rc == 0 && o->subjects)
+                rc = dfi_eraser_start(o->subjects, &s->eraser, err);
         if (rc == 0) {
                 s->heartbeat_ms = df_monotonic_ms();
                 beat(s, false);
@@ -210,7 +219,8 @@ int ad_serve_listen(struct ad_serve *s, struct df_error *err)
 
         for (size_t i = 0; i < DFI_ROUTES; i++) {
                 s->routes[i] = dfi_routes[i];
-                s->routes[i].body_max = df_config_bytes(c, "body-max");
+                if (s->routes[i].methods & DF_HTTP_POST)
+                        s->routes[i].body_max = df_config_bytes(c, "body-max");
         }
         return df_http_server_start(&o, &s->server, err);
 }
@@ -240,6 +250,8 @@ void ad_serve_tick(struct ad_serve *s)
         s->second_ms = now;
         atomic_store_explicit(&s->price_version, ad_prices_newest(s->o.prices),
                               memory_order_relaxed);
+        if (s->o.subjects)
+                ad_subjects_tick(s->o.subjects);
         if (ad_access_refresh(s->o.access, &err) < 0)
                 df_trace(DF_ERROR, "keys", "code=%s: %s; the keys read before stay in force",
                          df_err_code(err.code), err.text);
@@ -267,6 +279,7 @@ void ad_serve_destroy(struct ad_serve *s)
         if (!s)
                 return;
         df_check(!s->server);
+        dfi_eraser_stop(s->eraser);
         ad_pack_destroy(s->pack);
         for (uint32_t i = 0; i < s->parser_count; i++)
                 ad_parser_destroy(s->parsers[i]);
@@ -315,6 +328,18 @@ static void render_pack(struct df_buf *b, const struct ad_pack_stats *p)
                           (double)(df_wall_ms() - p->heartbeat_ms) / 1e3);
 }
 
+static void render_subjects(struct df_buf *b, struct ad_subjects *subjects)
+{
+        struct ad_subjects_stats u;
+
+        ad_subjects_stats(subjects, &u);
+        df_metric(b, "adtally_ingest_subject_keys_total", "change=\"created\"", (double)u.created);
+        df_metric(b, "adtally_ingest_subject_keys_total", "change=\"deleted\"", (double)u.deleted);
+        df_metric(b, "adtally_ingest_subject_cache_entries", "", (double)u.cached);
+        df_metric(b, "adtally_ingest_subject_keys_pending", "", (double)u.pending);
+        df_metric(b, "adtally_ingest_subject_store_open", "", u.open);
+}
+
 void ad_serve_render(void *arg, struct df_buf *b)
 {
         struct ad_serve *s = arg;
@@ -337,6 +362,8 @@ void ad_serve_render(void *arg, struct df_buf *b)
         df_metric(b, "adtally_ingest_ready", "",
                   state == AD_GUARD_GOOD && atomic_load(&s->introduced) && !stats.broken);
         df_metric(b, "adtally_ingest_price_version", "", (double)atomic_load(&s->price_version));
+        if (s->o.subjects)
+                render_subjects(b, s->o.subjects);
         if (s->server)
                 df_http_server_render(s->server, b);
 }

@@ -1,7 +1,9 @@
-/* serve.h - POST /events: from a request to events on the log, and back to its answer.
+/* serve.h - POST /events, from a request to events on the log, and back to its answer; and
+ * /subjects (subject_http.c).
  *
- *   event loop threads   access, media type, clock guard, parse, ad_pack_add
- *   committer (pack.h)   group commit, then the answer of each request
+ *   event loop threads   access, media type, clock guard, parse, seal user ids, ad_pack_add
+ *   committer (pack.h)   new users' keys, group commit, then the answer of each request
+ *   eraser               DELETE /subjects/USER_ID
  *   main thread          ad_serve_tick: heartbeats, price version, keys
  *
  * No event is taken before a heartbeat of this start is durable in every partition (T4), while the
@@ -17,12 +19,15 @@
 #include "df/log.h"
 #include "jobs/common/access.h"
 #include "jobs/common/prices.h"
+#include "jobs/ingest/subjects.h"
 
 struct ad_serve_options {
         const struct df_config *config;
         struct ad_access *access;     /* borrowed, as are the next two */
         struct df_log_writer *writer; /* of `events`, on the file log */
         struct ad_prices *prices;
+        struct ad_subjects
+                *subjects; /* NULL: there are none, and user ids are stored as they are */
         uint32_t partitions;
 };
 

@@ -12,10 +12,14 @@
 
 #define DFI_REASONS 128    /* above every enum ad_reason */
 #define DFI_PARSERS_MAX 16 /* as --http-threads */
-#define DFI_ROUTES 1
+#define DFI_ROUTES 2
+
+struct dfi_eraser;
 
 struct ad_serve {
         struct ad_serve_options o;
+        bool seals;                /* --seal-user-ids */
+        struct dfi_eraser *eraser; /* NULL without subjects */
         struct df_bytes currency;
         int64_t accepted_age_ms, late_after_ms, heartbeat_every_ms;
         struct ad_pack *pack;
@@ -46,6 +50,13 @@ struct ad_serve {
         int64_t heartbeat_ms, second_ms; /* monotonic */
         enum ad_guard_state told;        /* clock state of the last log line */
 };
+
+/* subject_http.c */
+int dfi_eraser_start(struct ad_subjects *subjects, struct dfi_eraser **ret, struct df_error *err);
+void dfi_eraser_stop(struct dfi_eraser *e); /* ends what waits first; NULL-safe */
+void dfi_subject_handle(void *arg, struct df_http_request *r);
+/* serve.c: tells a failure of the log or of the keys, and ends the process when it must. */
+void dfi_append_failed(void *arg, const struct df_error *err);
 
 /* request.c */
 extern const struct df_http_route dfi_routes[DFI_ROUTES]; /* without body_max */

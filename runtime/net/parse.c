@@ -69,7 +69,8 @@ static enum df_http_method method_of(struct df_bytes m)
         } known[] = {{"POST", DF_HTTP_POST},
                      {"GET", DF_HTTP_GET},
                      {"HEAD", DF_HTTP_HEAD},
-                     {"OPTIONS", DF_HTTP_OPTIONS}};
+                     {"OPTIONS", DF_HTTP_OPTIONS},
+                     {"DELETE", DF_HTTP_DELETE}};
 
         for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
                 if (is_text(m, known[i].name))

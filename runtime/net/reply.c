@@ -213,10 +213,11 @@ static void put_failure(struct df_buf *b, const struct dfi_failure *f)
 
 static void put_allow(char *to, size_t size, unsigned methods)
 {
-        (void)snprintf(to, size, "Allow: %s%s%s%s", methods & DF_HTTP_GET ? "GET, " : "",
+        (void)snprintf(to, size, "Allow: %s%s%s%s%s", methods & DF_HTTP_GET ? "GET, " : "",
                        methods & DF_HTTP_HEAD ? "HEAD, " : "",
                        methods & DF_HTTP_POST ? "POST, " : "",
-                       methods & DF_HTTP_OPTIONS ? "OPTIONS, " : "");
+                       methods & DF_HTTP_OPTIONS ? "OPTIONS, " : "",
+                       methods & DF_HTTP_DELETE ? "DELETE, " : "");
         (void)snprintf(to + strlen(to) - 2, 3, "\r\n");
 }
 

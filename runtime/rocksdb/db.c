@@ -93,7 +93,7 @@ static void set_options(struct dfi_db *d, enum dfi_db_kind kind, bool create,
         rocksdb_options_set_table_cache_numshardbits(r, 2);
         rocksdb_options_set_skip_stats_update_on_db_open(r, 1);
         rocksdb_options_set_manifest_preallocation_size(r, 64 << 10);
-        rocksdb_options_set_max_manifest_file_size(r, 4u << 20);
+        rocksdb_options_set_max_manifest_file_size(r, o && o->secrets ? 1 : 4u << 20);
         rocksdb_options_set_wal_recovery_mode(r, rocksdb_point_in_time_recovery);
         /* Where the disk is full a line of RocksDB's LOG fails too, and builds with assertions
          * (Debian's) abort at the line after, even while closing. What it would say is in the
@@ -279,7 +279,7 @@ int dfi_db_open(struct dfi_db *d, const char *path, enum dfi_db_kind kind, bool 
         rocksdb_readoptions_set_verify_checksums(d->read, 1);
         d->write = rocksdb_writeoptions_create();
         rocksdb_writeoptions_disable_WAL(d->write, kind == DFI_DB_TASK);
-        rocksdb_writeoptions_set_sync(d->write, 0);
+        rocksdb_writeoptions_set_sync(d->write, options && options->secrets);
 out:
         if (r)
                 dfi_db_close(d);

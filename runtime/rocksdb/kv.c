@@ -1,4 +1,4 @@
-/* kv.c - the plain store of the serving view: one writer, many readers with snapshots. */
+/* kv.c - the plain store (the serving view, keys of subjects): one writer, many readers. */
 #include "rocksdb_private.h"
 
 #include <stdlib.h>
@@ -23,8 +23,10 @@ int df_kv_open(const char *dir, const struct df_rocksdb_options *options, struct
         int r = dfi_store_open(&kv->store, dir, DFI_DB_KV, true, options, err);
         if (r == DF_ECORRUPT)
                 r = df_wrap(err,
-                            "the view is damaged: restore a checkpoint of it, or move %s aside "
-                            "and let it be rebuilt from its topic",
+                            options && options->secrets
+                                    ? "the keys of %s are damaged: put its backup back"
+                                    : "the view is damaged: restore a checkpoint of it, or move %s "
+                                      "aside and let it be rebuilt from its topic",
                             dir);
         if (r == DF_EFENCED)
                 r = df_wrap(err, "another process has it open");
@@ -143,4 +145,67 @@ int df_kv_get(struct df_kv *kv, struct df_kv_snapshot *snapshot, struct df_bytes
         if (r == 0)
                 *ret_found = found;
         return r;
+}
+
+/* ---- what must be in no file any more ---- */
+
+static int flush(struct df_kv *kv, struct df_error *err)
+{
+        rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
+        char *message = NULL;
+
+        rocksdb_flushoptions_set_wait(o, 1);
+        rocksdb_flush(kv->store.db.db, o, &message);
+        rocksdb_flushoptions_destroy(o);
+        return message ? dfi_status_fail(err, message, "cannot flush", NULL) : 0;
+}
+
+static void compact(struct df_kv *kv, const struct df_bytes *keys, size_t count)
+{
+        const int force = 2; /* BottommostLevelCompaction::kForce: the last level too */
+        rocksdb_compactoptions_t *o = rocksdb_compactoptions_create();
+        rocksdb_t *db = kv->store.db.db;
+
+        rocksdb_compactoptions_set_bottommost_level_compaction(o, force);
+        if (count == 0)
+                rocksdb_compact_range_opt(db, o, NULL, 0, NULL, 0);
+        for (size_t i = 0; i < count; i++)
+                rocksdb_compact_range_opt(db, o, (const char *)keys[i].data, keys[i].len,
+                                          (const char *)keys[i].data, keys[i].len);
+        rocksdb_compactoptions_destroy(o);
+}
+
+/* A background thread unlinks what a flush or a compaction replaced at a time of its own. With
+ * deletions off meanwhile they wait, and turning them on does all of them before it returns. */
+static int rewrite(struct df_kv *kv, const struct df_bytes *keys, size_t count, bool compacts,
+                   struct df_error *err)
+{
+        rocksdb_t *db = kv->store.db.db;
+        char *message = NULL;
+        int r = dfi_store_alive(&kv->store, err);
+
+        if (r)
+                return r;
+        df_check(atomic_load(&kv->snapshots) == 0);
+        rocksdb_disable_file_deletions(db, &message);
+        if (message)
+                return dfi_status_fail(err, message, "cannot hold files back", NULL);
+        r = flush(kv, err);
+        if (r == 0 && compacts)
+                compact(kv, keys, count); /* says nothing: what failed is a background error */
+        rocksdb_enable_file_deletions(db, 1, &message);
+        if (message && r == 0)
+                return dfi_status_fail(err, message, "cannot unlink files", NULL);
+        rocksdb_free(message);
+        return r ? r : dfi_store_poll(&kv->store, err);
+}
+
+int df_kv_forget(struct df_kv *kv, const struct df_bytes *keys, size_t count, struct df_error *err)
+{
+        return rewrite(kv, keys, count, true, err);
+}
+
+int df_kv_flush(struct df_kv *kv, struct df_error *err)
+{
+        return rewrite(kv, NULL, 0, false, err);
 }

@@ -34,7 +34,14 @@ static void same_as_generated(const Adtally__V1__Event *m, const struct ad_event
         same_text(m->event_id, ev->event_id);
         for (int i = 0; i < AD_DIM_COUNT; i++)
                 same_text(dims[i], ev->dims[i]);
-        same_text(m->user_id, ev->user_id);
+        if (ev->flags & AD_EV_USER_SEALED) {
+                same_text(m->user_id, (struct df_bytes){0});
+                assert_true(df_bytes_eq(df_bytes(m->user_id_sealed.data, m->user_id_sealed.len),
+                                        ev->user_id));
+        } else {
+                same_text(m->user_id, ev->user_id);
+                assert_int_equal(m->user_id_sealed.len, 0);
+        }
         same_text(m->click_id, ev->click_id);
         same_text(m->currency, ev->currency);
         same_text(m->conversion_value_currency, ev->value_currency);
@@ -161,6 +168,8 @@ static void test_strings_one_beyond_their_limit(void **state)
         check_limit(6, &ev, &ev.value_currency, 3);
         for (size_t i = 0; i < AD_DIM_COUNT; i++)
                 check_limit(7 + i, &ev, &ev.dims[i], AD_ID_MAX);
+        ev.flags = AD_EV_USER_SEALED;
+        check_limit(7 + AD_DIM_COUNT, &ev, &ev.user_id, AD_SEALED_ID_MAX);
 }
 
 static int decode_money(int64_t units, int64_t nanos, struct ad_event *ret)

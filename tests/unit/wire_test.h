@@ -203,7 +203,7 @@ static inline void check_unknown_fields(struct df_bytes whole, decoder decode)
 /* ---- events ---- */
 struct event_text {
         char id[AD_EVENT_ID_MAX + 1], tenant[AD_ID_MAX + 1], dims[AD_DIM_COUNT][AD_ID_MAX + 1];
-        char user[AD_ID_MAX + 1], click[AD_ID_MAX + 1], source[AD_ID_MAX + 1];
+        char user[AD_SEALED_ID_MAX + 1], click[AD_ID_MAX + 1], source[AD_ID_MAX + 1];
         char currency[4], value_currency[4];
         struct df_buf attributes;
 };
@@ -253,7 +253,7 @@ static inline void random_event(struct random *r, struct ad_event *ev, struct ev
         *ev = (struct ad_event){
                 .event_id = text(r, t->id, AD_EVENT_ID_MAX),
                 .tenant_id = text(r, t->tenant, AD_ID_MAX),
-                .user_id = text(r, t->user, AD_ID_MAX),
+                .user_id = text(r, t->user, AD_SEALED_ID_MAX),
                 .click_id = text(r, t->click, AD_ID_MAX),
                 .source = text(r, t->source, AD_ID_MAX),
                 .currency = text(r, t->currency, 3),
@@ -264,8 +264,10 @@ static inline void random_event(struct random *r, struct ad_event *ev, struct ev
                 .type = (uint32_t)below(r, 4),
                 .labels = (uint32_t)number(r),
                 .schema_version = (uint32_t)number(r),
-                .flags = (uint32_t)below(r, 64), /* every flag that is encoded */
+                .flags = (uint32_t)below(r, 64), /* every flag that is encoded, but for the next */
         };
+        if (ev->user_id.len > AD_ID_MAX || (ev->user_id.len && below(r, 2)))
+                ev->flags |= AD_EV_USER_SEALED;
         for (int i = 0; i < AD_DIM_COUNT; i++)
                 ev->dims[i] = text(r, t->dims[i], AD_ID_MAX);
         if (ev->flags & AD_EV_HAS_COST)

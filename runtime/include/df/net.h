@@ -32,7 +32,13 @@
 #define DF_HTTP_PARAMS_MAX 64
 
 /* Bits, so that a route can take several. */
-enum df_http_method { DF_HTTP_GET = 1, DF_HTTP_HEAD = 2, DF_HTTP_POST = 4, DF_HTTP_OPTIONS = 8 };
+enum df_http_method {
+        DF_HTTP_GET = 1,
+        DF_HTTP_HEAD = 2,
+        DF_HTTP_POST = 4,
+        DF_HTTP_OPTIONS = 8,
+        DF_HTTP_DELETE = 16,
+};
 
 struct df_http_field {         /* a header or a parameter */
         struct df_bytes name;  /* headers: lower case */

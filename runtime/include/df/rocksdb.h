@@ -18,6 +18,9 @@ struct df_rocksdb_options {
          * a crash; what is in the store is hard-linked between checkpoints, so it is no defence
          * against bit rot either: then the log is (K10). */
         const char *store_dir;
+        /* Of the plain store: it keeps secrets. A commit is synced before it returns, and each
+         * change of files begins a new MANIFEST, so that df_kv_forget leaves nothing behind. */
+        bool secrets;
 };
 
 /* The state directory of one task; created when missing. options may be NULL; copied.
@@ -90,6 +93,14 @@ int df_kv_checkpoint(struct df_kv *kv, const char *dir, struct df_error *err);
 /* Put a copy of checkpoint_dir in the place of dir (which nobody has open; replaced in one step
  * when it exists). The checkpoint stays as it is. */
 int df_kv_restore(const char *checkpoint_dir, const char *dir, struct df_error *err);
+/* What was deleted is gone from the store's files when this returns: the memtable and its
+ * write-ahead log are flushed, the files that may hold the keys are compacted down to the last
+ * level (count 0: all files), files that nothing needs are unlinked. MANIFEST may still name the
+ * keys as ends of a file until the next df_kv_flush of a write (options.secrets). No snapshot may
+ * be held. Thread: any, also beside the writer; slow: it rewrites whole files. */
+int df_kv_forget(struct df_kv *kv, const struct df_bytes *keys, size_t count, struct df_error *err);
+/* What is committed is in the store's files, and the log that held it is unlinked. */
+int df_kv_flush(struct df_kv *kv, struct df_error *err);
 uint64_t df_kv_property(struct df_kv *kv, const char *name); /* RocksDB integer property, or 0 */
 void df_kv_close(struct df_kv *kv);                          /* after every snapshot was dropped */
 
