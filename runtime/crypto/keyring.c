@@ -151,16 +151,11 @@ struct list {
         size_t count, cap;
 };
 
-/* Room for one more, up to the limit. */
 static int reserve(struct list *l, const char *dir, struct df_error *err)
 {
         size_t cap = l->cap ? 2 * l->cap : 16;
         struct df_keyring_entry *items;
 
-        if (l->count >= DF_KEYRING_KEYS_MAX)
-                return df_fail(err, DF_ELIMIT,
-                               "keyring %s holds more than %d keys: move the oldest .pub elsewhere",
-                               dir, DF_KEYRING_KEYS_MAX);
         if (l->count < l->cap)
                 return 0;
         items = realloc(l->items, cap * sizeof(*items));
@@ -171,20 +166,14 @@ static int reserve(struct list *l, const char *dir, struct df_error *err)
         return 0;
 }
 
-static int add(struct list *l, const char *dir, int fd, const char *name, struct df_error *err)
+static int add(struct list *l, const char *dir, int fd, const char *id, struct df_error *err)
 {
         struct df_keyring_entry e = {0};
-        char id[DF_SIGN_ID_SIZE];
+        char name[DF_SIGN_ID_SIZE + 4];
         struct stat st;
-        int rc;
+        int rc = reserve(l, dir, err);
 
-        if (strlen(name) != ID_LEN + 4 || strcmp(name + ID_LEN, ".pub") != 0)
-                return 0;
-        memcpy(id, name, ID_LEN);
-        id[ID_LEN] = '\0';
-        if (!is_id(id))
-                return 0;
-        rc = reserve(l, dir, err);
+        (void)snprintf(name, sizeof(name), "%s.pub", id);
         if (rc == 0)
                 rc = df_keyring_find(dir, id, &e.key, err);
         if (rc == 0 && fstatat(fd, name, &st, 0) < 0)
@@ -196,14 +185,27 @@ static int add(struct list *l, const char *dir, int fd, const char *name, struct
         return 0;
 }
 
-static int scan(const char *dir, struct list *l, struct df_error *err)
+static bool names_key(const char *name, char ret_id[DF_SIGN_ID_SIZE])
+{
+        if (strlen(name) != ID_LEN + 4 || strcmp(name + ID_LEN, ".pub") != 0)
+                return false;
+        memcpy(ret_id, name, ID_LEN);
+        ret_id[ID_LEN] = '\0';
+        return is_id(ret_id);
+}
+
+/* Reads every public key into l, or with l NULL only counts them: one that is damaged must not
+ * stand in the way of a rotation. */
+static int scan(const char *dir, struct list *l, size_t *ret_count, struct df_error *err)
 {
         DIR *d = opendir(dir);
         int rc = 0;
 
+        *ret_count = 0;
         if (!d)
                 return df_fail_errno(err, DF_EIO, "list keyring %s", dir);
         while (rc == 0) {
+                char id[DF_SIGN_ID_SIZE];
                 const struct dirent *e;
 
                 errno = 0;
@@ -212,7 +214,15 @@ static int scan(const char *dir, struct list *l, struct df_error *err)
                         rc = df_fail_errno(err, DF_EIO, "list keyring %s", dir);
                 if (!e)
                         break;
-                rc = add(l, dir, dirfd(d), e->d_name, err);
+                if (!names_key(e->d_name, id))
+                        continue;
+                if (++*ret_count > DF_KEYRING_KEYS_MAX)
+                        rc = df_fail(err, DF_ELIMIT,
+                                     "keyring %s holds more than %d keys: move the oldest .pub "
+                                     "elsewhere",
+                                     dir, DF_KEYRING_KEYS_MAX);
+                else if (l)
+                        rc = add(l, dir, dirfd(d), id, err);
         }
         (void)closedir(d);
         return rc;
@@ -244,6 +254,7 @@ int df_keyring_list(const char *dir, struct df_keyring_entry **ret, size_t *ret_
                     struct df_error *err)
 {
         struct list l = {0};
+        size_t count;
         int fd = -1, rc = lock_ring(dir, LOCK_SH, &fd, err);
 
         if (rc == DF_ENOENT) {
@@ -253,7 +264,7 @@ int df_keyring_list(const char *dir, struct df_keyring_entry **ret, size_t *ret_
         }
         if (rc < 0)
                 return rc;
-        rc = scan(dir, &l, err);
+        rc = scan(dir, &l, &count, err);
         if (rc == 0)
                 rc = mark_current(dir, &l, err);
         (void)close(fd);
@@ -292,9 +303,9 @@ static int remove_file(const struct change *c, const char *name, const char *end
         if (rc < 0)
                 return rc;
         before(c);
-        if (unlink(path) < 0 && errno != ENOENT)
-                return df_fail_errno(err, DF_EIO, "remove %s", path);
-        return dfi_sync_dir_of(path, err);
+        if (unlink(path) == 0)
+                return dfi_sync_dir_of(path, err);
+        return errno == ENOENT ? 0 : df_fail_errno(err, DF_EIO, "remove %s", path);
 }
 
 /* What a crash or a failure before the last step left. A torn private key has no .pub yet. A copy
@@ -435,12 +446,14 @@ static int check_change(const char *dir, bool rotate, const struct df_sign_key *
 
 static int check_room(const char *dir, struct df_error *err)
 {
-        struct list l = {0};
-        int rc = scan(dir, &l, err);
+        size_t count;
+        int rc = scan(dir, NULL, &count, err);
 
-        if (rc == 0)
-                rc = reserve(&l, dir, err);
-        free(l.items);
+        if (rc == 0 && count == DF_KEYRING_KEYS_MAX)
+                rc = df_fail(err, DF_ELIMIT,
+                             "keyring %s holds %d keys, and no more: move the oldest .pub "
+                             "elsewhere",
+                             dir, DF_KEYRING_KEYS_MAX);
         return rc;
 }
 

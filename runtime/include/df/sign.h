@@ -68,7 +68,7 @@ int df_sign_verify(const struct df_sign_public *p, const char *domain, struct df
  * meanwhile. A crash leaves the old key or the new one, whole and with its .pub; what else it
  * leaves (signing.key.new, its .pub, public.new) never signed anything, and the next call removes
  * it. */
-#define DF_KEYRING_KEYS_MAX 4096
+#define DF_KEYRING_KEYS_MAX 1024
 
 /* *ret_old: the key that was replaced; its id is "" when there was none; may be NULL.
  * DF_EEXIST: there is a key, and no rotate. DF_ENOENT: rotate, and there is none.
