@@ -23,7 +23,7 @@ static const struct ad_command commands[] = {
         {"segment", "look into files of the raw archive", ad_command_segment},
         {"consumers", "who keeps the log from being deleted", ad_command_consumers},
         {"prices", "load and list price tables", ad_command_prices},
-        {"key", "make an API key", ad_command_key},
+        {"key", "make an API key, or the key that signs", ad_command_key},
         {"subject", "destroy the key of a user id, or ask for it", ad_command_subject},
         {"config", "every setting, its value and where it comes from", ad_command_config},
         {"bench", "measure: events a second, CPU an event, memory", ad_command_bench},
