@@ -5,6 +5,10 @@
  * occurrence greatest by (receive hour, log order). Every event that guard let pass is recorded,
  * duplicates and conflicts too: so (hour, id) holds the fingerprint of the last occurrence in that
  * hour. Repeating it within its hour adds nothing; in another hour it does.
+ * dedupe_billing (D4) is the same over the billing horizon, beside realtime's: it judges every
+ * event that guard let pass, whatever dedupe said of it, by its content alone (ad_event_content: a
+ * copy with another event time is a duplicate), writes its verdict to bill_outcome, and ends none.
+ *
  * H = 0 (imports): one bucket for ever; any earlier occurrence makes a duplicate, and the last in
  * log order is compared with.
  *
@@ -39,6 +43,7 @@
 #include <stdlib.h>
 
 #include "operators/dedupe_private.h"
+#include "proto/bill.h"
 
 #define HOUR_MS 3600000
 #define WINDOW 64 /* events between prefetch and use */
@@ -46,7 +51,7 @@
 static struct adi_dedupe *dedupe_of(struct df_operator *op)
 {
         df_check(op->magic == DF_OPERATOR_MAGIC);
-        df_check(op->ops == &ad_op_dedupe);
+        df_check(op->ops == &ad_op_dedupe || op->ops == &ad_op_dedupe_billing);
         return (struct adi_dedupe *)op;
 }
 _Static_assert(offsetof(struct adi_dedupe, op) == 0, "op is the first member");
@@ -56,14 +61,18 @@ static int dedupe_open(struct df_operator *op, struct df_error *err)
         struct adi_dedupe *d = dedupe_of(op);
         const struct ad_params *p = op->ctx.params;
         size_t limit = p->dedupe_open_ids ? p->dedupe_open_ids : ADI_OPEN_IDS;
+        bool billing = op->ops == &ad_op_dedupe_billing;
+        uint32_t horizon = billing ? p->billing_horizon_hours : p->horizon_hours;
 
-        if (p->horizon_hours > ADI_HORIZON_MAX)
-                return df_fail(err, DF_EINVAL, "dedupe: horizon of %u hours; at most %d",
-                               p->horizon_hours, ADI_HORIZON_MAX);
+        if (horizon > ADI_HORIZON_MAX || (billing && horizon < p->horizon_hours))
+                return df_fail(err, DF_EINVAL, "%s: horizon of %u hours; at most %d%s",
+                               op->ops->name, horizon, ADI_HORIZON_MAX,
+                               billing ? ", and no less than realtime's" : "");
         if (limit > ADI_OPEN_IDS_MAX)
                 return df_fail(err, DF_EINVAL, "dedupe: %zu open ids; at most %u", limit,
                                ADI_OPEN_IDS_MAX);
-        d->horizon_hours = p->horizon_hours;
+        d->horizon_hours = horizon;
+        d->billing = billing;
         d->block_ids = limit < 16 * ADI_BLOCK_IDS ? (uint32_t)limit / 16 + 1 : ADI_BLOCK_IDS;
         d->header_dirty = true;
         adi_tags_init(&d->tags, d->horizon_hours);
@@ -117,10 +126,10 @@ static int set_add(struct adi_dedupe *d, struct adi_bucket *b, const struct adi_
         return rc;
 }
 
-static int record(struct adi_dedupe *d, const struct ad_event *ev, int64_t hour,
-                  const struct adi_seen *seen, struct df_error *err)
+static int record(struct adi_dedupe *d, const struct ad_event *ev, uint64_t fingerprint,
+                  int64_t hour, const struct adi_seen *seen, struct df_error *err)
 {
-        struct adi_id id = {ev->key.hi, ev->key.lo, ev->fingerprint};
+        struct adi_id id = {ev->key.hi, ev->key.lo, fingerprint};
         struct adi_bucket *b;
         int rc;
 
@@ -150,6 +159,8 @@ static int judge(struct adi_dedupe *d, struct ad_event *ev, struct df_out *out,
 {
         int64_t hour = hour_of(d, ev->receive_ms), from = hour, to = hour;
         struct adi_seen seen;
+        uint64_t fingerprint = d->billing ? ad_event_content(ev) : ev->fingerprint;
+        enum ad_reason verdict;
         struct adi_hits hits;
         int rc = 0;
 
@@ -163,11 +174,26 @@ static int judge(struct adi_dedupe *d, struct ad_event *ev, struct df_out *out,
         if (rc == 0 && adi_tags_test(&d->tags, ev->key, &hits))
                 rc = adi_runs_seek(d, ev->key, &hits, from, to, &seen, err);
         if (rc == 0)
-                rc = record(d, ev, hour, &seen, err);
-        if (rc < 0 || !seen.found)
+                rc = record(d, ev, fingerprint, hour, &seen, err);
+        if (rc < 0)
                 return rc;
-        ad_end(out, ev, seen.fingerprint == ev->fingerprint ? AD_DUPLICATE : AD_CONFLICT);
+        verdict = !seen.found                       ? AD_NONE
+                  : seen.fingerprint == fingerprint ? AD_DUPLICATE
+                                                    : AD_CONFLICT;
+        if (d->billing)
+                ev->bill_outcome = verdict;
+        else if (verdict != AD_NONE)
+                ad_end(out, ev, verdict);
         return 0;
+}
+
+/* Did guard let it pass? Of what it refused, billing only notes that. */
+static bool is_to_judge(const struct adi_dedupe *d, struct ad_event *ev)
+{
+        if (!d->billing)
+                return ev->outcome == AD_NONE;
+        ev->bill_outcome = ev->outcome;
+        return ev->outcome == AD_NONE || ev->outcome == AD_DUPLICATE || ev->outcome == AD_CONFLICT;
 }
 
 static int judge_window(struct adi_dedupe *d, struct ad_event *events, size_t count,
@@ -176,7 +202,7 @@ static int judge_window(struct adi_dedupe *d, struct ad_event *events, size_t co
         uint64_t judged = 0;
 
         for (size_t i = 0; i < count; i++) {
-                if (events[i].outcome != AD_NONE)
+                if (!is_to_judge(d, &events[i]))
                         continue;
                 adi_set_prefetch(&d->set, events[i].key);
                 adi_tags_prefetch(&d->tags, events[i].key);
@@ -189,7 +215,7 @@ static int judge_window(struct adi_dedupe *d, struct ad_event *events, size_t co
                         d->header_dirty |= d->has_max;
                         d->has_max = false;
                 }
-                if ((ev->flags & AD_EV_MARK) || ev->outcome != AD_NONE)
+                if ((ev->flags & AD_EV_MARK) || !is_to_judge(d, ev))
                         continue;
                 rc = judge(d, ev, out, err);
                 if (rc < 0)
@@ -310,6 +336,17 @@ static void dedupe_close(struct df_operator *op)
 
 const struct df_operator_ops ad_op_dedupe = {
         .name = "dedupe",
+        .state_version = 1,
+        .size = sizeof(struct adi_dedupe),
+        .open = dedupe_open,
+        .restore = dedupe_restore,
+        .process = dedupe_process,
+        .snapshot = dedupe_snapshot,
+        .close = dedupe_close,
+};
+
+const struct df_operator_ops ad_op_dedupe_billing = {
+        .name = "dedupe_billing",
         .state_version = 1,
         .size = sizeof(struct adi_dedupe),
         .open = dedupe_open,

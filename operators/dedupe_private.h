@@ -208,6 +208,7 @@ struct adi_merge {
 
 struct adi_dedupe {
         struct df_operator op;
+        bool billing;           /* dedupe_billing */
         uint32_t horizon_hours; /* 0 = one bucket, for ever */
         uint32_t block_ids;     /* ids a block, ADI_BLOCK_IDS but for tiny sets */
         int64_t max_hour;

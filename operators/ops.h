@@ -7,6 +7,8 @@
  *   price       cost from the client or from the versioned table
  *   late        W5: late events to their topic
  *   tumble      W1 to W4, W7: cells, groupings, rows, final_through
+ *   bill        R3: only in reconcile, with dedupe_billing (D4) after dedupe: what the bill counts,
+ *               and why that differs from realtime
  *   quarantine  E2: what was quarantined or in conflict to its topic, in log order
  * Each marks the events it ends with an outcome and counts it; the ones after it skip these, and
  * the last one sends on those that must not be counted.
@@ -21,6 +23,9 @@ enum { AD_KIND_EVENTS = DF_KIND_USER /* items are struct ad_event */ };
 
 /* Order of the outputs of the main job: `rollups` last (K4). */
 enum ad_output { AD_OUT_LATE, AD_OUT_QUARANTINE, AD_OUT_ROLLUPS, AD_OUT_COUNT };
+/* A reconcile run has one more, which is last. */
+#define AD_OUT_BILL AD_OUT_COUNT
+#define AD_OUT_BILL_COUNT (AD_OUT_BILL + 1)
 
 enum ad_pricing { AD_PRICE_CLIENT, AD_PRICE_TABLE, AD_PRICE_CLIENT_ELSE_TABLE };
 enum ad_price_model { AD_CPM, AD_CPC, AD_CPA };
@@ -45,6 +50,8 @@ struct ad_params {
         uint32_t horizon_hours; /* D1: H; 0 = unbounded (imports) */
         size_t dedupe_open_ids; /* ids of the open hours in memory before a spill; 0 = 1 Mi */
         uint32_t cell_cap;      /* W7 */
+        uint32_t billing_horizon_hours; /* D4; reconcile alone */
+        uint32_t billing_price_version; /* of the table by which it bills; reconcile alone */
         const struct ad_groupings *groupings;
         enum ad_pricing pricing; /* the same for all tenants of a cluster */
         /* The table of this version, or NULL: then the task is refused by name (W6). May be NULL
@@ -54,13 +61,19 @@ struct ad_params {
 };
 
 extern const struct df_operator_ops ad_op_decode, ad_op_guard, ad_op_dedupe, ad_op_price,
-        ad_op_late, ad_op_tumble, ad_op_quarantine;
+        ad_op_late, ad_op_tumble, ad_op_quarantine, ad_op_dedupe_billing, ad_op_bill;
 
 /* table.c: every operator there is (for the law tests), and the chain of the main job. */
 extern const struct df_operator_ops *const ad_operators[];
 extern const size_t ad_operator_count;
 extern const struct df_operator_ops *const ad_chain_main[];
 extern const size_t ad_chain_main_length;
+extern const struct df_operator_ops *const ad_chain_bill[]; /* of a reconcile run */
+extern const size_t ad_chain_bill_length;
+
+/* price.c: cost and currency of the event by this table. False: no line matches it at all. Applied
+ * to an event that bears a table's price already it gives the same as to the client's. */
+bool ad_price_apply(const struct ad_price_table *t, struct ad_event *ev);
 
 /* table.c: df_task_config.control for records of import topics (R6). `events` itself has none: a
  * client cannot end its generation. */

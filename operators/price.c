@@ -84,8 +84,7 @@ static bool charges(enum ad_price_model model, uint32_t type)
                (model == AD_CPC && type == AD_CLICK) || (model == AD_CPA && type == AD_CONVERSION);
 }
 
-/* False: no line matches the event at all. */
-static bool apply_table(const struct ad_price_table *t, struct ad_event *ev)
+bool ad_price_apply(const struct ad_price_table *t, struct ad_event *ev)
 {
         const struct ad_price *best = NULL, *any = NULL;
 
@@ -105,8 +104,10 @@ static bool apply_table(const struct ad_price_table *t, struct ad_event *ev)
         if (best)
                 ev->cost_nanos =
                         best->model == AD_CPM ? best->price_nanos / 1000 : best->price_nanos;
-        if (ev->currency.len == 0 || (ev->flags & AD_EV_CURRENCY_DEFAULTED))
+        if (ev->currency.len == 0 || (ev->flags & AD_EV_CURRENCY_DEFAULTED)) {
                 ev->currency = best ? best->currency : any->currency;
+                ev->flags |= AD_EV_CURRENCY_DEFAULTED; /* applied again it is no client's */
+        }
         return true;
 }
 
@@ -129,7 +130,7 @@ static int price_process(struct df_operator *op, struct df_batch *batch, struct 
                 rc = load_table(p, ev->price_version, err);
                 if (rc < 0)
                         return rc;
-                if (!apply_table(p->table, ev))
+                if (!ad_price_apply(p->table, ev))
                         ad_end(out, ev, AD_PRICE_MISSING);
         }
         return df_out_forward(out, batch, err);

@@ -1,5 +1,5 @@
 /* identity.c - which event this is (D1), where it goes (E3), and what its client stated. */
-#include "proto/wire.h"
+#include "proto/bill.h"
 
 struct df_hash128 ad_event_key(struct df_bytes tenant_id, struct df_bytes event_id)
 {
@@ -38,27 +38,56 @@ static size_t put_64(uint8_t *to, uint64_t v)
 }
 
 /* Length-prefixed, fields in a fixed order, absent ones as empty: no two statements share bytes. */
+#define STATED_MAX (2 + 4 * 8 + (AD_DIM_COUNT + 5) * (1 + AD_EVENT_ID_MAX))
+
+static size_t put_ids(uint8_t *to, const struct ad_event *ev, struct df_bytes user_id)
+{
+        size_t n = put_str(to, ev->event_id);
+
+        for (int i = 0; i < AD_DIM_COUNT; i++)
+                n += put_str(to + n, ev->dims[i]);
+        n += put_str(to + n, user_id);
+        return n + put_str(to + n, ev->click_id);
+}
+
+static size_t put_money(uint8_t *to, const struct ad_event *ev)
+{
+        const struct df_bytes none = {0};
+        size_t n = 0;
+
+        n += put_64(to + n, ev->flags & AD_EV_HAS_COST ? (uint64_t)ev->cost_nanos : 0);
+        n += put_64(to + n, ev->flags & AD_EV_HAS_PAYOUT ? (uint64_t)ev->payout_nanos : 0);
+        n += put_64(to + n, ev->flags & AD_EV_HAS_VALUE ? (uint64_t)ev->value_nanos : 0);
+        n += put_str(to + n, ev->flags & AD_EV_CURRENCY_DEFAULTED ? none : ev->currency);
+        return n + put_str(to + n, ev->value_currency);
+}
+
+static const uint32_t money_stated = AD_EV_HAS_COST | AD_EV_HAS_PAYOUT | AD_EV_HAS_VALUE;
+
 uint64_t ad_event_fingerprint(const struct ad_event *ev)
 {
-        const uint32_t stated = AD_EV_HAS_COST | AD_EV_HAS_PAYOUT | AD_EV_HAS_VALUE;
-        const struct df_bytes none = {0};
-        uint8_t b[2 + 4 * 8 + (AD_DIM_COUNT + 5) * (1 + AD_EVENT_ID_MAX)];
+        uint8_t b[STATED_MAX];
         size_t n = 0;
 
         df_check(!(ev->flags & AD_EV_USER_SEALED)); /* before: repeats outlive the key */
         b[n++] = (uint8_t)ev->type;
-        b[n++] = (uint8_t)(ev->flags & (stated | AD_EV_TIME_MISSING));
+        b[n++] = (uint8_t)(ev->flags & (money_stated | AD_EV_TIME_MISSING));
         n += put_64(b + n, ev->flags & AD_EV_TIME_MISSING ? 0 : (uint64_t)ev->event_ms);
-        n += put_str(b + n, ev->event_id);
-        for (int i = 0; i < AD_DIM_COUNT; i++)
-                n += put_str(b + n, ev->dims[i]);
-        n += put_str(b + n, ev->user_id);
-        n += put_str(b + n, ev->click_id);
-        n += put_64(b + n, ev->flags & AD_EV_HAS_COST ? (uint64_t)ev->cost_nanos : 0);
-        n += put_64(b + n, ev->flags & AD_EV_HAS_PAYOUT ? (uint64_t)ev->payout_nanos : 0);
-        n += put_64(b + n, ev->flags & AD_EV_HAS_VALUE ? (uint64_t)ev->value_nanos : 0);
-        n += put_str(b + n, ev->flags & AD_EV_CURRENCY_DEFAULTED ? none : ev->currency);
-        n += put_str(b + n, ev->value_currency);
+        n += put_ids(b + n, ev, ev->user_id);
+        n += put_money(b + n, ev);
+        df_check(n <= sizeof(b));
+        return df_hash64(df_bytes(b, n));
+}
+
+uint64_t ad_event_content(const struct ad_event *ev)
+{
+        uint8_t b[STATED_MAX];
+        size_t n = 0;
+
+        b[n++] = (uint8_t)ev->type;
+        b[n++] = (uint8_t)(ev->flags & money_stated);
+        n += put_ids(b + n, ev, (struct df_bytes){0});
+        n += put_money(b + n, ev);
         df_check(n <= sizeof(b));
         return df_hash64(df_bytes(b, n));
 }

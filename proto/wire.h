@@ -81,6 +81,7 @@ struct ad_event {
         uint32_t index;         /* in the record */
         uint32_t price_version; /* of its record */
         uint32_t outcome;       /* enum ad_reason; AD_NONE while it is alive */
+        uint32_t bill_outcome;  /* the bill's own, set by dedupe_billing */
 };
 
 struct ad_heartbeat {

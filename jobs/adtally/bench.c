@@ -16,12 +16,14 @@ static const char usage[] =
         "  operators  the whole chain alone, records from memory, one core\n"
         "  log        append and read back records with a checksum: what any job has at most\n"
         "  realtime   the job over a backlog in the log: dedupe, windows, checkpoints, rows\n"
+        "  reconcile  raw events in segments: both rule sets, rows by cell and cause\n"
         "  ingest     POST /events until the log has acknowledged (--batch N events a request)\n"
         "  metrics    GET /metrics over a view of --events rows\n"
         "  freshness  everything: from receipt to a visible number, at --rate events a second\n\n"
         "Each makes its input itself, from --seed, and removes it, also after Ctrl-C. All but "
         "operators\n"
-        "take --log kafka:HOST:PORT: topics of a prefix that is drawn for the run, on a broker "
+        "and reconcile take --log kafka:HOST:PORT: topics of a prefix that is drawn for the run, "
+        "on a broker "
         "that has\n"
         "nothing else to do. Other settings are handed to the jobs. Compare ratios of one machine "
         "and one\n"
@@ -34,7 +36,7 @@ static const struct df_setting own[] = {
         {"users", DF_INTEGER, "0", 0, 100000000,
          .help = "ingest: different user ids, Zipf; 0 = events state none"},
         {"per-record", DF_INTEGER, "100", 1, AD_RECORD_EVENTS_MAX,
-         .help = "operators, log, realtime: events a log record"},
+         .help = "operators, log, realtime, reconcile: events a log record"},
         {"campaigns", DF_INTEGER, "1000", 1, 10000000, .help = "different ones, Zipf"},
         {"ads", DF_INTEGER, "10", 1, 1000000, .help = "of each campaign"},
         {"countries", DF_INTEGER, "20", 1, 676, .help = "different ones"},
@@ -77,6 +79,7 @@ static const struct benchmark {
         {"operators", 4000000, false, FOR_ALL " events " FOR_INPUT, ad_bench_operators},
         {"log", 4000000, true, FOR_ALL " events " FOR_INPUT, ad_bench_log},
         {"realtime", 4000000, true, FOR_ALL " events " FOR_INPUT, ad_bench_realtime},
+        {"reconcile", 4000000, false, FOR_ALL " events " FOR_INPUT, ad_bench_reconcile},
         {"ingest", 2000000, true, FOR_ALL " events batch connections users request-rate",
          ad_bench_ingest},
         {"metrics", 1000000, true, FOR_ALL " events connections request-rate seconds",

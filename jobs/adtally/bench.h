@@ -37,6 +37,7 @@ void ad_bench_main_figures(struct ad_bench *b, uint64_t events, int64_t elapsed_
 int ad_bench_operators(struct ad_bench *b, struct df_error *err);
 int ad_bench_log(struct ad_bench *b, struct df_error *err);
 int ad_bench_realtime(struct ad_bench *b, struct df_error *err);
+int ad_bench_reconcile(struct ad_bench *b, struct df_error *err);
 int ad_bench_ingest(struct ad_bench *b, struct df_error *err);
 int ad_bench_metrics(struct ad_bench *b, struct df_error *err);
 int ad_bench_freshness(struct ad_bench *b, struct df_error *err);
@@ -69,8 +70,8 @@ struct ad_bench_child {
         int64_t user_ns;
         uint64_t peak_rss_bytes;
 };
-/* job: "realtime", "ingest", "api", or "up" (this program). args: further flags, NULL-terminated.
- * keep_fd: inherited, or -1. Its log lines go to DIR/<job>.log. */
+/* job: "realtime", "ingest", "api", or "up" or "reconcile" (this program). args: further flags,
+ * NULL-terminated. keep_fd: inherited, or -1. Its log lines go to DIR/<job>.log. */
 int ad_bench_start(struct ad_bench *b, const char *job, const char *const *args, int keep_fd,
                    struct ad_bench_child *ret, struct df_error *err);
 int ad_bench_stop(struct ad_bench_child *c, struct df_error *err); /* SIGTERM, wait, usage */

@@ -15,9 +15,14 @@
 
 #define PROC_FILE_MAX 65536
 
+static bool is_command(const char *job)
+{
+        return strcmp(job, "up") == 0 || strcmp(job, "reconcile") == 0;
+}
+
 static int job_path(const char *job, char *ret, struct df_error *err)
 {
-        if (strcmp(job, "up") != 0)
+        if (!is_command(job))
                 return ad_command_find_job(job, ret, err);
         (void)snprintf(ret, PATH_MAX, "/proc/self/exe");
         return 0;
@@ -89,8 +94,8 @@ static int fill_line(const struct ad_bench *b, const char *job, const char *path
         if (!l->argv)
                 return df_fail(err, DF_ENOMEM, "arguments of %s", job);
         put(l, NULL, path);
-        if (strcmp(job, "up") == 0)
-                put(l, NULL, "up");
+        if (is_command(job))
+                put(l, NULL, job);
         put(l, "data", b->dir);
         for (size_t i = 0; i < ad_setting_count; i++) {
                 const char *name = ad_settings[i].name;

@@ -28,6 +28,7 @@ int ad_command_key(int argc, char **argv);
 int ad_command_subject(int argc, char **argv);
 int ad_command_log(int argc, char **argv);
 int ad_command_archive(int argc, char **argv);
+int ad_command_reconcile(int argc, char **argv);
 int ad_command_segment(int argc, char **argv);
 int ad_command_watch(int argc, char **argv);
 int ad_command_generate(int argc, char **argv);

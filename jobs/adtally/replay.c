@@ -55,7 +55,7 @@ static int print_run(void *arg, const struct ad_replay *r, struct df_error *err)
 static int list(const struct df_config *c, struct df_error *err)
 {
         size_t count = 0;
-        int rc = ad_replay_list(c, print_run, &count, err);
+        int rc = ad_replay_list(c, &ad_run_replay, print_run, &count, err);
 
         if (rc == 0 && count == 0)
                 printf("no runs in %s\n", df_config_text(c, "data"));
@@ -65,7 +65,7 @@ static int list(const struct df_config *c, struct df_error *err)
 static int drop(const struct df_config *c, struct df_log *log, struct df_error *err)
 {
         struct ad_replay *r = calloc(1, sizeof(*r));
-        int rc = r ? ad_replay_find(c, df_config_text(c, "drop"), r, err)
+        int rc = r ? ad_replay_find(c, &ad_run_replay, df_config_text(c, "drop"), r, err)
                    : df_fail(err, DF_ENOMEM, "run");
 
         if (rc == 0) {
@@ -81,11 +81,12 @@ static int drop(const struct df_config *c, struct df_log *log, struct df_error *
 static int finish(const struct df_config *c, struct df_log *log, struct ad_replay *r,
                   struct df_error *err)
 {
+        struct ad_replay_logs logs = {.source = log, .log = log};
         struct ad_replay_result result = {0};
         int rc = 0;
 
         if (!r->done)
-                rc = ad_replay_work(c, log, r, err);
+                rc = ad_replay_work(c, &logs, r, err);
         if (rc == 0)
                 rc = ad_replay_fold(log, r, df_config_text(c, "out"), df_config_bool(c, "quiet"),
                                     &result, err);
@@ -99,7 +100,8 @@ static int replay(const struct df_config *c, struct df_log *log, struct df_error
 {
         bool dry_run = df_config_bool(c, "dry-run");
         struct ad_replay *r = calloc(1, sizeof(*r));
-        int rc = r ? ad_replay_begin(c, log, dry_run, r, err) : df_fail(err, DF_ENOMEM, "run");
+        int rc = r ? ad_replay_begin(c, &ad_run_replay, log, dry_run, r, err)
+                   : df_fail(err, DF_ENOMEM, "run");
 
         if (rc == 0) {
                 ad_replay_print_pin(r);

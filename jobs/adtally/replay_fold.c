@@ -16,19 +16,12 @@
 
 #define MINUTES_PER_DAY 1440
 #define MINUTE_MS 60000LL
-#define COLLECT_BYTES (256u << 20) /* payload of one collection: at most DF_OUTBOX_MAX */
-#define READ_RECORDS 256
-#define STALL_MS 60000
-#define SETTLE_MS 5000
 
 struct fold {
         const struct ad_replay *run;
         struct df_kv *kv;
         struct ad_replay_result *result;
         uint32_t partition; /* being read */
-        uint64_t covered;   /* of it, by seals */
-        uint64_t last_k;
-        bool closed;
         struct df_buf key, value;
         /* The cell being summed, and where its line goes. */
         FILE *file;
@@ -37,18 +30,6 @@ struct fold {
 };
 
 /* ---- reading ---- */
-
-/* Byte order is the order of the strings: a zero byte cannot be mistaken for the end. */
-static void put_ordered(struct df_buf *b, struct df_bytes s)
-{
-        for (size_t i = 0; i < s.len; i++) {
-                df_put_u8(b, s.data[i]);
-                if (s.data[i] == 0)
-                        df_put_u8(b, 0xff);
-        }
-        df_put_u8(b, 0);
-        df_put_u8(b, 0);
-}
 
 static int take_row(void *arg, const struct ad_row *row, struct df_error *err)
 {
@@ -59,10 +40,10 @@ static int take_row(void *arg, const struct ad_row *row, struct df_error *err)
         df_buf_clear(&f->value);
         df_put_u64be(&f->key, row->minute);
         df_put_u8(&f->key, (uint8_t)row->grouping);
-        put_ordered(&f->key, row->tenant_id);
+        ad_replay_put_ordered(&f->key, row->tenant_id);
         for (uint32_t d = 0; d < row->dim_count; d++)
-                put_ordered(&f->key, row->dims[d]);
-        put_ordered(&f->key, row->currency);
+                ad_replay_put_ordered(&f->key, row->dims[d]);
+        ad_replay_put_ordered(&f->key, row->currency);
         df_put_u32be(&f->key, f->partition);
         ad_wire_row(&f->value, row);
         rc = df_buf_check(&f->key, err);
@@ -73,26 +54,12 @@ static int take_row(void *arg, const struct ad_row *row, struct df_error *err)
         return rc;
 }
 
-static int gap(const struct fold *f, const struct df_collection *c, struct df_error *err)
+static int take_collection(void *arg, const struct df_collection *c, struct df_error *err)
 {
-        return df_fail(err, DF_ECORRUPT,
-                       "run %s, partition %u: the seal of checkpoint %" PRIu64 " covers [%" PRIu64
-                       ", %" PRIu64 "), the ones before it end at %" PRIu64
-                       ": `adtally replay --drop %s`, then again",
-                       f->run->id, f->partition, c->origin.k, c->seal.from_offset,
-                       c->seal.to_offset, f->covered, f->run->id);
-}
-
-static int take_collection(struct fold *f, const struct df_collection *c, struct df_error *err)
-{
+        struct fold *f = arg;
         struct ad_replay_result *r = f->result;
         int rc = 0;
 
-        if (c->origin.k != f->last_k + 1 || c->seal.from_offset != f->covered || f->closed)
-                return gap(f, c, err);
-        f->last_k = c->origin.k;
-        f->covered = c->seal.to_offset;
-        f->closed = c->seal.closed;
         r->records += c->seal.records;
         r->poison_records += c->seal.poison_records;
         r->heartbeats += c->seal.heartbeats;
@@ -102,97 +69,6 @@ static int take_collection(struct fold *f, const struct df_collection *c, struct
         for (size_t i = 0; rc == 0 && i < c->count; i++)
                 rc = ad_wire_rows_decode(c->payloads[i], take_row, f, err);
         return rc == 0 ? df_store_commit(df_kv_store(f->kv), err) : rc;
-}
-
-static int take_record(struct fold *f, struct df_collector *collector,
-                       const struct df_record *record, struct df_error *err)
-{
-        struct df_collection c;
-        enum df_collect what = DF_COLLECT_MORE;
-        int rc = df_collector_add(collector, record, &what, &c, err);
-
-        if (rc == 0 && what == DF_COLLECT_DAMAGED)
-                rc = df_fail(err, DF_ECORRUPT,
-                             "run %s, partition %u: offset %" PRIu64 " of its rollups is damaged",
-                             f->run->id, f->partition, record->offset);
-        return rc == 0 && what == DF_COLLECT_COMPLETE ? take_collection(f, &c, err) : rc;
-}
-
-static int read_to(struct fold *f, struct df_log_reader *r, struct df_collector *collector,
-                   uint64_t end, struct df_error *err)
-{
-        struct df_record records[READ_RECORDS];
-        int64_t moved_ms = df_monotonic_ms();
-        int rc = 0;
-
-        while (rc == 0 && df_log_position(r) < end) {
-                size_t n = 0;
-
-                rc = df_log_poll(r, records, READ_RECORDS, &n, err);
-                for (size_t i = 0; rc == 0 && i < n; i++)
-                        rc = take_record(f, collector, &records[i], err);
-                if (n > 0)
-                        moved_ms = df_monotonic_ms();
-                else if (rc == 0 && df_process_stopping())
-                        rc = df_fail(err, DF_EAGAIN, "stopped: the same command goes on");
-                else if (rc == 0 && df_monotonic_ms() - moved_ms > STALL_MS)
-                        rc = df_fail(err, DF_EAGAIN, "the run's rollups cannot be read");
-                else
-                        (void)usleep(1000);
-        }
-        return rc;
-}
-
-static bool is_whole(const struct fold *f)
-{
-        return f->closed && f->covered == f->run->pin.span[f->partition].to;
-}
-
-/* On Kafka a commit is answered when it is decided; readers see its records a moment later. */
-static int read_whole(struct fold *f, struct df_log *log, const char *topic,
-                      struct df_log_reader *r, struct df_collector *collector, struct df_error *err)
-{
-        int64_t until = df_monotonic_ms() + SETTLE_MS;
-        uint64_t first = 0, end = 0;
-        int rc;
-
-        for (;;) {
-                rc = df_log_bounds(log, topic, f->partition, &first, &end, err);
-                if (rc == 0)
-                        rc = read_to(f, r, collector, end, err);
-                if (rc < 0 || is_whole(f) || df_monotonic_ms() > until)
-                        return rc;
-                (void)usleep(10000);
-        }
-}
-
-static int read_partition(struct fold *f, struct df_log *log, const char *topic,
-                          struct df_error *err)
-{
-        const struct ad_replay_span *span = &f->run->pin.span[f->partition];
-        struct df_collector *collector = NULL;
-        struct df_log_reader *r = NULL;
-        uint64_t first = 0, end = 0;
-        int rc = df_log_bounds(log, topic, f->partition, &first, &end, err);
-
-        f->covered = span->from;
-        f->last_k = 0;
-        f->closed = false;
-        if (rc == 0)
-                rc = df_log_reader_open(log, topic, f->partition, first, NULL, &r, err);
-        if (rc == 0)
-                rc = df_collector_create(COLLECT_BYTES, &collector, err);
-        if (rc == 0)
-                rc = read_whole(f, log, topic, r, collector, err);
-        df_collector_destroy(collector);
-        df_log_reader_close(r);
-        if (rc == 0 && !is_whole(f))
-                rc = df_fail(err, DF_ECORRUPT,
-                             "run %s, partition %u: its rollups end at offset %" PRIu64
-                             " of %" PRIu64 ": were they deleted? `adtally replay --drop %s`, then "
-                             "again",
-                             f->run->id, f->partition, f->covered, span->to, f->run->id);
-        return rc;
 }
 
 /* ---- writing ---- */
@@ -221,7 +97,7 @@ static struct ad_replay_day *day_of(struct ad_replay_result *r, int64_t day,
         return d;
 }
 
-static void put_cell(struct ad_json *j, const struct ad_cell *c)
+void ad_replay_put_cell(struct ad_json *j, const struct ad_cell *c)
 {
         ad_json_put_int(j, "impressions", c->impressions);
         ad_json_put_int(j, "clicks", c->clicks);
@@ -258,7 +134,7 @@ static int write_cell(void *arg, const struct ad_row *row, struct df_error *err)
         for (uint32_t d = 0; d < row->dim_count; d++)
                 ad_json_put_bytes(j, ad_dim_names[g->dims[d]], row->dims[d]);
         ad_json_put_bytes(j, "currency", row->currency);
-        put_cell(j, &f->sum);
+        ad_replay_put_cell(j, &f->sum);
         ad_json_close(j);
         rc = ad_json_end(j, &f->line, err);
         df_put_u8(&f->line, '\n');
@@ -373,7 +249,8 @@ static int fold(struct fold *f, struct df_log *log, const char *path, bool quiet
         ad_replay_names(f->run, &names);
         df_progress_start(&progress, "fold", "partitions", partitions, quiet);
         for (f->partition = 0; rc == 0 && f->partition < partitions; f->partition++) {
-                rc = read_partition(f, log, names.topic[AD_OUT_ROLLUPS], err);
+                rc = ad_replay_read(log, f->run, names.topic[AD_OUT_ROLLUPS], f->partition,
+                                    take_collection, f, err);
                 df_progress_show(&progress, f->partition + 1);
         }
         df_progress_end(&progress, f->partition);

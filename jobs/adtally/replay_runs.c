@@ -17,18 +17,27 @@
 #define PROBE_WAITS 5
 #define PROBE_WAIT_US 20000
 
-static const char *const output_names[AD_OUT_COUNT] = {
+static const char *const output_names[AD_OUT_BILL_COUNT] = {
         [AD_OUT_LATE] = AD_TOPIC_LATE,
         [AD_OUT_QUARANTINE] = AD_TOPIC_QUARANTINE,
         [AD_OUT_ROLLUPS] = AD_TOPIC_ROLLUPS,
+        [AD_OUT_BILL] = "bill",
+};
+
+const struct ad_run_kind ad_run_replay = {
+        .name = "replay",
+        .chain = ad_chain_main,
+        .chain_length = &ad_chain_main_length,
+        .outputs = AD_OUT_COUNT,
+        .config = ad_config_digest,
 };
 
 void ad_replay_names(const struct ad_replay *r, struct ad_replay_names *ret)
 {
-        for (int i = 0; i < AD_OUT_COUNT; i++)
-                (void)snprintf(ret->topic[i], sizeof(ret->topic[i]), AD_TOPIC_REPLAY_PREFIX "%s-%s",
+        for (size_t i = 0; i < r->kind->outputs; i++)
+                (void)snprintf(ret->topic[i], sizeof(ret->topic[i]), "%s-%s-%s", r->kind->name,
                                r->id, output_names[i]);
-        (void)snprintf(ret->group, sizeof(ret->group), AD_TOPIC_REPLAY_PREFIX "%s", r->id);
+        (void)snprintf(ret->group, sizeof(ret->group), "%s-%s", r->kind->name, r->id);
 }
 
 static int set_place(const struct df_config *c, const char *id, struct ad_replay *r,
@@ -41,7 +50,7 @@ static int set_place(const struct df_config *c, const char *id, struct ad_replay
                 return df_fail(err, DF_EINVAL, "--data %s: the path is too long", data);
         (void)snprintf(r->data, sizeof(r->data), "%s", data);
         (void)snprintf(r->id, sizeof(r->id), "%s", id);
-        (void)snprintf(r->dir, sizeof(r->dir), "%s/replay/%s", data, id);
+        (void)snprintf(r->dir, sizeof(r->dir), "%s/%s/%s", data, r->kind->name, id);
         return 0;
 }
 
@@ -78,8 +87,9 @@ static int write_run(const struct ad_replay *r, struct df_error *err)
         df_buf_printf(&b, "config %016" PRIx64 "\nversion %s\nfrom %s\nto %s\ndone %d\n", r->config,
                       r->version, r->from, r->to, r->done);
         for (uint32_t p = 0; p < r->pin.topic.partitions; p++)
-                df_buf_printf(&b, "span %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
-                              r->pin.span[p].first, r->pin.span[p].from, r->pin.span[p].to);
+                df_buf_printf(&b, "span %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
+                              r->pin.span[p].first, r->pin.span[p].from, r->pin.span[p].to,
+                              r->pin.span[p].k);
         (void)snprintf(path, sizeof(path), "%s/RUN", r->dir);
         rc = df_buf_check(&b, err);
         if (rc == 0)
@@ -129,6 +139,20 @@ static bool parse_head(char **at, struct ad_replay *r)
                r->pin.topic.partitions <= DF_PARTITIONS_MAX;
 }
 
+/* An open run is the same whatever its end is by now. */
+static void own_id(const struct ad_replay *r, char id[AD_REPLAY_ID_MAX + 1])
+{
+        struct ad_replay_pin *pin = r->kind->open ? malloc(sizeof(*pin)) : NULL;
+
+        if (pin) {
+                *pin = r->pin;
+                for (uint32_t p = 0; p < pin->topic.partitions; p++)
+                        pin->span[p].to = UINT64_MAX;
+        }
+        ad_replay_id(pin ? pin : &r->pin, r->config, r->version, id);
+        free(pin);
+}
+
 /* What was read must give the id that the directory has. */
 static bool parse_run(char *text, struct ad_replay *r)
 {
@@ -140,11 +164,11 @@ static bool parse_run(char *text, struct ad_replay *r)
                 struct ad_replay_span *s = &r->pin.span[p];
 
                 span = line_value(&at, "span");
-                if (!span || sscanf(span, "%" SCNu64 " %" SCNu64 " %" SCNu64, &s->first, &s->from,
-                                    &s->to) != 3)
+                if (!span || sscanf(span, "%" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &s->first,
+                                    &s->from, &s->to, &s->k) < 3)
                         return false;
         }
-        ad_replay_id(&r->pin, r->config, r->version, id);
+        own_id(r, id);
         return strcmp(id, r->id) == 0;
 }
 
@@ -160,8 +184,8 @@ static int read_run(struct ad_replay *r, struct df_error *err)
         if (rc == 0)
                 rc = df_buf_check(&b, err);
         if (rc == 0 && !parse_run((char *)b.data, r))
-                rc = df_fail(err, DF_ECORRUPT, "%s is damaged: `adtally replay --drop %s`", path,
-                             r->id);
+                rc = df_fail(err, DF_ECORRUPT, "%s is damaged: `adtally %s --drop %s`", path,
+                             r->kind->name, r->id);
         df_buf_release(&b);
         return rc;
 }
@@ -233,10 +257,11 @@ static bool is_locked(const struct ad_replay *r)
 }
 
 /* Held while a command finds out which run it is: two equal commands make one run. */
-static int lock_all(const struct df_config *c, int *ret_fd, struct df_error *err)
+static int lock_all(const struct df_config *c, const struct ad_run_kind *kind, int *ret_fd,
+                    struct df_error *err)
 {
         char path[PATH_SIZE];
-        int n = snprintf(path, sizeof(path), "%s/replay", df_config_text(c, "data"));
+        int n = snprintf(path, sizeof(path), "%s/%s", df_config_text(c, "data"), kind->name);
         int rc = n < 600 ? df_mkdirs(path, err)
                          : df_fail(err, DF_EINVAL, "--data: the path is too long");
 
@@ -253,13 +278,17 @@ static bool is_id(const char *s)
         return strlen(s) == AD_REPLAY_ID_MAX && strspn(s, "0123456789abcdef") == AD_REPLAY_ID_MAX;
 }
 
-static int visit(const struct df_config *c, const char *id,
+static int visit(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
                  int (*fn)(void *arg, const struct ad_replay *run, struct df_error *err), void *arg,
                  struct df_error *err)
 {
         struct ad_replay *r = calloc(1, sizeof(*r));
-        int rc = r ? set_place(c, id, r, err) : df_fail(err, DF_ENOMEM, "run %s", id);
+        int rc = r ? 0 : df_fail(err, DF_ENOMEM, "run %s", id);
 
+        if (rc == 0) {
+                r->kind = kind;
+                rc = set_place(c, id, r, err);
+        }
         if (rc == 0)
                 rc = read_run(r, err);
         if (rc == 0) {
@@ -274,7 +303,7 @@ static int visit(const struct df_config *c, const char *id,
         return rc;
 }
 
-int ad_replay_list(const struct df_config *c,
+int ad_replay_list(const struct df_config *c, const struct ad_run_kind *kind,
                    int (*fn)(void *arg, const struct ad_replay *run, struct df_error *err),
                    void *arg, struct df_error *err)
 {
@@ -282,13 +311,13 @@ int ad_replay_list(const struct df_config *c,
         struct dirent **names = NULL;
         int n, rc = 0;
 
-        (void)snprintf(path, sizeof(path), "%.600s/replay", df_config_text(c, "data"));
+        (void)snprintf(path, sizeof(path), "%.600s/%s", df_config_text(c, "data"), kind->name);
         n = scandir(path, &names, NULL, alphasort);
         if (n < 0)
                 return errno == ENOENT ? 0 : df_fail_errno(err, DF_EIO, "list %s", path);
         for (int i = 0; i < n; i++) {
                 if (rc == 0 && is_id(names[i]->d_name))
-                        rc = visit(c, names[i]->d_name, fn, arg, err);
+                        rc = visit(c, kind, names[i]->d_name, fn, arg, err);
                 free(names[i]);
         }
         free(names);
@@ -312,8 +341,8 @@ static int consider(void *arg, const struct ad_replay *run, struct df_error *err
         if (run->pin.topic.generation != w->pin.topic.generation)
                 return df_fail(err, DF_ESCHEMA,
                                "topic %s was created again since run %s began, which cannot go on: "
-                               "`adtally replay --drop %s` (K14)",
-                               w->pin.topic.name, run->id, run->id);
+                               "`adtally %s --drop %s` (K14)",
+                               w->pin.topic.name, run->id, run->kind->name, run->id);
         (void)snprintf(s->id, sizeof(s->id), "%s", run->id);
         return 0;
 }
@@ -326,6 +355,7 @@ static bool holds_events(const char *topic)
                 if (strcmp(topic, others[i]) == 0)
                         return false;
         return strncmp(topic, AD_TOPIC_REPLAY_PREFIX, strlen(AD_TOPIC_REPLAY_PREFIX)) != 0 &&
+               strncmp(topic, AD_TOPIC_RECONCILE_PREFIX, strlen(AD_TOPIC_RECONCILE_PREFIX)) != 0 &&
                strncmp(topic, AD_TOPIC_IMPORT_PREFIX, strlen(AD_TOPIC_IMPORT_PREFIX)) != 0;
 }
 
@@ -333,8 +363,10 @@ static bool holds_events(const char *topic)
 static int pin_now(const struct df_config *c, struct df_log *log, struct ad_replay *r,
                    struct df_error *err)
 {
-        const char *words[2] = {df_config_text(c, "from"), df_config_text(c, "to")};
-        const char *topic = df_config_text(c, "topic");
+        bool open = r->kind->open;
+        const char *words[2] = {open ? "start" : df_config_text(c, "from"),
+                                open ? "end" : df_config_text(c, "to")};
+        const char *topic = open ? AD_TOPIC_EVENTS : df_config_text(c, "topic");
         struct ad_where *w = calloc(2, sizeof(*w));
         int rc = w ? 0 : df_fail(err, DF_ENOMEM, "range");
 
@@ -354,7 +386,7 @@ static int pin_now(const struct df_config *c, struct df_log *log, struct ad_repl
         if (rc == 0)
                 rc = ad_replay_pin_range(log, topic, &w[0], &w[1], &r->pin, err);
         free(w);
-        r->config = ad_config_digest(c);
+        r->config = r->kind->config(c);
         (void)snprintf(r->version, sizeof(r->version), "%s", ADTALLY_VERSION);
         name_log(c, r->log, sizeof(r->log));
         r->from = strdup(words[0]);
@@ -364,25 +396,46 @@ static int pin_now(const struct df_config *c, struct df_log *log, struct ad_repl
         return rc;
 }
 
+/* It is there. An open run that is done takes the end of now; one that is not comes to its own
+ * first. */
+static int take_up(struct ad_replay *r, bool pin_only, struct df_error *err)
+{
+        struct ad_replay_pin *now = malloc(sizeof(*now));
+        int rc;
+
+        if (!now)
+                return df_fail(err, DF_ENOMEM, "run %s", r->id);
+        *now = r->pin;
+        ad_replay_end(r);
+        rc = read_run(r, err);
+        if (rc == 0 && !pin_only)
+                rc = lock_run(r, err);
+        if (rc == 0 && r->kind->open && r->done)
+                for (uint32_t p = 0; p < now->topic.partitions; p++)
+                        if (now->span[p].to > r->pin.span[p].to) {
+                                r->pin.span[p].to = now->span[p].to;
+                                r->done = false;
+                        }
+        free(now);
+        return rc == 0 && !pin_only && !r->done ? write_run(r, err) : rc;
+}
+
 static int choose(const struct df_config *c, bool pin_only, struct ad_replay *r,
                   struct df_error *err)
 {
         struct choice s = {.wanted = r};
         char id[AD_REPLAY_ID_MAX + 1], path[PATH_SIZE];
-        int rc = ad_replay_list(c, consider, &s, err);
+        int rc = ad_replay_list(c, r->kind, consider, &s, err);
 
         if (rc < 0)
                 return rc;
-        ad_replay_id(&r->pin, r->config, r->version, id);
+        own_id(r, id);
         rc = set_place(c, s.id[0] ? s.id : id, r, err);
         if (rc < 0)
                 return rc;
         (void)snprintf(path, sizeof(path), "%s/RUN", r->dir);
-        if (access(path, F_OK) == 0) {
-                ad_replay_end(r);
-                rc = read_run(r, err);
-                return rc == 0 && !pin_only ? lock_run(r, err) : rc;
-        }
+        if (access(path, F_OK) == 0)
+                return take_up(r, pin_only, err);
         if (pin_only)
                 return 0;
         rc = df_mkdirs(r->dir, err);
@@ -391,13 +444,13 @@ static int choose(const struct df_config *c, bool pin_only, struct ad_replay *r,
         return rc == 0 ? write_run(r, err) : rc;
 }
 
-int ad_replay_begin(const struct df_config *c, struct df_log *log, bool pin_only,
-                    struct ad_replay *ret, struct df_error *err)
+int ad_replay_begin(const struct df_config *c, const struct ad_run_kind *kind, struct df_log *log,
+                    bool pin_only, struct ad_replay *ret, struct df_error *err)
 {
         int all = -1, rc;
 
-        *ret = (struct ad_replay){.lock_fd = -1};
-        rc = pin_only ? 0 : lock_all(c, &all, err);
+        *ret = (struct ad_replay){.kind = kind, .lock_fd = -1};
+        rc = pin_only ? 0 : lock_all(c, kind, &all, err);
         if (rc == 0)
                 rc = pin_now(c, log, ret, err);
         if (rc == 0)
@@ -409,22 +462,22 @@ int ad_replay_begin(const struct df_config *c, struct df_log *log, bool pin_only
         return rc;
 }
 
-int ad_replay_find(const struct df_config *c, const char *id, struct ad_replay *ret,
-                   struct df_error *err)
+int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
+                   struct ad_replay *ret, struct df_error *err)
 {
         struct df_error damaged = {0};
         char log[sizeof(ret->log)];
         int rc;
 
         name_log(c, log, sizeof(log));
-        *ret = (struct ad_replay){.lock_fd = -1};
+        *ret = (struct ad_replay){.kind = kind, .lock_fd = -1};
         if (!is_id(id))
                 return df_fail(err, DF_EINVAL, "\"%.40s\" is not the id of a run (%d hex digits)",
                                id, AD_REPLAY_ID_MAX);
         rc = set_place(c, id, ret, err);
         if (rc == 0 && access(ret->dir, F_OK) < 0)
-                return df_fail(err, DF_ENOENT, "there is no run %s; see `adtally replay --list`",
-                               id);
+                return df_fail(err, DF_ENOENT, "there is no run %s; see `adtally %s --list`", id,
+                               kind->name);
         /* A damaged one can still be dropped. */
         if (rc == 0 && read_run(ret, &damaged) == 0 && strcmp(ret->log, log) != 0)
                 rc = df_fail(err, DF_EINVAL,
@@ -443,7 +496,7 @@ int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err
         int rc = 0;
 
         ad_replay_names(r, &names);
-        for (int i = 0; rc == 0 && i < AD_OUT_COUNT; i++)
+        for (size_t i = 0; rc == 0 && i < r->kind->outputs; i++)
                 rc = df_log_topic_delete(log, names.topic[i], err);
         if (rc == 0 && df_kafka_is(log))
                 rc = df_kafka_group_delete(log, names.group, err);

@@ -25,12 +25,12 @@ struct part {
 };
 
 struct work {
-        struct df_log *log;
-        const struct ad_replay *run;
+        struct df_log *log, *source;
+        struct ad_replay *run;
         struct ad_replay_names names;
         struct ad_prices *prices;
         struct ad_params params;
-        struct df_log_writer *writers[AD_OUT_COUNT]; /* file log only */
+        struct df_log_writer *writers[AD_OUT_BILL_COUNT]; /* file log only */
         struct part *parts;
         struct df_workers *pool;
 };
@@ -72,7 +72,7 @@ static int open_outputs(struct work *w, struct df_error *err)
 {
         int rc = 0;
 
-        for (int i = 0; rc == 0 && i < AD_OUT_COUNT; i++) {
+        for (size_t i = 0; rc == 0 && i < w->run->kind->outputs; i++) {
                 rc = create_topic(w, w->names.topic[i], err);
                 if (rc == 0 && !df_kafka_is(w->log))
                         rc = df_log_writer_open(w->log, w->names.topic[i], &w->writers[i], err);
@@ -83,7 +83,8 @@ static int open_outputs(struct work *w, struct df_error *err)
 static int add_part(const struct df_config *c, struct work *w, uint32_t index, struct df_error *err)
 {
         const struct ad_replay_span *span = &w->run->pin.span[index];
-        const char *topics[AD_OUT_COUNT];
+        const struct ad_run_kind *kind = w->run->kind;
+        const char *topics[AD_OUT_BILL_COUNT];
         struct df_worker_task task = {0};
         struct part *p = &w->parts[index];
 
@@ -91,12 +92,20 @@ static int add_part(const struct df_config *c, struct work *w, uint32_t index, s
         p->index = index;
         (void)snprintf(p->name, sizeof(p->name), "%s/%u", w->run->pin.topic.name, index);
         (void)snprintf(p->dir, sizeof(p->dir), "%s/state/%u", w->run->dir, index);
-        for (int i = 0; i < AD_OUT_COUNT; i++)
+        for (size_t i = 0; i < kind->outputs; i++)
                 topics[i] = w->names.topic[i];
         ad_task_fill(c, &w->run->pin.topic, index, &w->params, topics, &task.config);
-        task.config.range = (struct df_range){.given = true, .from = span->from, .to = span->to};
+        task.config.config = w->run->config;
+        task.config.chain = kind->chain;
+        task.config.chain_length = *kind->chain_length;
+        for (size_t i = AD_OUT_COUNT; i < kind->outputs; i++)
+                task.config.outputs[i] = (struct df_output_config){
+                        .topic = topics[i], .partitions = w->run->pin.topic.partitions};
+        task.config.output_count = kind->outputs;
+        task.config.range = (struct df_range){
+                .given = true, .open = kind->open, .from = span->from, .to = span->to};
         task.name = p->name;
-        task.ports.log = w->log;
+        task.ports.log = w->source;
         task.ports.consumer = w->names.group;
         task.ports.step = step;
         task.ports.step_arg = p;
@@ -126,6 +135,8 @@ static int begin(const struct df_config *c, struct work *w, struct df_error *err
         if (rc < 0)
                 return rc;
         ad_task_params(c, w->prices, &w->params);
+        if (w->run->kind->params)
+                w->run->kind->params(c, &w->params);
         w->parts = calloc(partitions, sizeof(*w->parts));
         if (!w->parts)
                 return df_fail(err, DF_ENOMEM, "%u partitions", partitions);
@@ -141,6 +152,7 @@ struct look {
         const struct ad_replay *run;
         uint32_t done;
         uint64_t events, offsets;
+        uint64_t k[DF_PARTITIONS_MAX];
         int refused;
         char refusal[DF_ERROR_TEXT_MAX];
 };
@@ -152,6 +164,7 @@ static void look_at(void *arg, const struct df_worker_view *v)
 
         l->done += v->done;
         l->events += v->events;
+        l->k[v->source.partition] = v->k;
         if (v->position > span->from)
                 l->offsets += v->position - span->from;
         if (v->refused && !l->refused) {
@@ -163,14 +176,13 @@ static void look_at(void *arg, const struct df_worker_view *v)
 /* What the state's own text advises is for the live state. */
 static int refuse(const struct ad_replay *r, const struct look *l, struct df_error *err)
 {
-        return df_fail(err, l->refused,
-                       "%.380s (run %s; `adtally replay --drop %s` begins it anew)", l->refusal,
-                       r->id, r->id);
+        return df_fail(err, l->refused, "%.380s (run %s; `adtally %s --drop %s` begins it anew)",
+                       l->refusal, r->id, r->kind->name, r->id);
 }
 
 static int wait_done(struct work *w, bool quiet, struct df_error *err)
 {
-        const struct ad_replay_pin *pin = &w->run->pin;
+        struct ad_replay_pin *pin = &w->run->pin;
         struct df_progress progress;
         struct look l = {0};
         uint64_t all = 0;
@@ -178,7 +190,7 @@ static int wait_done(struct work *w, bool quiet, struct df_error *err)
 
         for (uint32_t p = 0; p < pin->topic.partitions; p++)
                 all += pin->span[p].to - pin->span[p].from;
-        df_progress_start(&progress, "replay", "events", 0, quiet);
+        df_progress_start(&progress, w->run->kind->name, "events", 0, quiet);
         while (rc == 0) {
                 struct pollfd p = {.fd = df_process_stop_fd(), .events = POLLIN};
 
@@ -197,6 +209,8 @@ static int wait_done(struct work *w, bool quiet, struct df_error *err)
                         (void)poll(&p, 1, LOOK_MS); /* an early wake-up is harmless */
         }
         df_progress_end(&progress, l.events);
+        for (uint32_t p = 0; rc == 0 && p < pin->topic.partitions; p++)
+                pin->span[p].k = l.k[p];
         return rc;
 }
 
@@ -205,16 +219,17 @@ static void end(struct work *w)
         if (w->pool)
                 df_workers_stop(w->pool);
         df_workers_destroy(w->pool);
-        for (int i = 0; i < AD_OUT_COUNT; i++)
+        for (int i = 0; i < AD_OUT_BILL_COUNT; i++)
                 df_log_writer_close(w->writers[i]);
         ad_prices_close(w->prices);
         free(w->parts);
 }
 
-int ad_replay_work(const struct df_config *c, struct df_log *log, struct ad_replay *r,
-                   struct df_error *err)
+int ad_replay_work(const struct df_config *c, const struct ad_replay_logs *logs,
+                   struct ad_replay *r, struct df_error *err)
 {
-        struct work w = {.log = log, .run = r};
+        struct df_log *log = logs->log;
+        struct work w = {.log = log, .source = logs->source, .run = r};
         int rc;
 
         ad_replay_names(r, &w.names);

@@ -39,6 +39,8 @@ const struct df_setting ad_settings[] = {
          .help = "older events are quarantined"},
         {"dedupe-horizon", DF_INTEGER, "24", 1, 24 * 30, .arg = "HOURS",
          .help = "an event_id counts once within so many hours"},
+        {"billing-horizon", DF_INTEGER, "768", 1, 87600, .arg = "HOURS",
+         .help = "the bill counts an event_id once within so many hours"},
         {"dedupe-open-ids", DF_INTEGER, "1048576", 1024, 1 << 28,
          .help = "ids of an hour in memory before they spill"},
         {"cell-cap", DF_INTEGER, "100000", 1, 1 << 24,

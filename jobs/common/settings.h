@@ -23,6 +23,7 @@ extern const size_t ad_setting_count;
 #define AD_GROUP_REALTIME "realtime" /* on Kafka, after --kafka-prefix */
 /* Outputs of a run of `adtally replay`: inputs of nobody. */
 #define AD_TOPIC_REPLAY_PREFIX "replay-"
+#define AD_TOPIC_RECONCILE_PREFIX "reconcile-" /* of a run of `adtally reconcile` */
 
 /* Between `adtally recover` and the realtime job; under DATA, touched when refused partitions
  * should be taken over again. With a checkpoint store the same file in it is for all machines. */

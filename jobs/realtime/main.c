@@ -1,5 +1,4 @@
 /* main.c - the realtime job: events in, minute rows out, exactly once (K1 to K12). */
-#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +9,6 @@
 
 #define TICK_MS 500
 #define RETAIN_EVERY_MS 60000
-#define KEEP_BYTES (1 << 30)
-#define MAPPED_BYTES (32 << 20) /* the most that malloc takes */
-#define MALLOC_ARENAS 2
 
 static const char usage[] =
         "adtally-realtime: count events into minute rows (run by `adtally up`)\n"
@@ -106,17 +102,8 @@ static int run(const struct df_config *c, struct df_error *err)
         return rc;
 }
 
-/* Each checkpoint fills memory of the same size again (batches, memtables, runs). Given back to the
- * system in between it would come as fresh pages, which cost more than what is done with them. */
-static void keep_memory(void)
-{
-        (void)mallopt(M_ARENA_MAX, MALLOC_ARENAS);
-        (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
-        (void)mallopt(M_TRIM_THRESHOLD, KEEP_BYTES); /* only slower without: no result matters */
-}
-
 int main(int argc, char **argv)
 {
-        keep_memory();
+        df_process_keep_memory();
         return ad_job_main("realtime", usage, run, argc, argv);
 }

@@ -131,6 +131,8 @@ void dfi_task_start(struct df_task *t, uint64_t offset, const struct df_clock *c
                     uint64_t generation, bool begun);
 /* R1: the range is processed; `to` is behind the position, records that lay between are none. */
 int dfi_task_end(struct df_task *t, uint64_t to, struct df_error *err);
+/* An open range has come to its end: a checkpoint there, unless there is one. */
+int dfi_task_pause(struct df_task *t, uint64_t to, struct df_error *err);
 /* K10: an output holds a collection of the next checkpoint, which ends there: so must ours, or the
  * reader of that output would miss what lies between (it applies each k once). */
 void dfi_task_fix_cut(struct df_task *t, uint64_t offset, struct df_hash128 digest);

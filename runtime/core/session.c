@@ -381,7 +381,19 @@ static int follow_range(struct df_session *s, struct df_error *err)
                 s->have--;
         if (s->used < s->have || df_log_position(s->reader) < r->to)
                 return 0;
-        return dfi_task_end(s->task, r->to, err);
+        s->paused = r->open;
+        return r->open ? dfi_task_pause(s->task, r->to, err) : dfi_task_end(s->task, r->to, err);
+}
+
+static bool range_is_over(const struct df_session *s)
+{
+        const struct df_range *r = &s->config.range;
+
+        if (!r->given)
+                return false;
+        if (!r->open)
+                return s->task->closed;
+        return s->paused || (df_task_k(s->task) > 0 && s->task->last.to_offset >= r->to);
 }
 
 int df_session_poll(struct df_session *s, size_t max_records, size_t *ret_processed,
@@ -390,7 +402,7 @@ int df_session_poll(struct df_session *s, size_t max_records, size_t *ret_proces
         int rc = check_in_order(s, err);
 
         *ret_processed = 0;
-        if (rc < 0 || df_task_wants_cut(s->task) || (s->config.range.given && s->task->closed))
+        if (rc < 0 || df_task_wants_cut(s->task) || range_is_over(s))
                 return rc;
         if (s->used == s->have) {
                 rc = refill(s, max_records, err);
@@ -542,6 +554,5 @@ uint64_t df_session_lag(struct df_session *s)
 
 bool df_session_done(const struct df_session *s)
 {
-        return s->config.range.given && s->task->closed && s->stage == 0 && s->broken.code == 0 &&
-               !df_task_dirty(s->task);
+        return range_is_over(s) && s->stage == 0 && s->broken.code == 0 && !df_task_dirty(s->task);
 }

@@ -13,6 +13,7 @@ struct df_session {
         uint64_t epoch;
         struct df_error broken; /* code 0 = in order; else what every further call answers */
         struct df_record *records;
+        bool paused;                   /* an open range is processed to its end */
         size_t record_cap, have, used; /* polled, and given to the task */
         size_t silent_bytes;           /* processed since the last silent checkpoint */
         /* A commit in progress: the next stage of it, and the next output of the stage append. */

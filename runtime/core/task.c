@@ -325,6 +325,21 @@ int dfi_task_end(struct df_task *t, uint64_t to, struct df_error *err)
         return rc;
 }
 
+int dfi_task_pause(struct df_task *t, uint64_t to, struct df_error *err)
+{
+        int rc = 0;
+
+        df_check(to >= t->position);
+        df_check(!t->uncommitted);
+        t->position = to;
+        if (t->suppressed)
+                rc = end_suppression(t, err);
+        if (t->last.k == 0 || t->last.to_offset != to)
+                t->more = true;
+        t->failed = rc < 0;
+        return rc;
+}
+
 /* Where a step must not go beyond: the end of K10, or the only place for a cut. */
 static uint64_t barrier(const struct df_task *t)
 {

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -12,6 +13,10 @@
 
 #include "df/trace.h"
 #include "run_private.h"
+
+#define KEEP_BYTES (1 << 30)
+#define MAPPED_BYTES (32 << 20) /* the most that malloc takes */
+#define MALLOC_ARENAS 2
 
 static atomic_bool stopping;
 static int stop_fd = -1;
@@ -48,6 +53,13 @@ int df_process_start(const char *job, bool under_supervisor, struct df_error *er
                         df_process_stop();
         }
         return dfi_failpoints_read(err);
+}
+
+void df_process_keep_memory(void)
+{
+        (void)mallopt(M_ARENA_MAX, MALLOC_ARENAS);
+        (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+        (void)mallopt(M_TRIM_THRESHOLD, KEEP_BYTES); /* only slower without: no result matters */
 }
 
 bool df_process_stopping(void)

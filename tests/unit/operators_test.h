@@ -19,7 +19,7 @@
 struct rig_event { /* as it reached the sink */
         uint64_t offset;
         int64_t receive_ms, event_ms, append_ms, watermark_ms, cost_nanos;
-        uint32_t index, outcome, flags, type, price_version;
+        uint32_t index, outcome, bill_outcome, flags, type, price_version;
         char event_id[AD_EVENT_ID_MAX + 1];
         char currency[4];
 };
@@ -42,8 +42,8 @@ struct rig {
         struct rig_event *seen;
         size_t seen_count, seen_cap;
         /* Of all cuts: payloads by output, each u32le length and bytes. */
-        struct df_buf emitted[AD_OUT_COUNT];
-        size_t emitted_count[AD_OUT_COUNT];
+        struct df_buf emitted[AD_OUT_BILL_COUNT];
+        size_t emitted_count[AD_OUT_BILL_COUNT];
         uint64_t outcomes[DF_OUTCOMES_MAX]; /* sum over the seals */
         uint64_t events, poison_records, heartbeats;
         struct df_seal seal; /* the last one; its note is in note */
@@ -95,6 +95,7 @@ static inline int sink_process(struct df_operator *op, struct df_batch *batch, s
                 to->cost_nanos = ev->cost_nanos;
                 to->index = ev->index;
                 to->outcome = ev->outcome;
+                to->bill_outcome = ev->bill_outcome;
                 to->flags = ev->flags;
                 to->type = ev->type;
                 to->price_version = ev->price_version;
@@ -140,7 +141,8 @@ static inline void rig_prepare(struct rig *r, const struct df_operator_ops *cons
                 .params = &r->params,
                 .outputs = {{.topic = "late", .partitions = 1},
                             {.topic = "quarantine", .partitions = 1},
-                            {.topic = "rollups", .partitions = 1}},
+                            {.topic = "rollups", .partitions = 1},
+                            {.topic = "bill", .partitions = 1}},
                 .output_count = AD_OUT_COUNT,
                 .rules = {.out_of_orderness_ms = AD_OUT_OF_ORDERNESS_MS,
                           .receive_ahead_max_ms = AD_RECEIVE_AHEAD_MAX_MS,
@@ -176,7 +178,7 @@ static inline void rig_close(struct rig *r)
         df_task_destroy(r->task);
         df_sim_store_destroy(r->store);
         df_arena_release(&r->memory);
-        for (int i = 0; i < AD_OUT_COUNT; i++)
+        for (int i = 0; i < AD_OUT_BILL_COUNT; i++)
                 df_buf_release(&r->emitted[i]);
         df_buf_release(&r->note_bytes);
         free(r->records);
@@ -316,7 +318,7 @@ static inline void rig_cut(struct rig *r)
         if (df_task_cut(r->task, &err) < 0)
                 fail_msg("%s", err.text);
         c = df_task_collections(r->task, &count);
-        assert_int_equal(count, AD_OUT_COUNT);
+        assert_int_equal(count, r->config.output_count);
         r->cut_rows = 0;
         for (size_t i = 0; i < count; i++)
                 rig_collect(r, &c[i]);

@@ -558,18 +558,26 @@ static void test_equal_watermark(void **state)
         }
 }
 
-/* Every operator there is stands in the chain, and so has been tested above. */
+static bool stands_in(const struct df_operator_ops *o, const struct df_operator_ops *const *chain,
+                      size_t length)
+{
+        for (size_t i = 0; i < length; i++)
+                if (chain[i] == o)
+                        return true;
+        return false;
+}
+
+/* Every operator there is stands in the chain, and so has been tested above, or in that of a
+ * reconcile run, which test_bill.c cuts and takes over in the same way. */
 static void test_every_operator(void **state)
 {
         (void)state;
         assert_true(ad_operator_count > 0);
         for (size_t i = 0; i < ad_operator_count; i++) {
                 const struct df_operator_ops *o = ad_operators[i];
-                size_t n = 0;
 
-                while (n < ad_chain_main_length && ad_chain_main[n] != o)
-                        n++;
-                if (n == ad_chain_main_length)
+                if (!stands_in(o, ad_chain_main, ad_chain_main_length) &&
+                    !stands_in(o, ad_chain_bill, ad_chain_bill_length))
                         fail_msg("%s is tested by no chain", o->name);
                 assert_non_null(o->open);
                 assert_non_null(o->process);

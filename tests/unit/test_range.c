@@ -106,6 +106,51 @@ static void test_crashes_change_nothing(void **state)
         assert_true(struck > 100);
 }
 
+/* An open range goes on where it stood: cut anywhere, and through crashes, the rows are those of
+ * the whole, nothing is final that would not be, and at its end there is a checkpoint. */
+static void test_open_ranges_go_on(void **state)
+{
+        uint64_t stood = 0;
+
+        (void)state;
+        for (uint64_t seed = 1; seed <= 300; seed++) {
+                struct recount n = {0};
+                struct df_error e = {0};
+                struct rig r;
+                uint64_t from, to, at;
+                size_t count;
+
+                open_range(&r, seed, &from, &to);
+                r.configs[0].range.open = true;
+                for (at = from; at <= to; at += 1 + df_sim_random_u64(&r.random) % 15) {
+                        r.configs[0].range.to = at;
+                        r.fail_at = (int64_t)r.step_count +
+                                    (int64_t)(df_sim_random_u64(&r.random) % 40);
+                        r.fail_code = DF_ECRASH;
+                        if (go_on(&r, &e) < 0) {
+                                rig_close_process(&r);
+                                df_sim_restart(r.sim, 0);
+                        }
+                        r.fail_at = -1;
+                        ok(go_on(&r, err));
+                        assert_int_equal(df_task_position(rig_task(&r, 0)), at);
+                        rig_read(&r);
+                        assert_int_equal(r.readings[0].last.to_offset, at);
+                        assert_false(r.readings[0].last.closed);
+                        stood += at > from && r.readings[0].last.watermark_ms < DF_TIME_MAX;
+                        rig_close_process(&r);
+                }
+                r.configs[0].range.open = false; /* what is left, to the end of all */
+                r.configs[0].range.to = to;
+                ok(go_on(&r, err));
+                rig_read(&r);
+                recount(&n, df_sim_records(r.sim, "toys", 0, &count) + from, to - from, false);
+                compare(&r.readings[0], &n, r.seed);
+                rig_close(&r);
+        }
+        assert_true(stood > 100);
+}
+
 /* K14: nothing is left out in silence. */
 static void test_deleted_records_are_refused(void **state)
 {
@@ -130,6 +175,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_range_is_counted_alone),
                 cmocka_unit_test(test_crashes_change_nothing),
+                cmocka_unit_test(test_open_ranges_go_on),
                 cmocka_unit_test(test_deleted_records_are_refused),
         };
 

@@ -37,6 +37,11 @@ bool df_process_stopping(void);
 int df_process_stop_fd(void); /* readable once it should stop: for poll and event loops */
 void df_process_stop(void);   /* ask from inside */
 
+/* For a process that runs tasks, before its first thread: what one checkpoint has used is kept for
+ * the next. Each fills memory of the same size again (batches, memtables, runs); given back to the
+ * system in between it would come as fresh pages, which cost more than what is done with them. */
+void df_process_keep_memory(void);
+
 int64_t df_wall_ms(void); /* Unix time */
 int64_t df_monotonic_ms(void);
 int64_t df_monotonic_ns(void);

@@ -35,9 +35,12 @@ struct df_output_config {
 
 /* A run over a part of a partition (R1): the records of [from, to). Where its reader has come to
  * `to` (on a log with holes a position, never a last record) the generation is over: the watermark
- * is DF_TIME_MAX, every window final, and the last seal `closed`. */
+ * is DF_TIME_MAX, every window final, and the last seal `closed`. Unless it stays open: then there
+ * is a checkpoint at `to`, with windows and watermark as they are, and the same state goes on with
+ * a range whose `to` lies further. */
 struct df_range {
         bool given; /* false: from the first record, without an end */
+        bool open;
         uint64_t from, to;
 };
 

@@ -1,0 +1,329 @@
+/* reconcile_compare.c - what realtime's rules give, against what realtime wrote (R2, R3).
+ *
+ * The run's own minute rows, of the chain that realtime runs, and the newest rows in `rollups` must
+ * be equal in every window that was final at the run's end: nothing can be added to it later. Where
+ * they are not, in a partition that realtime has read up to there, the difference is unexplained;
+ * in one that it has not, it is not yet processed. Rows of windows that may have left the log
+ * (--keep-log) are not compared, and counted as such. */
+#include <inttypes.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "df/rocksdb.h"
+#include "jobs/adtally/reconcile.h"
+
+#define COLLECT_BYTES (256u << 20)
+#define READ_RECORDS 256
+#define LOOK_MS 200
+#define MINUTE_MS 60000LL
+#define MINUTES_PER_QUARTER 15
+
+enum side { REPLAYED, WRITTEN };
+
+struct compare {
+        const struct ad_replay *run;
+        struct ad_bill_result *result;
+        struct df_kv *kv;
+        uint32_t partition;
+        enum side side;
+        uint64_t reached[DF_PARTITIONS_MAX]; /* of realtime, by its seals */
+        int64_t from_ms[DF_PARTITIONS_MAX];  /* rows of windows before it may be gone */
+        bool any[DF_PARTITIONS_MAX];
+        struct df_buf key, value;
+        struct df_buf cell_key, cell_row; /* the cell being compared */
+        struct ad_cell cell[2];
+        uint32_t cell_partition;
+};
+
+/* ---- collecting ---- */
+
+static bool is_told(const struct compare *f, const struct ad_row *row)
+{
+        uint64_t quarter = row->minute / MINUTES_PER_QUARTER;
+        int64_t end_ms = (int64_t)(row->minute + 1) * MINUTE_MS;
+
+        return row->grouping == 0 && quarter >= f->result->from && quarter < f->result->to &&
+               end_ms <= f->result->final_through_ms[f->partition];
+}
+
+static int take_row(void *arg, const struct ad_row *row, struct df_error *err)
+{
+        struct compare *f = arg;
+        int rc;
+
+        if (!is_told(f, row))
+                return 0;
+        df_buf_clear(&f->key);
+        df_buf_clear(&f->value);
+        df_put_u64be(&f->key, row->minute);
+        ad_replay_put_ordered(&f->key, row->tenant_id);
+        for (uint32_t d = 0; d < row->dim_count; d++)
+                ad_replay_put_ordered(&f->key, row->dims[d]);
+        ad_replay_put_ordered(&f->key, row->currency);
+        df_put_u32be(&f->key, f->partition);
+        df_put_u8(&f->key, (uint8_t)f->side);
+        ad_wire_row(&f->value, row);
+        rc = df_buf_check(&f->key, err);
+        if (rc == 0)
+                rc = df_buf_check(&f->value, err);
+        if (rc == 0) /* later ones replace it (W3) */
+                df_store_put(df_kv_store(f->kv), df_buf_bytes(&f->key), df_buf_bytes(&f->value));
+        return rc;
+}
+
+static int take_rows(struct compare *f, const struct df_collection *c, struct df_error *err)
+{
+        int rc = 0;
+
+        for (size_t i = 0; rc == 0 && i < c->count; i++)
+                rc = ad_wire_rows_decode(c->payloads[i], take_row, f, err);
+        return rc == 0 ? df_store_commit(df_kv_store(f->kv), err) : rc;
+}
+
+static int take_replayed(void *arg, const struct df_collection *c, struct df_error *err)
+{
+        return take_rows(arg, c, err);
+}
+
+static bool is_ours(const struct compare *f, const struct df_source *s)
+{
+        return strcmp(s->stream, f->run->pin.topic.name) == 0 &&
+               s->generation == f->run->pin.topic.generation && s->partition == f->partition;
+}
+
+/* The first seal that is still held says since when all rows are. */
+static int take_written(struct compare *f, const struct df_collection *c, struct df_error *err)
+{
+        uint32_t p = f->partition;
+
+        if (!is_ours(f, &c->origin.source))
+                return 0;
+        if (!f->any[p] && c->seal.from_offset > f->run->pin.span[p].from)
+                f->from_ms[p] = c->seal.max_receive_ms + AD_FUTURE_MAX_MS;
+        f->any[p] = true;
+        f->reached[p] = c->seal.to_offset;
+        return take_rows(f, c, err);
+}
+
+/* ---- waiting for realtime (R2) ---- */
+
+struct follow {
+        struct df_log_reader *reader;
+        struct df_collector *collector;
+        int64_t moved_ms;
+};
+
+static int read_some(struct compare *f, struct follow *w, size_t *ret_count, struct df_error *err)
+{
+        struct df_record records[READ_RECORDS];
+        int rc = df_log_poll(w->reader, records, READ_RECORDS, ret_count, err);
+
+        for (size_t i = 0; rc == 0 && i < *ret_count; i++) {
+                enum df_collect what = DF_COLLECT_MORE;
+                struct df_collection c;
+
+                rc = df_collector_add(w->collector, &records[i], &what, &c, err);
+                if (rc == 0 && what == DF_COLLECT_COMPLETE) {
+                        uint64_t before = f->reached[f->partition];
+
+                        rc = take_written(f, &c, err);
+                        if (f->reached[f->partition] > before)
+                                w->moved_ms = df_monotonic_ms();
+                }
+        }
+        return rc;
+}
+
+static int follow_partition(struct compare *f, struct follow *w, int64_t wait_ms,
+                            struct df_error *err)
+{
+        uint64_t to = f->run->pin.span[f->partition].to;
+
+        w->moved_ms = df_monotonic_ms();
+        for (;;) {
+                struct pollfd p = {.fd = df_process_stop_fd(), .events = POLLIN};
+                size_t n = 0;
+                int rc = read_some(f, w, &n, err);
+
+                if (rc < 0 || f->reached[f->partition] >= to)
+                        return rc;
+                if (df_process_stopping())
+                        return df_fail(err, DF_EAGAIN, "stopped: the same command goes on");
+                if (n == 0 && df_monotonic_ms() - w->moved_ms >= wait_ms) {
+                        f->result->behind[f->result->behind_count++] = f->partition;
+                        return 0;
+                }
+                if (n == 0)
+                        (void)poll(&p, 1, LOOK_MS); /* an early wake-up is harmless */
+        }
+}
+
+static int read_written(struct compare *f, struct df_log *log, int64_t wait_ms,
+                        struct df_error *err)
+{
+        struct follow w = {0};
+        uint64_t first, end;
+        int rc = df_log_bounds(log, AD_TOPIC_ROLLUPS, f->partition, &first, &end, err);
+
+        f->side = WRITTEN;
+        if (rc == 0)
+                rc = df_log_reader_open(log, AD_TOPIC_ROLLUPS, f->partition, first, NULL, &w.reader,
+                                        err);
+        if (rc == 0)
+                rc = df_collector_create(COLLECT_BYTES, &w.collector, err);
+        if (rc == 0)
+                rc = follow_partition(f, &w, wait_ms, err);
+        df_collector_destroy(w.collector);
+        df_log_reader_close(w.reader);
+        return rc;
+}
+
+/* ---- comparing ---- */
+
+static bool equal(const struct ad_cell *a, const struct ad_cell *b)
+{
+        return memcmp(a, b, sizeof(*a)) == 0; /* no padding: 6 words and 3 sums of two */
+}
+_Static_assert(sizeof(struct ad_cell) == 6 * 8 + 3 * 16, "compared as bytes");
+
+/* Both sides hold it, so it is no difference in all; but the bill names its campaigns. */
+static int note_folded(struct compare *f, const struct ad_row *row, struct df_error *err)
+{
+        struct ad_bill_total *t;
+
+        if (row->dim_count == 0 || !df_bytes_eq(row->dims[0], df_bytes_str(AD_OTHER)))
+                return 0;
+        t = ad_bill_total(f->result, AD_CAUSE_UNFOLDED, row->currency);
+        if (!t || !ad_cell_add(&t->billed, &f->cell[REPLAYED]) ||
+            !ad_cell_add(&t->realtime, &f->cell[REPLAYED]))
+                return df_fail(err, DF_ELIMIT, "the folded amounts exceed what a total holds");
+        t->cells++;
+        return 0;
+}
+
+static int judge(void *arg, const struct ad_row *row, struct df_error *err)
+{
+        struct compare *f = arg;
+        uint32_t p = f->cell_partition;
+        bool behind = f->reached[p] < f->run->pin.span[p].to;
+        struct ad_bill_total *t;
+        int rc = note_folded(f, row, err);
+
+        if (rc < 0)
+                return rc;
+        if ((int64_t)row->minute * MINUTE_MS < f->from_ms[p]) {
+                f->result->skipped++;
+                return 0;
+        }
+        f->result->compared++;
+        if (equal(&f->cell[REPLAYED], &f->cell[WRITTEN]))
+                return 0;
+        t = ad_bill_total(f->result, behind ? AD_CAUSE_PENDING : AD_CAUSE_UNEXPLAINED,
+                          row->currency);
+        if (!t)
+                return df_fail(err, DF_ELIMIT, "more than %d totals", AD_BILL_TOTALS_MAX);
+        t->cells++;
+        if (!ad_cell_add(&t->billed, &f->cell[REPLAYED]) ||
+            !ad_cell_add(&t->realtime, &f->cell[WRITTEN]))
+                return df_fail(err, DF_ELIMIT, "a sum exceeds 128 bits");
+        return 0;
+}
+
+static int end_cell(struct compare *f, struct df_error *err)
+{
+        if (f->cell_row.len == 0)
+                return 0;
+        return ad_wire_rows_decode(df_buf_bytes(&f->cell_row), judge, f, err);
+}
+
+static int keep(void *arg, const struct ad_row *row, struct df_error *err)
+{
+        struct compare *f = arg;
+
+        (void)err;
+        f->cell[f->side] = row->cell;
+        return 0;
+}
+
+/* Both sides of a cell of one partition stand together. */
+static int on_row(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+{
+        struct compare *f = arg;
+        struct df_bytes cell = df_bytes(key.data, key.len - 1);
+        int rc = 0;
+
+        if (!df_bytes_eq(cell, df_buf_bytes(&f->cell_key))) {
+                struct df_reader r = df_reader(df_bytes(cell.data + cell.len - 4, 4));
+
+                rc = end_cell(f, err);
+                df_buf_clear(&f->cell_key);
+                df_buf_clear(&f->cell_row);
+                df_buf_append(&f->cell_key, cell.data, cell.len);
+                df_buf_append(&f->cell_row, value.data, value.len);
+                f->cell[REPLAYED] = f->cell[WRITTEN] = (struct ad_cell){0};
+                f->cell_partition = df_get_u32be(&r);
+        }
+        f->side = (enum side)key.data[key.len - 1];
+        if (rc == 0)
+                rc = df_buf_check(&f->cell_row, err);
+        return rc == 0 ? ad_wire_rows_decode(value, keep, f, err) : rc;
+}
+
+static int compare(struct compare *f, struct df_log *log, int64_t wait_ms, bool quiet,
+                   struct df_error *err)
+{
+        uint32_t partitions = f->run->pin.topic.partitions;
+        struct ad_replay_names names;
+        struct df_progress progress;
+        struct df_bytes all = {0};
+        int rc = 0;
+
+        ad_replay_names(f->run, &names);
+        df_progress_start(&progress, "compare with realtime", "partitions", partitions, quiet);
+        for (f->partition = 0; rc == 0 && f->partition < partitions; f->partition++) {
+                f->side = REPLAYED;
+                rc = ad_replay_read(log, f->run, names.topic[AD_OUT_ROLLUPS], f->partition,
+                                    take_replayed, f, err);
+                if (rc == 0)
+                        rc = read_written(f, log, wait_ms, err);
+                df_progress_show(&progress, f->partition + 1);
+        }
+        df_progress_end(&progress, f->partition);
+        if (rc == 0)
+                rc = df_kv_range(f->kv, NULL, all, all, on_row, f, err);
+        return rc == 0 ? end_cell(f, err) : rc;
+}
+
+int ad_bill_compare(struct df_log *log, const struct ad_replay *run, int64_t wait_ms, bool quiet,
+                    struct ad_bill_result *ret, struct df_error *err)
+{
+        struct compare *f = calloc(1, sizeof(*f));
+        char store[640];
+        int rc = f ? 0 : df_fail(err, DF_ENOMEM, "compare");
+
+        (void)snprintf(store, sizeof(store), "%s/compare", run->dir);
+        if (rc == 0)
+                rc = ad_command_remove_tree(store, err);
+        if (rc < 0) {
+                free(f);
+                return rc;
+        }
+        f->run = run;
+        f->result = ret;
+        for (uint32_t p = 0; p < run->pin.topic.partitions; p++)
+                f->from_ms[p] = INT64_MIN;
+        rc = df_kv_open(store, NULL, &f->kv, err);
+        if (rc == 0)
+                rc = compare(f, log, wait_ms, quiet, err);
+        if (f->kv)
+                df_kv_close(f->kv);
+        if (rc == 0)
+                rc = ad_command_remove_tree(store, err);
+        df_buf_release(&f->key);
+        df_buf_release(&f->value);
+        df_buf_release(&f->cell_key);
+        df_buf_release(&f->cell_row);
+        free(f);
+        return rc;
+}

@@ -1,0 +1,152 @@
+/* replay_read.c - what a run wrote, checkpoint by checkpoint (replay.h). */
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "jobs/adtally/replay.h"
+
+#define COLLECT_BYTES (256u << 20) /* payload of one collection: at most DF_OUTBOX_MAX */
+#define READ_RECORDS 256
+#define STALL_MS 60000
+#define SETTLE_MS 5000
+
+struct reading {
+        const struct ad_replay *run;
+        const char *topic;
+        uint32_t partition;
+        uint64_t covered; /* by seals */
+        uint64_t last_k;
+        bool closed;
+        int (*take)(void *arg, const struct df_collection *c, struct df_error *err);
+        void *arg;
+};
+
+/* A zero byte cannot be mistaken for the end. */
+void ad_replay_put_ordered(struct df_buf *b, struct df_bytes s)
+{
+        for (size_t i = 0; i < s.len; i++) {
+                df_put_u8(b, s.data[i]);
+                if (s.data[i] == 0)
+                        df_put_u8(b, 0xff);
+        }
+        df_put_u8(b, 0);
+        df_put_u8(b, 0);
+}
+
+static int gap(const struct reading *f, const struct df_collection *c, struct df_error *err)
+{
+        return df_fail(err, DF_ECORRUPT,
+                       "run %s, partition %u: the seal of checkpoint %" PRIu64 " covers [%" PRIu64
+                       ", %" PRIu64 "), the ones before it end at %" PRIu64
+                       ": `adtally %s --drop %s`, then again",
+                       f->run->id, f->partition, c->origin.k, c->seal.from_offset,
+                       c->seal.to_offset, f->covered, f->run->kind->name, f->run->id);
+}
+
+static int take_collection(struct reading *f, const struct df_collection *c, struct df_error *err)
+{
+        if (c->origin.k != f->last_k + 1 || c->seal.from_offset != f->covered || f->closed)
+                return gap(f, c, err);
+        f->last_k = c->origin.k;
+        f->covered = c->seal.to_offset;
+        f->closed = c->seal.closed;
+        return f->take(f->arg, c, err);
+}
+
+static int take_record(struct reading *f, struct df_collector *collector,
+                       const struct df_record *record, struct df_error *err)
+{
+        struct df_collection c;
+        enum df_collect what = DF_COLLECT_MORE;
+        int rc = df_collector_add(collector, record, &what, &c, err);
+
+        if (rc == 0 && what == DF_COLLECT_DAMAGED)
+                rc = df_fail(err, DF_ECORRUPT,
+                             "run %s, partition %u: offset %" PRIu64 " of %s is damaged",
+                             f->run->id, f->partition, record->offset, f->topic);
+        return rc == 0 && what == DF_COLLECT_COMPLETE ? take_collection(f, &c, err) : rc;
+}
+
+static int read_to(struct reading *f, struct df_log_reader *r, struct df_collector *collector,
+                   uint64_t end, struct df_error *err)
+{
+        struct df_record records[READ_RECORDS];
+        int64_t moved_ms = df_monotonic_ms();
+        int rc = 0;
+
+        while (rc == 0 && df_log_position(r) < end) {
+                size_t n = 0;
+
+                rc = df_log_poll(r, records, READ_RECORDS, &n, err);
+                for (size_t i = 0; rc == 0 && i < n; i++)
+                        rc = take_record(f, collector, &records[i], err);
+                if (n > 0)
+                        moved_ms = df_monotonic_ms();
+                else if (rc == 0 && df_process_stopping())
+                        rc = df_fail(err, DF_EAGAIN, "stopped: the same command goes on");
+                else if (rc == 0 && df_monotonic_ms() - moved_ms > STALL_MS)
+                        rc = df_fail(err, DF_EAGAIN, "%s cannot be read", f->topic);
+                else
+                        (void)usleep(1000);
+        }
+        return rc;
+}
+
+static bool is_whole(const struct reading *f)
+{
+        const struct ad_replay_span *span = &f->run->pin.span[f->partition];
+
+        return (f->closed || f->run->kind->open) && f->covered == span->to && f->last_k > 0 &&
+               (span->k == 0 || f->last_k == span->k);
+}
+
+/* On Kafka a commit is answered when it is decided; readers see its records a moment later. */
+static int read_whole(struct reading *f, struct df_log *log, struct df_log_reader *r,
+                      struct df_collector *collector, struct df_error *err)
+{
+        int64_t until = df_monotonic_ms() + SETTLE_MS;
+        uint64_t first = 0, end = 0;
+        int rc;
+
+        for (;;) {
+                rc = df_log_bounds(log, f->topic, f->partition, &first, &end, err);
+                if (rc == 0)
+                        rc = read_to(f, r, collector, end, err);
+                if (rc < 0 || is_whole(f) || df_monotonic_ms() > until)
+                        return rc;
+                (void)usleep(10000);
+        }
+}
+
+int ad_replay_read(struct df_log *log, const struct ad_replay *run, const char *topic,
+                   uint32_t partition,
+                   int (*take)(void *arg, const struct df_collection *c, struct df_error *err),
+                   void *arg, struct df_error *err)
+{
+        const struct ad_replay_span *span = &run->pin.span[partition];
+        struct reading f = {.run = run,
+                            .topic = topic,
+                            .partition = partition,
+                            .covered = span->from,
+                            .take = take,
+                            .arg = arg};
+        struct df_collector *collector = NULL;
+        struct df_log_reader *r = NULL;
+        uint64_t first = 0, end = 0;
+        int rc = df_log_bounds(log, topic, partition, &first, &end, err);
+
+        if (rc == 0)
+                rc = df_log_reader_open(log, topic, partition, first, NULL, &r, err);
+        if (rc == 0)
+                rc = df_collector_create(COLLECT_BYTES, &collector, err);
+        if (rc == 0)
+                rc = read_whole(&f, log, r, collector, err);
+        df_collector_destroy(collector);
+        df_log_reader_close(r);
+        if (rc == 0 && !is_whole(&f))
+                rc = df_fail(err, DF_ECORRUPT,
+                             "run %s, partition %u: %s ends at offset %" PRIu64 " of %" PRIu64
+                             ": was it deleted? `adtally %s --drop %s`, then again",
+                             run->id, partition, topic, f.covered, span->to, run->kind->name,
+                             run->id);
+        return rc;
+}
