@@ -18,9 +18,10 @@ static struct df_bytes word(char *room, size_t max)
 
 static df_nanos amount(void)
 {
-        df_nanos v = ((df_nanos)next_of(&dice_state) << 64 | next_of(&dice_state)) >> dice(128);
+        unsigned __int128 v = next_of(&dice_state);
 
-        return dice(4) == 0 ? 0 : v;
+        v = (v << 64 | next_of(&dice_state)) >> (1 + dice(127)); /* sums are no less than zero */
+        return dice(4) == 0 ? 0 : (df_nanos)v;
 }
 
 static struct ad_cell random_cell(void)
