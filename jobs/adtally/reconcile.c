@@ -161,42 +161,6 @@ static int reconcile(const struct df_config *c, const struct ad_replay_logs *log
         return rc;
 }
 
-static int print_run(void *arg, const struct ad_replay *r, struct df_error *err)
-{
-        size_t *count = arg;
-
-        (void)err;
-        (*count)++;
-        printf("%s  %s\n", r->id, r->locked ? "running" : r->done ? "done" : "unfinished");
-        return 0;
-}
-
-static int list(const struct df_config *c, struct df_error *err)
-{
-        size_t count = 0;
-        int rc = ad_replay_list(c, &ad_run_reconcile, print_run, &count, err);
-
-        if (rc == 0 && count == 0)
-                printf("no runs in %s\n", df_config_text(c, "data"));
-        return rc;
-}
-
-static int drop(const struct df_config *c, struct df_log *log, struct df_error *err)
-{
-        struct ad_replay *r = calloc(1, sizeof(*r));
-        int rc = r ? ad_replay_find(c, &ad_run_reconcile, df_config_text(c, "drop"), r, err)
-                   : df_fail(err, DF_ENOMEM, "run");
-
-        if (rc == 0) {
-                rc = ad_replay_drop(r, log, err);
-                if (rc == 0)
-                        printf("run %s is deleted\n", r->id);
-                ad_replay_end(r);
-        }
-        free(r);
-        return rc;
-}
-
 /* Without an archive the log is all there is. */
 static int open_source(const struct df_config *c, struct df_log *log, struct df_objects **objects,
                        struct df_log **ret, struct df_error *err)
@@ -217,10 +181,10 @@ static int run(const struct df_config *c, int *ret_exit, struct df_error *err)
         int rc;
 
         if (df_config_bool(c, "list"))
-                return list(c, err);
+                return ad_replay_tell_all(c, &ad_run_reconcile, err);
         rc = ad_open_log(c, &logs.log, err);
         if (rc == 0 && df_config_text(c, "drop"))
-                rc = drop(c, logs.log, err);
+                rc = ad_replay_drop_named(c, &ad_run_reconcile, logs.log, err);
         else if (rc == 0)
                 rc = open_source(c, logs.log, &objects, &logs.source, err);
         if (rc == 0 && logs.source)

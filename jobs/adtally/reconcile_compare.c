@@ -124,6 +124,12 @@ static int read_some(struct compare *f, struct follow *w, size_t *ret_count, str
                 struct df_collection c;
 
                 rc = df_collector_add(w->collector, &records[i], &what, &c, err);
+                if (rc == 0 && what == DF_COLLECT_DAMAGED)
+                        return df_fail(err, DF_ECORRUPT,
+                                       AD_TOPIC_ROLLUPS "/%u: offset %" PRIu64
+                                                        " ends a damaged collection: realtime's "
+                                                        "rows cannot be compared",
+                                       f->partition, records[i].offset);
                 if (rc == 0 && what == DF_COLLECT_COMPLETE) {
                         uint64_t before = f->reached[f->partition];
 

@@ -41,43 +41,6 @@ static const char *const shared[] = {
         "dedupe-horizon", "cell-cap", "pricing",          "quiet",
         "json",           NULL};
 
-static int print_run(void *arg, const struct ad_replay *r, struct df_error *err)
-{
-        size_t *count = arg;
-        const char *state = r->locked ? "running" : r->done ? "done" : "unfinished";
-
-        (void)err;
-        (*count)++;
-        printf("%s  %-10s  %s from %s to %s\n", r->id, state, r->pin.topic.name, r->from, r->to);
-        return 0;
-}
-
-static int list(const struct df_config *c, struct df_error *err)
-{
-        size_t count = 0;
-        int rc = ad_replay_list(c, &ad_run_replay, print_run, &count, err);
-
-        if (rc == 0 && count == 0)
-                printf("no runs in %s\n", df_config_text(c, "data"));
-        return rc;
-}
-
-static int drop(const struct df_config *c, struct df_log *log, struct df_error *err)
-{
-        struct ad_replay *r = calloc(1, sizeof(*r));
-        int rc = r ? ad_replay_find(c, &ad_run_replay, df_config_text(c, "drop"), r, err)
-                   : df_fail(err, DF_ENOMEM, "run");
-
-        if (rc == 0) {
-                rc = ad_replay_drop(r, log, err);
-                if (rc == 0)
-                        printf("run %s is deleted\n", r->id);
-                ad_replay_end(r);
-        }
-        free(r);
-        return rc;
-}
-
 static int finish(const struct df_config *c, struct df_log *log, struct ad_replay *r,
                   struct df_error *err)
 {
@@ -119,10 +82,11 @@ static int run(const struct df_config *c, struct df_error *err)
         int rc;
 
         if (df_config_bool(c, "list"))
-                return list(c, err);
+                return ad_replay_tell_all(c, &ad_run_replay, err);
         rc = ad_open_log(c, &log, err);
         if (rc == 0)
-                rc = df_config_text(c, "drop") ? drop(c, log, err) : replay(c, log, err);
+                rc = df_config_text(c, "drop") ? ad_replay_drop_named(c, &ad_run_replay, log, err)
+                                               : replay(c, log, err);
         df_log_close(log);
         return rc;
 }

@@ -102,6 +102,11 @@ int ad_replay_mark_done(struct ad_replay *r, struct df_error *err);
 /* Topics, offsets, registration, directory. May be called again after an error. */
 int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err);
 void ad_replay_end(struct ad_replay *r); /* lets go of the lock */
+/* --list and --drop RUN of the kind's command: they print what there is, or what was deleted. */
+int ad_replay_tell_all(const struct df_config *c, const struct ad_run_kind *kind,
+                       struct df_error *err);
+int ad_replay_drop_named(const struct df_config *c, const struct ad_run_kind *kind,
+                         struct df_log *log, struct df_error *err);
 
 /* Names of the outputs, in the order of enum ad_output, and of group and consumer. */
 struct ad_replay_names {

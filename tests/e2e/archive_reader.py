@@ -68,9 +68,8 @@ def manifest(path):
     return out
 
 
-def records(path):
-    """[(offset, append_ms, value)] of a segment."""
-    raw = subprocess.run(["zstd", "-dcq", path], stdout=subprocess.PIPE, check=True).stdout
+def delimited(raw):
+    """The messages of a stream, each behind its length as a varint."""
     at, out = 0, []
     while at < len(raw):
         shift = size = 0
@@ -81,10 +80,16 @@ def records(path):
             shift += 7
             if b < 0x80:
                 break
-        got = {f[0]: f[2] for f in fields(raw[at:at + size])}
-        out.append((got.get(1, 0), got.get(2, 0), got.get(3, b"")))
+        out.append(raw[at:at + size])
         at += size
     return out
+
+
+def records(path):
+    """[(offset, append_ms, value)] of a segment."""
+    raw = subprocess.run(["zstd", "-dcq", path], stdout=subprocess.PIPE, check=True).stdout
+    found = [{f[0]: f[2] for f in fields(m)} for m in delimited(raw)]
+    return [(got.get(1, 0), got.get(2, 0), got.get(3, b"")) for got in found]
 
 
 def event_ids(value):

@@ -42,21 +42,6 @@ def frames(data):
         at += 56 + stored_len
 
 
-def records(raw):
-    at = 0
-    while at < len(raw):
-        shift = size = 0
-        while True:
-            b = raw[at]
-            at += 1
-            size |= (b & 0x7F) << shift
-            shift += 7
-            if b < 0x80:
-                break
-        yield raw[at:at + size]
-        at += size
-
-
 def log_frames(a, topic):
     for path in sorted(a.data.glob(f"log/topics/{topic}/*/*")):
         if path.is_file():
@@ -67,7 +52,7 @@ def log_events(a):
     """{event_id: [(user_id, user_id_sealed), ...]} of everything in `events`."""
     out = {}
     for raw in log_frames(a, "events"):
-        for record in records(raw):
+        for record in archive_reader.delimited(raw):
             for number, _, value in archive_reader.fields(record):
                 if number == 1:
                     got = {f[0]: f[2] for f in archive_reader.fields(value)}
