@@ -19,6 +19,9 @@ extern const size_t ad_setting_count;
 #define AD_TOPIC_ROLLUPS "rollups"
 #define AD_TOPIC_LATE "late"
 #define AD_TOPIC_QUARANTINE "quarantine"
+#define AD_TOPIC_COMMANDS "commands" /* one partition */
+#define AD_TOPIC_RUNS "runs"         /* one partition */
+#define AD_TOPIC_BILLING "billing"   /* as many as runs */
 #define AD_TOPIC_IMPORT_PREFIX "import."
 #define AD_GROUP_REALTIME "realtime" /* on Kafka, after --kafka-prefix */
 /* Outputs of a run of `adtally replay`: inputs of nobody. */
