@@ -268,7 +268,8 @@ def judge(a, kafka, extras, sources, watchers):
     totals = a.quality()["ledger"]
     assert a.stop() == 0, a.tail()
     for m in extras:
-        assert m.end() in (0, None), m.log.read_text(errors="replace")[-3000:]
+        # 75: it was fenced by its own name after its session had lapsed, and says that it is to be started again.
+        assert m.end() in (0, None, 75), m.log.read_text(errors="replace")[-3000:]
     problems = [p for w in watchers for p in w.finish()]
     found = reader.Ledger(kafka.bootstrap, kafka.prefix)
     problems += found.check(accepted)

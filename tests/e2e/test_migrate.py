@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -349,11 +350,11 @@ def test_outputs_without_seals_are_written_before_the_copy(start, kafka):
     try:
         a = start(*SETTINGS)
         _, minute = this_minute()
-        for i in range(400):
-            assert a.post([event(i, minute)])[0] == 202
-            if a.prometheus().get(("adtally_up_restarts_total", 'job="realtime"'), 0) > 0:
-                break
-        time.sleep(2)
+        a.process.send_signal(signal.SIGSTOP)  # nobody starts realtime again
+        pid, i, until = a.job_pid("realtime"), 0, time.time() + 60
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.time() < until and a.post([event(i, minute)])[0] == 202, "realtime lives"
+            i += 1
     finally:
         del os.environ["DF_FAIL"]
     a.kill("up")

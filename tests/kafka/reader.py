@@ -253,16 +253,22 @@ class Ledger:
     """All topics of a prefix, read and counted again."""
 
     def __init__(self, bootstrap, prefix):
+        for _ in range(20):
+            self.committed = committed(bootstrap, prefix)
+            self.read(bootstrap, prefix)
+            if self.committed == committed(bootstrap, prefix):
+                break  # otherwise something was committed meanwhile (heartbeats do), and the two are of different times
+        self.recount()
+
+    def read(self, bootstrap, prefix):
         self.problems = []
         self.raw = records(bootstrap, prefix + "events")
-        self.committed = committed(bootstrap, prefix)
         self.topics = {}
         for name in ("rollups", "late", "quarantine"):
             c = self.topics[name] = Collector(prefix + name)
             for r in records(bootstrap, prefix + name):
                 c.take(r.partition, r.offset, r.value)
             self.problems += c.finish()
-        self.recount()
 
     def recount(self):
         """Counted is the first occurrence of an id; what is late or quarantined is not expected here but seen by I1."""
