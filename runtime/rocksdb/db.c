@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <sys/statvfs.h>
 
 #define DEFAULT_BYTES (32ull << 20)
+#define SHARED_CACHE_BYTES (128ull << 20)
 
 #define ROOM_MIN_BYTES (4u << 20) /* free on the disk, or nothing is opened */
 #define INFO_LOG_LEVEL 5          /* the heading alone */
@@ -41,17 +43,45 @@ static void set_universal(rocksdb_options_t *r)
         rocksdb_options_set_level0_stop_writes_trigger(r, 128);
 }
 
+/* Few shards: a value of 4 MiB must fit into one. */
+static rocksdb_cache_t *make_cache(uint64_t bytes, int shard_bits)
+{
+        rocksdb_lru_cache_options_t *lru = rocksdb_lru_cache_options_create();
+        rocksdb_cache_t *cache;
+
+        rocksdb_lru_cache_options_set_capacity(lru, bytes);
+        rocksdb_lru_cache_options_set_num_shard_bits(lru, shard_bits);
+        cache = rocksdb_cache_create_lru_opts(lru);
+        rocksdb_lru_cache_options_destroy(lru);
+        return cache;
+}
+
+/* One cache for all tasks of a process: its bytes go to those that read, however many there are.
+ * Made by the first, kept until the process ends. */
+static rocksdb_cache_t *shared_cache;
+
+static void make_shared_cache(void)
+{
+        shared_cache = make_cache(SHARED_CACHE_BYTES, 4);
+}
+
+static rocksdb_cache_t *cache_of(struct dfi_db *d, enum dfi_db_kind kind, uint64_t bytes)
+{
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+        if (kind == DFI_DB_TASK && bytes == 0) {
+                (void)pthread_once(&once, make_shared_cache);
+                return shared_cache;
+        }
+        d->cache = make_cache(bytes ? bytes : DEFAULT_BYTES, kind == DFI_DB_TASK ? 0 : 2);
+        return d->cache;
+}
+
 static void set_table_options(struct dfi_db *d, enum dfi_db_kind kind, uint64_t cache_bytes)
 {
         rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
-        rocksdb_lru_cache_options_t *lru = rocksdb_lru_cache_options_create();
 
-        /* Few shards: a value of 4 MiB must fit into one. */
-        rocksdb_lru_cache_options_set_capacity(lru, cache_bytes);
-        rocksdb_lru_cache_options_set_num_shard_bits(lru, kind == DFI_DB_TASK ? 0 : 2);
-        d->cache = rocksdb_cache_create_lru_opts(lru);
-        rocksdb_lru_cache_options_destroy(lru);
-        rocksdb_block_based_options_set_block_cache(t, d->cache);
+        rocksdb_block_based_options_set_block_cache(t, cache_of(d, kind, cache_bytes));
         rocksdb_block_based_options_set_block_size(t, 8192);
         rocksdb_block_based_options_set_format_version(t, 5);
         rocksdb_block_based_options_set_filter_policy(t,
@@ -105,8 +135,7 @@ static void set_options(struct dfi_db *d, enum dfi_db_kind kind, bool create,
         rocksdb_options_set_is_fd_close_on_exec(r, 1);
         if (kind == DFI_DB_TASK)
                 set_universal(r);
-        set_table_options(d, kind,
-                          o && o->block_cache_bytes ? o->block_cache_bytes : DEFAULT_BYTES);
+        set_table_options(d, kind, o ? o->block_cache_bytes : 0);
 }
 
 /* A closing store must not write: what counts is the checkpoint, or the log. No setter in C.

@@ -11,7 +11,9 @@
 
 struct df_rocksdb_options {
         uint64_t write_buffer_bytes; /* 0 = 32 MiB; at least 64 KiB */
-        uint64_t block_cache_bytes;  /* 0 = 32 MiB */
+        /* 0 = of a task: the one of 128 MiB that all tasks of the process share; of a plain store:
+         * 32 MiB */
+        uint64_t block_cache_bytes;
         /* K2: this task's folder in the checkpoint store, a directory that every machine sees; NULL
          * = none. Made when missing. persist uploads to it and takeover_at fetches from it (both
          * fail when it cannot be reached), retire deletes there, too. Local disks protect against
