@@ -6,13 +6,18 @@
 
 #include "proto/bill.h"
 
-#define AD_COMMAND_ID_MAX 64      /* [A-Za-z0-9._-] */
-#define AD_PERSON_MAX 128         /* bytes of requested_by and approved_by */
-#define AD_REASON_TEXT_MAX 1024   /* bytes of a reason */
+#define AD_COMMAND_ID_MAX 64    /* [A-Za-z0-9._-] */
+#define AD_PERSON_MAX 128       /* bytes of requested_by and approved_by */
+#define AD_REASON_TEXT_MAX 1024 /* bytes of a reason */
 #define AD_SCOPE_EVENT_IDS_MAX 1000
-#define AD_PERIOD_MAX 7           /* "2026-04" */
-#define AD_RUN_ID_MAX 16          /* hex digits */
+#define AD_PERIOD_MAX 7  /* "2026-04" */
+#define AD_RUN_ID_MAX 16 /* hex digits */
+#define AD_ZONE_MAX 64   /* bytes of a zone's name and of its version */
 #define AD_MANIFEST_MAX (512u << 10)
+#define AD_SIGNATURE_MAX 256
+#define AD_VECTOR_PARTS_MAX 8192 /* of a run: partitions of events and imports */
+#define AD_TARGETS_MAX 65536     /* of one record; DF_LOG_RECORD_MAX bounds their bytes */
+#define AD_CURRENCIES_MAX 256    /* of an account's totals */
 
 enum ad_correction_action {
         AD_CORRECT_NONE,
@@ -135,13 +140,14 @@ struct ad_posting {
         int64_t at_ms;
         struct ad_target target;
         struct df_bytes closed_period, posted_period;
-        const struct ad_cause_cell *delta; /* billed side only */
+        const struct ad_cause_cell *delta; /* billed side only, signed counts */
         size_t delta_count;
 };
 struct ad_applied {
         struct ad_run_begin begin;
         uint64_t posted, adjusted, superseded;
         struct ad_run_end end; /* targets is not kept */
+        struct df_bytes why;   /* refused: code and text */
 };
 struct ad_closed {
         struct ad_period_close close;
@@ -180,11 +186,27 @@ int ad_wire_books_decode(struct df_bytes payload, struct df_arena *arena,
                          int (*fn)(void *arg, const struct ad_books_entry *e, struct df_error *err),
                          void *arg, struct df_error *err);
 
+/* ---- differences ----
+ * A cell of a difference has signed counts: the uint64 fields hold int64 in two's complement, in
+ * memory and in bytes. Never add one with ad_cell_add, which takes a negative count for an
+ * overflow, and print counts through ad_count_signed. Money is signed anyway. */
+static inline int64_t ad_count_signed(uint64_t count)
+{
+        return (int64_t)count;
+}
+/* *to += v and *to -= v with signed counts; false, *to unchanged, when a count leaves 64 bits or a
+ * sum of money 128. Absolute cells are fine on either side (counts below 2^63). */
+bool ad_cell_add_signed(struct ad_cell *to, const struct ad_cell *v);
+bool ad_cell_subtract(struct ad_cell *to, const struct ad_cell *v);
+bool ad_cell_eq(const struct ad_cell *a, const struct ad_cell *b);
 /* Sum of the billed sides, and of the realtime sides; false on overflow. */
 bool ad_target_sums(const struct ad_target *t, struct ad_cell *ret_billed,
                     struct ad_cell *ret_realtime);
-/* sum - v; false on overflow. Cells of differences are the one place where counts are signed: they
- * wrap (two's complement), as the decoder and the view know. */
-bool ad_cell_subtract(struct ad_cell *from, const struct ad_cell *v);
+/* Whether they say the same of the cell: causes that are zero on both sides count as absent. */
+bool ad_target_same_cells(const struct ad_target *a, const struct ad_target *b);
+/* to - from of the billed sides, by cause, ascending, without causes that do not differ; ret has
+ * room for AD_CAUSE_COUNT. from NULL: zero. False on overflow. */
+bool ad_target_delta(const struct ad_target *from, const struct ad_target *to,
+                     struct ad_cause_cell *ret, size_t *ret_count);
 
 #endif

@@ -20,7 +20,7 @@ const char *ad_cause_text(unsigned cause)
         return cause < AD_CAUSE_COUNT ? causes[cause].text : "of a later version";
 }
 
-static void put_cell(struct df_buf *b, uint32_t number, const struct ad_cell *c)
+void dfi_put_cell(struct df_buf *b, uint32_t number, const struct ad_cell *c)
 {
         size_t m;
 
@@ -49,13 +49,13 @@ void ad_wire_bill_row(struct df_buf *b, const struct ad_bill_row *row)
         df_pb_bytes(b, 5, row->publisher_id);
         df_pb_bytes(b, 6, row->currency);
         df_pb_uint(b, 7, row->cause);
-        put_cell(b, 8, &row->billed);
+        dfi_put_cell(b, 8, &row->billed);
         if (row->cause != AD_CAUSE_NONE)
-                put_cell(b, 9, &row->realtime);
+                dfi_put_cell(b, 9, &row->realtime);
         df_pb_end(b, m);
 }
 
-static bool get_cell(struct df_bytes bytes, struct ad_cell *c)
+bool dfi_get_cell(struct df_bytes bytes, struct ad_cell *c)
 {
         struct df_reader r = df_reader(bytes);
         struct df_pb_field f;
@@ -121,9 +121,9 @@ static bool get_field(const struct df_pb_field *f, struct ad_bill_row *row)
                 row->cause = (uint32_t)f->u;
                 return f->wire == DFI_VARINT && f->u < AD_CAUSE_COUNT;
         case 8:
-                return f->wire == DFI_BYTES && get_cell(f->bytes, &row->billed);
+                return f->wire == DFI_BYTES && dfi_get_cell(f->bytes, &row->billed);
         case 9:
-                return f->wire == DFI_BYTES && get_cell(f->bytes, &row->realtime);
+                return f->wire == DFI_BYTES && dfi_get_cell(f->bytes, &row->realtime);
         default:
                 return true; /* of a later version */
         }

@@ -106,4 +106,8 @@ void dfi_put_import_end(struct df_buf *b, uint32_t field, const struct ad_import
 bool dfi_get_import_begin(struct df_bytes bytes, struct ad_import_begin *ret);
 bool dfi_get_import_end(struct df_bytes bytes, struct ad_import_end *ret);
 
+/* BillCell: left out when zero; false when damaged. Fields that are not there are not touched. */
+void dfi_put_cell(struct df_buf *b, uint32_t field, const struct ad_cell *c);
+bool dfi_get_cell(struct df_bytes bytes, struct ad_cell *ret);
+
 #endif
