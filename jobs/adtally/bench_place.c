@@ -74,7 +74,7 @@ int ad_bench_place_remove(struct ad_bench *b, bool done, struct df_error *err)
 
         if (!b->dir[0] || keep)
                 return rc;
-        if (ad_command_remove_tree(b->dir, &tree) < 0 && rc == 0)
+        if (df_remove_tree(b->dir, &tree) < 0 && rc == 0)
                 rc = df_fail(err, tree.code, "%s", tree.text);
         return rc;
 }

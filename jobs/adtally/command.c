@@ -3,7 +3,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,21 +156,6 @@ int ad_command_hand_down_secrets(const struct df_config *c, struct df_error *err
                 if (ad_settings[i].secret && (value = df_config_value(c, ad_settings[i].name)))
                         rc = hand_down("ADTALLY_", ad_settings[i].name, value, err);
         return rc;
-}
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *f)
-{
-        (void)st;
-        (void)flag;
-        (void)f;
-        return remove(path);
-}
-
-int ad_command_remove_tree(const char *path, struct df_error *err)
-{
-        if (nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 && errno != ENOENT)
-                return df_fail_errno(err, DF_EIO, "remove %s", path);
-        return 0;
 }
 
 int ad_command_lock_data(const struct df_config *c, int *ret_fd, struct df_error *err)

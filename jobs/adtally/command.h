@@ -12,7 +12,7 @@
 #include "jobs/common/instances.h"
 #include "jobs/common/settings.h"
 
-struct ad_command {
+struct ad_subcommand {
         const char *name;
         const char *help; /* one line */
         int (*run)(int argc, char **argv);
@@ -68,8 +68,6 @@ int ad_command_hand_down_secrets(const struct df_config *c, struct df_error *err
 /* One `adtally up` a data directory: DATA/LOCK, held until *ret_fd is closed. DF_EFENCED names the
  * process that has it. Makes the directory. */
 int ad_command_lock_data(const struct df_config *c, int *ret_fd, struct df_error *err);
-/* Like rm -r; stays on one file system, follows no link. */
-int ad_command_remove_tree(const char *path, struct df_error *err);
 
 /* ---- metrics of the jobs, from DATA/run/<job>.prom, of realtime one an instance (prom.c) ---- */
 struct ad_sample {

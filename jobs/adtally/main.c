@@ -7,7 +7,7 @@
 
 #include "jobs/adtally/command.h"
 
-static const struct ad_command commands[] = {
+static const struct ad_subcommand commands[] = {
         {"up", "run everything on one data directory, behind one port", ad_command_up},
         {"status", "what runs, how far it is, what is wrong", ad_command_status},
         {"watch", "the last minutes of a running Adtally, live", ad_command_watch},
@@ -43,7 +43,7 @@ static void print_usage(FILE *f)
                 "74 input or output failed, 75 try again,\n78 wrong configuration.\n");
 }
 
-static const struct ad_command *find(const char *name)
+static const struct ad_subcommand *find(const char *name)
 {
         for (size_t i = 0; i < COMMAND_COUNT; i++)
                 if (strcmp(commands[i].name, name) == 0)
@@ -78,7 +78,7 @@ static size_t distance(const char *a, const char *b)
 
 static int unknown(const char *name)
 {
-        const struct ad_command *nearest = &commands[0];
+        const struct ad_subcommand *nearest = &commands[0];
 
         for (size_t i = 1; i < COMMAND_COUNT; i++)
                 if (distance(name, commands[i].name) < distance(name, nearest->name))
@@ -90,7 +90,7 @@ static int unknown(const char *name)
 
 static int help(int argc, char **argv)
 {
-        const struct ad_command *c;
+        const struct ad_subcommand *c;
         char flag[] = "--help", *args[] = {flag, NULL};
 
         if (argc == 0) {
@@ -103,7 +103,7 @@ static int help(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-        const struct ad_command *c;
+        const struct ad_subcommand *c;
 
         if (argc < 2) {
                 print_usage(stderr);

@@ -3,11 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "df/archive.h"
+#include "df/objects.h"
 #include "df/trace.h"
 #include "jobs/adtally/reconcile.h"
-#include "jobs/common/archive.h"
-#include "jobs/common/prices.h"
 #include "jobs/common/times.h"
 
 static const char usage[] =
@@ -52,47 +50,6 @@ static const char *const shared[] = {"data",
                                      "quiet",
                                      "json",
                                      NULL};
-
-/* ---- what kind of run it is ---- */
-
-static uint32_t newest_prices(const struct df_config *c)
-{
-        struct ad_prices *p = NULL;
-        uint32_t version = 0;
-
-        if (ad_prices_open(df_config_text(c, "data"), &p, NULL) == 0)
-                version = ad_prices_newest(p);
-        ad_prices_close(p);
-        return version;
-}
-
-static void fill_params(const struct df_config *c, struct ad_params *ret)
-{
-        ret->billing_horizon_hours = (uint32_t)df_config_integer(c, "billing-horizon");
-        ret->billing_price_version = newest_prices(c);
-}
-
-static uint64_t config_digest(const struct df_config *c)
-{
-        struct ad_params p = {0};
-        uint64_t shape[3];
-
-        fill_params(c, &p);
-        shape[0] = ad_config_digest(c);
-        shape[1] = p.billing_horizon_hours;
-        shape[2] = p.billing_price_version;
-        return df_hash64(df_bytes(shape, sizeof(shape)));
-}
-
-const struct ad_run_kind ad_run_reconcile = {
-        .name = "reconcile",
-        .open = true,
-        .chain = ad_chain_bill,
-        .chain_length = &ad_chain_bill_length,
-        .outputs = AD_OUT_BILL_COUNT,
-        .config = config_digest,
-        .params = fill_params,
-};
 
 /* ---- the range that is told ---- */
 
@@ -161,19 +118,6 @@ static int reconcile(const struct df_config *c, const struct ad_replay_logs *log
         return rc;
 }
 
-/* Without an archive the log is all there is. */
-static int open_source(const struct df_config *c, struct df_log *log, struct df_objects **objects,
-                       struct df_log **ret, struct df_error *err)
-{
-        int rc;
-
-        *ret = log;
-        if (ad_archive_is_off(c))
-                return 0;
-        rc = ad_archive_open_store(c, objects, err);
-        return rc == 0 ? df_archive_log_open(log, *objects, ret, err) : rc;
-}
-
 static int run(const struct df_config *c, int *ret_exit, struct df_error *err)
 {
         struct df_objects *objects = NULL;
@@ -186,7 +130,7 @@ static int run(const struct df_config *c, int *ret_exit, struct df_error *err)
         if (rc == 0 && df_config_text(c, "drop"))
                 rc = ad_replay_drop_named(c, &ad_run_reconcile, logs.log, err);
         else if (rc == 0)
-                rc = open_source(c, logs.log, &objects, &logs.source, err);
+                rc = ad_bill_open_source(c, logs.log, &objects, &logs.source, err);
         if (rc == 0 && logs.source)
                 rc = reconcile(c, &logs, ret_exit, err);
         if (logs.source && logs.source != logs.log)

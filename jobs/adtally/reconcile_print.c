@@ -8,14 +8,6 @@
 #include "jobs/common/json.h"
 #include "jobs/common/times.h"
 
-bool ad_bill_unexplained(const struct ad_bill_result *r)
-{
-        for (size_t i = 0; i < r->total_count; i++)
-                if (r->totals[i].cause == AD_CAUSE_UNEXPLAINED)
-                        return true;
-        return false;
-}
-
 /* "12.345678900": exact, for people. */
 static void amount(df_nanos v, char ret[DF_INT128_TEXT_MAX + 2])
 {

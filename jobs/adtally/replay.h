@@ -1,141 +1,20 @@
-/* replay.h - `adtally replay`: a range of a topic processed again, apart from what is live (R1).
+/* replay.h - `adtally replay`: what it says of a run (jobs/runs/runs.h) and of its result.
  *
- * A run is pinned: the topic's generation and, for each partition, the offsets [from, to). Its id
- * is the hash of the pin, of all settings that shape a number, and of the program's version: equal
- * commands over equal ranges are one run. Interrupted, it goes on from its last commit;
- * finished, its result is told again. What it owns bears its id and nothing else is written:
- *
- *   DATA/replay/<run>/RUN                 the pin, and whether it is done
- *   DATA/replay/<run>/LOCK                flock of the one process that works on it
- *   DATA/replay/<run>/state/<partition>   state directories (df/store.h)
- *   replay-<run>-rollups|late|quarantine  topics of the log
- *   group replay-<run>, transactional.id replay-<run>-<topic>-<partition>   on Kafka
- *   consumer replay-<run>                 on the file log: retention waits for it (L2)
- *
- * Order of calls: ad_replay_begin | ad_replay_find, ad_replay_work, ad_replay_fold,
- *                 ad_replay_print | ad_replay_drop, ad_replay_end.
- * Threads: one; ad_replay_work starts its workers.
+ * Order of calls: ad_replay_begin, ad_replay_print_pin, ad_replay_work, ad_replay_fold,
+ *                 ad_replay_print, ad_replay_result_release, ad_replay_end.
+ * Thread: one.
  */
 #ifndef AD_REPLAY_H
 #define AD_REPLAY_H
 
-#include "df/log.h"
-#include "df/seal.h"
 #include "jobs/adtally/command.h"
+#include "jobs/runs/runs.h"
 
-/* ---- WHERE (replay_where.c) ---- */
-enum ad_where_kind { AD_WHERE_START, AD_WHERE_END, AD_WHERE_TIME, AD_WHERE_OFFSETS };
-struct ad_where {
-        enum ad_where_kind kind;
-        int64_t append_ms;             /* AD_WHERE_TIME */
-        bool every;                    /* AD_WHERE_OFFSETS: offset[0] holds for all */
-        bool given[DF_PARTITIONS_MAX]; /* those not given are whole on that side */
-        uint64_t offset[DF_PARTITIONS_MAX];
-};
-/* "start", "end", "offset:N", "offset:P=N,P=N", or an RFC 3339 time of appending. DF_EINVAL. */
-int ad_where_parse(const char *text, struct ad_where *ret, struct df_error *err);
-
-struct ad_replay_span {
-        uint64_t first;    /* of the partition when it was pinned: were records before `from`? */
-        uint64_t from, to; /* [from, to) */
-        uint64_t k;        /* done: of the last checkpoint, whose collections are the last ones */
-};
-struct ad_replay_pin {
-        struct df_topic_info topic;
-        struct ad_replay_span span[DF_PARTITIONS_MAX];
-};
-/* `end` is the last stable offset now. DF_ENOENT: no such topic; DF_EINVAL: from behind to, or an
- * offset that the partition does not hold, or a partition that is not there. */
-int ad_replay_pin_range(struct df_log *log, const char *topic, const struct ad_where *from,
-                        const struct ad_where *to, struct ad_replay_pin *ret, struct df_error *err);
-
-#define AD_REPLAY_ID_MAX 16 /* hex digits */
-/* Pure. config: ad_config_digest. */
-void ad_replay_id(const struct ad_replay_pin *pin, uint64_t config, const char *version,
-                  char ret[AD_REPLAY_ID_MAX + 1]);
-
-/* ---- runs on disk (replay_runs.c) ---- */
-#define AD_REPLAY_WORDS_MAX 4096 /* bytes of --from and of --to */
-
-/* What a run is for. A replay counts a range to its end. A reconcile run (R1) goes on: its range is
- * open, it begins at the first record, and the same run takes each later end in turn, so that what
- * it knows of earlier ids is never read again (D4). */
-struct ad_run_kind {
-        const char *name; /* "replay": the command, the folder under DATA, before each topic */
-        bool open;
-        const struct df_operator_ops *const *chain;
-        const size_t *chain_length;
-        size_t outputs; /* of enum ad_output, and AD_OUT_BILL */
-        /* Digest of all that shapes its numbers. */
-        uint64_t (*config)(const struct df_config *c);
-        /* Fills in what its chain needs beyond the live one's parameters; NULL: nothing. */
-        void (*params)(const struct df_config *c, struct ad_params *ret);
-};
-extern const struct ad_run_kind ad_run_replay; /* replay_runs.c */
-
-struct ad_replay {
-        const struct ad_run_kind *kind;
-        char id[AD_REPLAY_ID_MAX + 1];
-        char data[512], dir[600]; /* DATA; DATA/replay/<id> */
-        struct ad_replay_pin pin;
-        uint64_t config;
-        char version[32];
-        char log[240];   /* "file", or "kafka <prefix>" */
-        char *from, *to; /* the words of the command; owned */
-        bool done;
-        bool locked; /* ad_replay_list: some process works on it */
-        int lock_fd;
-};
-/* The run of this command: an unfinished one of the same words (its pin holds, wherever the end is
- * by now), or the one of today's pin, made when it is new. Locked. DF_EFENCED: another process
- * works on it; DF_ESCHEMA: the topic was created again since an unfinished one began (K14).
- * pin_only: make nothing, lock nothing. */
-int ad_replay_begin(const struct df_config *c, const struct ad_run_kind *kind, struct df_log *log,
-                    bool pin_only, struct ad_replay *ret, struct df_error *err);
-/* A run by its id, locked. DF_ENOENT; DF_EINVAL: it is on another log than the settings say. */
-int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
-                   struct ad_replay *ret, struct df_error *err);
-int ad_replay_list(const struct df_config *c, const struct ad_run_kind *kind,
-                   int (*fn)(void *arg, const struct ad_replay *run, struct df_error *err),
-                   void *arg, struct df_error *err);
-int ad_replay_mark_done(struct ad_replay *r, struct df_error *err);
-/* Topics, offsets, registration, directory. May be called again after an error. */
-int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err);
-void ad_replay_end(struct ad_replay *r); /* lets go of the lock */
 /* --list and --drop RUN of the kind's command: they print what there is, or what was deleted. */
 int ad_replay_tell_all(const struct df_config *c, const struct ad_run_kind *kind,
                        struct df_error *err);
 int ad_replay_drop_named(const struct df_config *c, const struct ad_run_kind *kind,
                          struct df_log *log, struct df_error *err);
-
-/* Names of the outputs, in the order of enum ad_output, and of group and consumer. */
-struct ad_replay_names {
-        char topic[AD_OUT_BILL_COUNT][DF_TOPIC_NAME_MAX + 1]; /* kind->outputs of them */
-        char group[DF_TOPIC_NAME_MAX + 1];
-};
-void ad_replay_names(const struct ad_replay *r, struct ad_replay_names *ret);
-
-/* ---- the work (replay_work.c) ---- */
-struct ad_replay_logs {
-        struct df_log *source; /* what is read: the log, or the archive and the log as one */
-        struct df_log *log;    /* where the outputs go */
-};
-/* Until every partition is processed and committed. DF_EAGAIN: it was asked to stop; the same
- * command goes on. Any refusal of a partition (K11) ends it by name. */
-int ad_replay_work(const struct df_config *c, const struct ad_replay_logs *logs,
-                   struct ad_replay *r, struct df_error *err);
-
-/* ---- what it wrote (replay_read.c) ---- */
-/* The collections of an output of the run, in the order of k; their seals cover the range without a
- * gap: DF_ECORRUPT otherwise. */
-int ad_replay_read(struct df_log *log, const struct ad_replay *r, const char *topic,
-                   uint32_t partition,
-                   int (*take)(void *arg, const struct df_collection *c, struct df_error *err),
-                   void *arg, struct df_error *err);
-/* Strings of a key whose byte order is the order of the strings. */
-void ad_replay_put_ordered(struct df_buf *b, struct df_bytes s);
-struct ad_json;
-void ad_replay_put_cell(struct ad_json *j, const struct ad_cell *c); /* replay_fold.c */
 
 /* ---- the result (replay_fold.c, replay_print.c) ---- */
 struct ad_replay_day { /* counted events of a UTC day, in one currency */

@@ -97,19 +97,6 @@ static struct ad_replay_day *day_of(struct ad_replay_result *r, int64_t day,
         return d;
 }
 
-void ad_replay_put_cell(struct ad_json *j, const struct ad_cell *c)
-{
-        ad_json_put_int(j, "impressions", c->impressions);
-        ad_json_put_int(j, "clicks", c->clicks);
-        ad_json_put_int(j, "conversions", c->conversions);
-        ad_json_put_int(j, "spend_nanos", c->spend);
-        ad_json_put_int(j, "payout_nanos", c->payout);
-        ad_json_put_int(j, "conversion_value_nanos", c->value);
-        ad_json_put_int(j, "invalid_impressions", c->invalid[0]);
-        ad_json_put_int(j, "invalid_clicks", c->invalid[1]);
-        ad_json_put_int(j, "invalid_conversions", c->invalid[2]);
-}
-
 /* One line for the cell that was summed. */
 static int write_cell(void *arg, const struct ad_row *row, struct df_error *err)
 {
@@ -269,7 +256,7 @@ int ad_replay_fold(struct df_log *log, const struct ad_replay *r, const char *ou
         *ret = (struct ad_replay_result){0};
         (void)snprintf(store, sizeof(store), "%s/fold", r->dir);
         n = snprintf(path, sizeof(path), "%s%s", out ? out : r->dir, out ? ".part" : "/rows");
-        rc = n < (int)sizeof(path) ? ad_command_remove_tree(store, err)
+        rc = n < (int)sizeof(path) ? df_remove_tree(store, err)
                                    : df_fail(err, DF_EINVAL, "--out: the path is too long");
         if (rc == 0)
                 rc = df_kv_open(store, NULL, &f.kv, err);
@@ -278,7 +265,7 @@ int ad_replay_fold(struct df_log *log, const struct ad_replay *r, const char *ou
         if (f.kv)
                 df_kv_close(f.kv);
         if (rc == 0)
-                rc = ad_command_remove_tree(store, err);
+                rc = df_remove_tree(store, err);
         if (rc == 0 && out && rename(path, out) < 0)
                 rc = df_fail_errno(err, DF_EIO, "rename %s to %s", path, out);
         if (!out || rc < 0)

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,4 +108,19 @@ int df_read_file(const char *path, size_t max_bytes, struct df_buf *ret, struct 
         }
         close(fd);
         return rc;
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *f)
+{
+        (void)st;
+        (void)flag;
+        (void)f;
+        return remove(path);
+}
+
+int df_remove_tree(const char *path, struct df_error *err)
+{
+        if (nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 && errno != ENOENT)
+                return df_fail_errno(err, DF_EIO, "remove %s", path);
+        return 0;
 }

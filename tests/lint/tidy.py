@@ -49,10 +49,12 @@ MAY_INCLUDE = {
     "proto": ["df/", "proto/"],
     "operators": ["df/", "proto/", "operators/"],
     "jobs/common": ["df/", "proto/", "operators/", "jobs/common/"],
+    "jobs/runs": ["df/", "proto/", "operators/", "jobs/common/", "jobs/runs/"],
     "jobs/ingest": ["df/", "proto/", "operators/", "jobs/common/", "jobs/ingest/"],
     "jobs/realtime": ["df/", "proto/", "operators/", "jobs/common/", "jobs/realtime/"],
     "jobs/archive": ["df/", "proto/", "operators/", "jobs/common/", "jobs/archive/"],
-    "jobs/api": ["df/", "proto/", "operators/", "jobs/common/", "jobs/api/"],
+    "jobs/reconcile": ["df/", "proto/", "operators/", "jobs/common/", "jobs/runs/", "jobs/reconcile/"],
+    "jobs/api": ["df/", "proto/", "operators/", "jobs/common/", "jobs/runs/", "jobs/api/"],
     "jobs/adtally": ["df/", "proto/", "operators/", "jobs/"],
     "tests": [""],
 }

@@ -28,7 +28,7 @@ static void begin(struct place *p)
 
 static void end(const struct place *p)
 {
-        assert_int_equal(ad_command_remove_tree(p->dir, NULL), 0);
+        assert_int_equal(df_remove_tree(p->dir, NULL), 0);
 }
 
 /* age_ms: since the process last wrote; the process is this one. */

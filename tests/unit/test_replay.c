@@ -1,11 +1,11 @@
-/* test_replay.c - WHERE, the pinned range and the run's id (R1; jobs/adtally/replay.h). */
+/* test_replay.c - WHERE, the pinned range and the run's id (R1; jobs/runs/runs.h). */
 #include "unit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "df/sim.h"
-#include "jobs/adtally/replay.h"
+#include "jobs/runs/runs.h"
 
 #define PARTITIONS 3
 

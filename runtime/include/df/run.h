@@ -50,6 +50,8 @@ int64_t df_boottime_ms(void); /* as monotonic, but a suspended machine's time co
 int df_mkdirs(const char *path, struct df_error *err); /* like mkdir -p */
 /* Replace the file by rename; durable when sync. */
 int df_write_file(const char *path, struct df_bytes content, bool sync, struct df_error *err);
+/* Like rm -r; stays on one file system, follows no link; 0 also when there is nothing. */
+int df_remove_tree(const char *path, struct df_error *err);
 int df_read_file(const char *path, size_t max_bytes, struct df_buf *ret, struct df_error *err);
 uint64_t df_rss_bytes(void);
 uint64_t df_peak_rss_bytes(void);

@@ -1,10 +1,10 @@
-/* replay_where.c - from words to a pinned range (replay.h). */
+/* where.c - from words to a pinned range (runs.h). */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "jobs/adtally/replay.h"
 #include "jobs/common/times.h"
+#include "jobs/runs/runs.h"
 
 /* ---- words ---- */
 

@@ -1,8 +1,9 @@
-/* replay_read.c - what a run wrote, checkpoint by checkpoint (replay.h). */
+/* read.c - what a run wrote, checkpoint by checkpoint (runs.h). */
 #include <inttypes.h>
 #include <unistd.h>
 
-#include "jobs/adtally/replay.h"
+#include "jobs/common/json.h"
+#include "jobs/runs/runs.h"
 
 #define COLLECT_BYTES (256u << 20) /* payload of one collection: at most DF_OUTBOX_MAX */
 #define READ_RECORDS 256
@@ -30,6 +31,19 @@ void ad_replay_put_ordered(struct df_buf *b, struct df_bytes s)
         }
         df_put_u8(b, 0);
         df_put_u8(b, 0);
+}
+
+void ad_replay_put_cell(struct ad_json *j, const struct ad_cell *c)
+{
+        ad_json_put_int(j, "impressions", c->impressions);
+        ad_json_put_int(j, "clicks", c->clicks);
+        ad_json_put_int(j, "conversions", c->conversions);
+        ad_json_put_int(j, "spend_nanos", c->spend);
+        ad_json_put_int(j, "payout_nanos", c->payout);
+        ad_json_put_int(j, "conversion_value_nanos", c->value);
+        ad_json_put_int(j, "invalid_impressions", c->invalid[0]);
+        ad_json_put_int(j, "invalid_clicks", c->invalid[1]);
+        ad_json_put_int(j, "invalid_conversions", c->invalid[2]);
 }
 
 static int gap(const struct reading *f, const struct df_collection *c, struct df_error *err)

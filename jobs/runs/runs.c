@@ -1,4 +1,4 @@
-/* replay_runs.c - runs on disk: which one a command is, its lock, its end (replay.h). */
+/* runs.c - runs on disk: which one a command is, its lock, its end (runs.h). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 
 #include "df/filelog.h"
 #include "df/kafka.h"
-#include "jobs/adtally/replay.h"
+#include "jobs/runs/runs.h"
 
 #define RUN_FILE_MAX (1u << 16)
 #define PATH_SIZE 700
@@ -504,50 +504,5 @@ int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err
                 rc = df_filelog_consumer_drop(log, r->pin.topic.name, names.group, err);
         if (rc == DF_ENOENT) /* it never read anything, or ended by itself */
                 rc = 0;
-        return rc == 0 ? ad_command_remove_tree(r->dir, err) : rc;
-}
-
-/* ---- --list and --drop of a command ---- */
-
-static int print_run(void *arg, const struct ad_replay *r, struct df_error *err)
-{
-        size_t *count = arg;
-        const char *state = r->locked ? "running" : r->done ? "done" : "unfinished";
-
-        (void)err;
-        (*count)++;
-        if (r->kind->open)
-                printf("%s  %s\n", r->id, state);
-        else
-                printf("%s  %-10s  %s from %s to %s\n", r->id, state, r->pin.topic.name, r->from,
-                       r->to);
-        return 0;
-}
-
-int ad_replay_tell_all(const struct df_config *c, const struct ad_run_kind *kind,
-                       struct df_error *err)
-{
-        size_t count = 0;
-        int rc = ad_replay_list(c, kind, print_run, &count, err);
-
-        if (rc == 0 && count == 0)
-                printf("no runs in %s\n", df_config_text(c, "data"));
-        return rc;
-}
-
-int ad_replay_drop_named(const struct df_config *c, const struct ad_run_kind *kind,
-                         struct df_log *log, struct df_error *err)
-{
-        struct ad_replay *r = calloc(1, sizeof(*r));
-        int rc = r ? ad_replay_find(c, kind, df_config_text(c, "drop"), r, err)
-                   : df_fail(err, DF_ENOMEM, "run");
-
-        if (rc == 0) {
-                rc = ad_replay_drop(r, log, err);
-                if (rc == 0)
-                        printf("run %s is deleted\n", r->id);
-                ad_replay_end(r);
-        }
-        free(r);
-        return rc;
+        return rc == 0 ? df_remove_tree(r->dir, err) : rc;
 }

@@ -1,4 +1,4 @@
-/* reconcile_fold.c - from what a run wrote to its rows, one a cell and cause (reconcile.h).
+/* bill_fold.c - from what a run wrote to its rows, one a cell and cause (bill.h).
  *
  * A checkpoint's rows say what it adds, so those of a cell are added up: through a store on disk,
  * whose order is the canonical one. */
@@ -8,9 +8,9 @@
 
 #include "df/rocksdb.h"
 #include "df/sha256.h"
-#include "jobs/adtally/reconcile.h"
 #include "jobs/common/json.h"
 #include "jobs/common/times.h"
+#include "jobs/runs/bill.h"
 
 #define PLACE_BYTES 16 /* of a key: partition, checkpoint, number of the row in it */
 
@@ -225,7 +225,7 @@ int ad_bill_fold(struct df_log *log, const struct ad_replay *run, const char *ou
 
         (void)snprintf(store, sizeof(store), "%s/fold", run->dir);
         n = snprintf(path, sizeof(path), "%s%s", out ? out : run->dir, out ? ".part" : "/rows");
-        rc = n < (int)sizeof(path) ? ad_command_remove_tree(store, err)
+        rc = n < (int)sizeof(path) ? df_remove_tree(store, err)
                                    : df_fail(err, DF_EINVAL, "--out: the path is too long");
         if (rc == 0)
                 rc = df_kv_open(store, NULL, &f.kv, err);
@@ -234,7 +234,7 @@ int ad_bill_fold(struct df_log *log, const struct ad_replay *run, const char *ou
         if (f.kv)
                 df_kv_close(f.kv);
         if (rc == 0)
-                rc = ad_command_remove_tree(store, err);
+                rc = df_remove_tree(store, err);
         if (rc == 0 && out && rename(path, out) < 0)
                 rc = df_fail_errno(err, DF_EIO, "rename %s to %s", path, out);
         if (!out || rc < 0)

@@ -1,4 +1,4 @@
-/* replay_work.c - a task for each partition of the range, until all are done (replay.h).
+/* work.c - a task for each partition of the range, until all are done (runs.h).
  *
  * The same sessions, operators and worker pool as the realtime job; what differs is the range, the
  * names of the outputs, and that no group decides who owns a partition: the run's lock does. */
@@ -10,8 +10,8 @@
 #include "df/filelog.h"
 #include "df/kafka.h"
 #include "df/rocksdb.h"
-#include "jobs/adtally/replay.h"
 #include "jobs/common/task.h"
+#include "jobs/runs/runs.h"
 
 #define LOOK_MS 100
 #define CREATE_WAIT_MS 30000

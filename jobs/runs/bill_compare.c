@@ -1,4 +1,4 @@
-/* reconcile_compare.c - what realtime's rules give, against what realtime wrote (R2, R3).
+/* bill_compare.c - what realtime's rules give, against what realtime wrote (R2, R3).
  *
  * The run's own minute rows, of the chain that realtime runs, and the newest rows in `rollups` must
  * be equal in every window that was final at the run's end: nothing can be added to it later. Where
@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "df/rocksdb.h"
-#include "jobs/adtally/reconcile.h"
+#include "jobs/runs/bill.h"
 
 #define COLLECT_BYTES (256u << 20)
 #define READ_RECORDS 256
@@ -310,7 +310,7 @@ int ad_bill_compare(struct df_log *log, const struct ad_replay *run, int64_t wai
 
         (void)snprintf(store, sizeof(store), "%s/compare", run->dir);
         if (rc == 0)
-                rc = ad_command_remove_tree(store, err);
+                rc = df_remove_tree(store, err);
         if (rc < 0) {
                 free(f);
                 return rc;
@@ -325,7 +325,7 @@ int ad_bill_compare(struct df_log *log, const struct ad_replay *run, int64_t wai
         if (f->kv)
                 df_kv_close(f->kv);
         if (rc == 0)
-                rc = ad_command_remove_tree(store, err);
+                rc = df_remove_tree(store, err);
         df_buf_release(&f->key);
         df_buf_release(&f->value);
         df_buf_release(&f->cell_key);

@@ -1,0 +1,67 @@
+/* bill.c - what makes a run a reconcile run (bill.h). */
+#include "jobs/runs/bill.h"
+
+#include "df/archive.h"
+#include "df/hash.h"
+#include "jobs/common/archive.h"
+#include "jobs/common/prices.h"
+
+static uint32_t newest_prices(const struct df_config *c)
+{
+        struct ad_prices *p = NULL;
+        uint32_t version = 0;
+
+        if (ad_prices_open(df_config_text(c, "data"), &p, NULL) == 0)
+                version = ad_prices_newest(p);
+        ad_prices_close(p);
+        return version;
+}
+
+static void fill_params(const struct df_config *c, struct ad_params *ret)
+{
+        ret->billing_horizon_hours = (uint32_t)df_config_integer(c, "billing-horizon");
+        ret->billing_price_version = newest_prices(c);
+}
+
+static uint64_t config_digest(const struct df_config *c)
+{
+        struct ad_params p = {0};
+        uint64_t shape[3];
+
+        fill_params(c, &p);
+        shape[0] = ad_config_digest(c);
+        shape[1] = p.billing_horizon_hours;
+        shape[2] = p.billing_price_version;
+        return df_hash64(df_bytes(shape, sizeof(shape)));
+}
+
+const struct ad_run_kind ad_run_reconcile = {
+        .name = "reconcile",
+        .open = true,
+        .chain = ad_chain_bill,
+        .chain_length = &ad_chain_bill_length,
+        .outputs = AD_OUT_BILL_COUNT,
+        .config = config_digest,
+        .params = fill_params,
+};
+
+/* Without an archive the log is all there is. */
+int ad_bill_open_source(const struct df_config *c, struct df_log *log,
+                        struct df_objects **ret_objects, struct df_log **ret, struct df_error *err)
+{
+        int rc;
+
+        *ret = log;
+        if (ad_archive_is_off(c))
+                return 0;
+        rc = ad_archive_open_store(c, ret_objects, err);
+        return rc == 0 ? df_archive_log_open(log, *ret_objects, ret, err) : rc;
+}
+
+bool ad_bill_unexplained(const struct ad_bill_result *r)
+{
+        for (size_t i = 0; i < r->total_count; i++)
+                if (r->totals[i].cause == AD_CAUSE_UNEXPLAINED)
+                        return true;
+        return false;
+}
