@@ -86,7 +86,8 @@ static int parse_range(const struct df_config *c, struct ad_bill_result *r, stru
 static int finish(const struct df_config *c, const struct ad_replay_logs *logs,
                   struct ad_replay *run, struct ad_bill_result *r, struct df_error *err)
 {
-        bool quiet = df_config_bool(c, "quiet");
+        struct ad_compare_options o = {.wait_ms = df_config_ms(c, "wait"),
+                                       .quiet = df_config_bool(c, "quiet")};
         int rc = 0;
 
         if (!run->done)
@@ -94,7 +95,7 @@ static int finish(const struct df_config *c, const struct ad_replay_logs *logs,
         if (rc == 0)
                 rc = ad_bill_fold(logs->log, run, df_config_text(c, "out"), r, err);
         if (rc == 0)
-                rc = ad_bill_compare(logs->log, run, df_config_ms(c, "wait"), quiet, r, err);
+                rc = ad_bill_compare(logs->log, run, &o, r, err);
         return rc == 0 ? ad_bill_print(run, r, df_config_bool(c, "json"), err) : rc;
 }
 

@@ -236,7 +236,10 @@ static int fold(struct fold *f, struct df_log *log, const char *path, bool quiet
         ad_replay_names(f->run, &names);
         df_progress_start(&progress, "fold", "partitions", partitions, quiet);
         for (f->partition = 0; rc == 0 && f->partition < partitions; f->partition++) {
-                rc = ad_replay_read(log, f->run, names.topic[AD_OUT_ROLLUPS], f->partition,
+                struct ad_replay_mark mark;
+
+                ad_replay_mark_start(f->run, f->partition, &mark);
+                rc = ad_replay_read(log, f->run, names.topic[AD_OUT_ROLLUPS], f->partition, &mark,
                                     take_collection, f, err);
                 df_progress_show(&progress, f->partition + 1);
         }

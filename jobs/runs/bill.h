@@ -55,10 +55,23 @@ struct ad_bill_total *ad_bill_total(struct ad_bill_result *r, uint32_t cause,
  * publisher, currency, cause) into out (NULL: only for the digest); totals by cause. */
 int ad_bill_fold(struct df_log *log, const struct ad_replay *run, const char *out,
                  struct ad_bill_result *ret, struct df_error *err);
-/* Adds the causes not_yet_processed and unexplained. wait_ms: a partition without a new seal for so
- * long is not waited for. */
-int ad_bill_compare(struct df_log *log, const struct ad_replay *run, int64_t wait_ms, bool quiet,
-                    struct ad_bill_result *ret, struct df_error *err);
+struct ad_compare_options {
+        int64_t wait_ms; /* a partition without a new seal for so long is not waited for */
+        bool quiet;
+        /* What is settled is not compared again: rows that are not lie in DATA/reconcile/<run>
+         * until the next comparison. DF_ECORRUPT, DF_EOFFSET: that store cannot go on, `all` can.
+         */
+        bool keep;
+        bool all; /* keep: but begin with all that the log has */
+        /* Each difference, a minute cell of realtime's: `realtime` is what realtime has beyond
+         * what its rules give (counts wrap). NULL: only totals. */
+        int (*difference)(void *arg, const struct ad_bill_row *row, struct df_error *err);
+        void *arg;
+};
+/* Adds the causes not_yet_processed and unexplained. */
+int ad_bill_compare(struct df_log *log, const struct ad_replay *run,
+                    const struct ad_compare_options *options, struct ad_bill_result *ret,
+                    struct df_error *err);
 /* Whether realtime's rows are not what its rules give: an alarm. */
 bool ad_bill_unexplained(const struct ad_bill_result *r);
 #endif

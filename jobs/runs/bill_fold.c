@@ -1,28 +1,24 @@
 /* bill_fold.c - from what a run wrote to its rows, one a cell and cause (bill.h).
  *
- * A checkpoint's rows say what it adds, so those of a cell are added up: through a store on disk,
- * whose order is the canonical one. */
+ * The store (fold.h) has what each checkpoint adds, in the canonical order: rows of a cell and
+ * cause stand behind each other. What was added up takes their place, so the next time there is
+ * only what is new to add. */
 #include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#include "df/rocksdb.h"
 #include "df/sha256.h"
 #include "jobs/common/json.h"
 #include "jobs/common/times.h"
-#include "jobs/runs/bill.h"
-
-#define PLACE_BYTES 16 /* of a key: partition, checkpoint, number of the row in it */
+#include "jobs/runs/fold_private.h"
 
 struct fold {
-        const struct ad_replay *run;
+        struct ad_fold *store;
         struct ad_bill_result *result;
-        struct df_kv *kv;
-        uint32_t partition, number;
-        uint64_t k;
-        struct df_buf key, value;
         FILE *file;
         struct df_buf cell_key, cell_row, line;
+        size_t parts; /* of the cell and cause; first_key is the first one's */
+        struct df_buf first_key, sum;
         struct ad_cell billed, realtime;
 };
 
@@ -42,49 +38,6 @@ struct ad_bill_total *ad_bill_total(struct ad_bill_result *r, uint32_t cause,
         (void)snprintf(t->currency, sizeof(t->currency), "%.*s", (int)currency.len,
                        (const char *)currency.data);
         return t;
-}
-
-/* ---- reading ---- */
-
-static int take_row(void *arg, const struct ad_bill_row *row, struct df_error *err)
-{
-        struct fold *f = arg;
-        int rc;
-
-        if (row->quarter < f->result->from || row->quarter >= f->result->to)
-                return 0;
-        df_buf_clear(&f->key);
-        df_buf_clear(&f->value);
-        df_put_u64be(&f->key, row->quarter);
-        ad_replay_put_ordered(&f->key, row->tenant_id);
-        ad_replay_put_ordered(&f->key, row->advertiser_id);
-        ad_replay_put_ordered(&f->key, row->campaign_id);
-        ad_replay_put_ordered(&f->key, row->publisher_id);
-        ad_replay_put_ordered(&f->key, row->currency);
-        df_put_u8(&f->key, (uint8_t)row->cause);
-        df_put_u32be(&f->key, f->partition);
-        df_put_u64be(&f->key, f->k);
-        df_put_u32be(&f->key, f->number++);
-        ad_wire_bill_row(&f->value, row);
-        rc = df_buf_check(&f->key, err);
-        if (rc == 0)
-                rc = df_buf_check(&f->value, err);
-        if (rc == 0)
-                df_store_put(df_kv_store(f->kv), df_buf_bytes(&f->key), df_buf_bytes(&f->value));
-        return rc;
-}
-
-static int take_collection(void *arg, const struct df_collection *c, struct df_error *err)
-{
-        struct fold *f = arg;
-        int rc = 0;
-
-        f->k = c->origin.k;
-        f->number = 0;
-        f->result->final_through_ms[f->partition] = c->seal.final_through_ms;
-        for (size_t i = 0; rc == 0 && i < c->count; i++)
-                rc = ad_wire_bill_decode(c->payloads[i], take_row, f, err);
-        return rc == 0 ? df_store_commit(df_kv_store(f->kv), err) : rc;
 }
 
 /* ---- writing ---- */
@@ -131,11 +84,44 @@ static int too_much(struct df_error *err)
         return df_fail(err, DF_ELIMIT, "a sum exceeds 128 bits");
 }
 
+/* The parts make way for their sum. Atomic: a commit comes between cells alone. */
+static int join_parts(struct fold *f, const struct ad_bill_row *row, struct df_error *err)
+{
+        struct df_store *kv = df_kv_store(f->store->kv);
+        struct df_buf *key = &f->store->key;
+        struct ad_bill_row sum = *row;
+        int rc;
+
+        sum.billed = f->billed;
+        sum.realtime = f->realtime;
+        df_buf_clear(key);
+        df_buf_append(key, f->cell_key.data, f->cell_key.len);
+        for (size_t i = 0; i < ADI_PLACE_BYTES; i++)
+                df_put_u8(key, 0);
+        df_buf_clear(&f->sum);
+        ad_wire_bill_row(&f->sum, &sum);
+        rc = df_buf_check(key, err);
+        if (rc == 0)
+                rc = df_buf_check(&f->sum, err);
+        if (rc == 0)
+                df_store_put(kv, df_buf_bytes(key), df_buf_bytes(&f->sum));
+        return rc;
+}
+
 static int end_row(void *arg, const struct ad_bill_row *row, struct df_error *err)
 {
         struct fold *f = arg;
-        struct ad_bill_total *t = ad_bill_total(f->result, row->cause, row->currency);
+        struct ad_bill_total *t;
 
+        if (f->parts > 1) {
+                int rc = join_parts(f, row, err);
+
+                if (rc < 0)
+                        return rc;
+        }
+        if (row->quarter < f->result->from || row->quarter >= f->result->to)
+                return 0;
+        t = ad_bill_total(f->result, row->cause, row->currency);
         if (!t)
                 return df_fail(err, DF_ELIMIT, "more than %d totals", AD_BILL_TOTALS_MAX);
         if (!ad_cell_add(&t->billed, &f->billed) || !ad_cell_add(&t->realtime, &f->realtime))
@@ -147,9 +133,11 @@ static int end_row(void *arg, const struct ad_bill_row *row, struct df_error *er
 
 static int end_cell(struct fold *f, struct df_error *err)
 {
-        if (f->cell_row.len == 0)
-                return 0;
-        return ad_wire_bill_decode(df_buf_bytes(&f->cell_row), end_row, f, err);
+        int rc = 0;
+
+        if (f->cell_row.len)
+                rc = ad_wire_bill_decode(df_buf_bytes(&f->cell_row), end_row, f, err);
+        return rc == 0 ? adi_fold_commit_some(f->store, err) : rc;
 }
 
 static int add_row(void *arg, const struct ad_bill_row *row, struct df_error *err)
@@ -161,39 +149,65 @@ static int add_row(void *arg, const struct ad_bill_row *row, struct df_error *er
         return too_much(err);
 }
 
-/* Rows of one cell and cause stand together. */
+static int begin_cell(struct fold *f, struct df_bytes cell, struct df_bytes key,
+                      struct df_bytes value, struct df_error *err)
+{
+        int rc;
+
+        df_buf_clear(&f->cell_key);
+        df_buf_clear(&f->cell_row);
+        df_buf_clear(&f->first_key);
+        df_buf_append(&f->cell_key, cell.data, cell.len);
+        df_buf_append(&f->first_key, key.data, key.len);
+        df_buf_append(&f->cell_row, value.data, value.len);
+        f->billed = f->realtime = (struct ad_cell){0};
+        f->parts = 1;
+        rc = df_buf_check(&f->cell_key, err);
+        if (rc == 0)
+                rc = df_buf_check(&f->first_key, err);
+        return rc == 0 ? df_buf_check(&f->cell_row, err) : rc;
+}
+
+/* Parts of one cell and cause stand together. */
 static int on_row(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
 {
         struct fold *f = arg;
-        struct df_bytes cell = df_bytes(key.data, key.len - PLACE_BYTES);
+        struct df_store *kv = df_kv_store(f->store->kv);
+        struct df_bytes cell = df_bytes(key.data, key.len - ADI_PLACE_BYTES);
         int rc = 0;
 
         if (!df_bytes_eq(cell, df_buf_bytes(&f->cell_key))) {
                 rc = end_cell(f, err);
-                df_buf_clear(&f->cell_key);
-                df_buf_clear(&f->cell_row);
-                df_buf_append(&f->cell_key, cell.data, cell.len);
-                df_buf_append(&f->cell_row, value.data, value.len);
-                f->billed = f->realtime = (struct ad_cell){0};
+                if (rc == 0)
+                        rc = begin_cell(f, cell, key, value, err);
+        } else {
+                if (f->parts++ == 1)
+                        df_store_del(kv, df_buf_bytes(&f->first_key));
+                df_store_del(kv, key);
+                f->store->written++;
         }
-        if (rc == 0)
-                rc = df_buf_check(&f->cell_row, err);
         return rc == 0 ? ad_wire_bill_decode(value, add_row, f, err) : rc;
 }
 
 static int write_rows(struct fold *f, const char *path, struct df_error *err)
 {
-        uint8_t digest[DF_SHA256_SIZE];
-        struct df_bytes all = {0};
+        struct df_bytes from, to;
+        uint8_t digest[DF_SHA256_SIZE], ends[2];
         uint64_t size;
         int rc;
 
         f->file = fopen(path, "we");
         if (!f->file)
                 return df_fail_errno(err, DF_EIO, "write %s", path);
-        rc = df_kv_range(f->kv, NULL, all, all, on_row, f, err);
+        adi_fold_kind('c', ends, &from, &to);
+        rc = df_kv_range(f->store->kv, NULL, from, to, on_row, f, err);
         if (rc == 0)
                 rc = end_cell(f, err);
+        f->store->written = 0;
+        if (rc == 0)
+                rc = df_store_commit(df_kv_store(f->store->kv), err);
+        else
+                df_store_rollback(df_kv_store(f->store->kv));
         if (fclose(f->file) != 0 && rc == 0)
                 rc = df_fail_errno(err, DF_EIO, "write %s", path);
         if (rc == 0)
@@ -203,46 +217,39 @@ static int write_rows(struct fold *f, const char *path, struct df_error *err)
         return rc;
 }
 
-static int fold(struct fold *f, struct df_log *log, const char *path, struct df_error *err)
+int ad_fold_rows(struct ad_fold *store, const char *out, struct ad_bill_result *ret,
+                 struct df_error *err)
 {
-        struct ad_replay_names names;
-        int rc = 0;
+        const struct ad_replay *run = store->run;
+        struct fold f = {.store = store, .result = ret};
+        char path[4096];
+        int n, rc;
 
-        ad_replay_names(f->run, &names);
-        for (f->partition = 0; rc == 0 && f->partition < f->run->pin.topic.partitions;
-             f->partition++)
-                rc = ad_replay_read(log, f->run, names.topic[AD_OUT_BILL], f->partition,
-                                    take_collection, f, err);
-        return rc == 0 ? write_rows(f, path, err) : rc;
+        n = snprintf(path, sizeof(path), "%s%s", out ? out : run->dir, out ? ".part" : "/rows");
+        rc = n < (int)sizeof(path) ? write_rows(&f, path, err)
+                                   : df_fail(err, DF_EINVAL, "--out: the path is too long");
+        if (rc == 0 && out && rename(path, out) < 0)
+                rc = df_fail_errno(err, DF_EIO, "rename %s to %s", path, out);
+        if (!out || rc < 0)
+                (void)unlink(path); /* mostly there */
+        df_buf_release(&f.cell_key);
+        df_buf_release(&f.cell_row);
+        df_buf_release(&f.first_key);
+        df_buf_release(&f.sum);
+        df_buf_release(&f.line);
+        return rc;
 }
 
 int ad_bill_fold(struct df_log *log, const struct ad_replay *run, const char *out,
                  struct ad_bill_result *ret, struct df_error *err)
 {
-        struct fold f = {.run = run, .result = ret};
-        char store[640], path[4096];
-        int n, rc;
+        struct ad_fold *f = NULL;
+        int rc = ad_fold_open(run, NULL, &f, err);
 
-        (void)snprintf(store, sizeof(store), "%s/fold", run->dir);
-        n = snprintf(path, sizeof(path), "%s%s", out ? out : run->dir, out ? ".part" : "/rows");
-        rc = n < (int)sizeof(path) ? df_remove_tree(store, err)
-                                   : df_fail(err, DF_EINVAL, "--out: the path is too long");
         if (rc == 0)
-                rc = df_kv_open(store, NULL, &f.kv, err);
+                rc = ad_fold_take(f, log, ret, err);
         if (rc == 0)
-                rc = fold(&f, log, path, err);
-        if (f.kv)
-                df_kv_close(f.kv);
-        if (rc == 0)
-                rc = df_remove_tree(store, err);
-        if (rc == 0 && out && rename(path, out) < 0)
-                rc = df_fail_errno(err, DF_EIO, "rename %s to %s", path, out);
-        if (!out || rc < 0)
-                (void)unlink(path); /* mostly there */
-        df_buf_release(&f.key);
-        df_buf_release(&f.value);
-        df_buf_release(&f.cell_key);
-        df_buf_release(&f.cell_row);
-        df_buf_release(&f.line);
+                rc = ad_fold_rows(f, out, ret, err);
+        ad_fold_close(f);
         return rc;
 }

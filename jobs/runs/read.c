@@ -1,5 +1,6 @@
 /* read.c - what a run wrote, checkpoint by checkpoint (runs.h). */
 #include <inttypes.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "jobs/common/json.h"
@@ -14,9 +15,7 @@ struct reading {
         const struct ad_replay *run;
         const char *topic;
         uint32_t partition;
-        uint64_t covered; /* by seals */
-        uint64_t last_k;
-        bool closed;
+        struct ad_replay_mark *mark;
         int (*take)(void *arg, const struct df_collection *c, struct df_error *err);
         void *arg;
 };
@@ -53,16 +52,21 @@ static int gap(const struct reading *f, const struct df_collection *c, struct df
                        ", %" PRIu64 "), the ones before it end at %" PRIu64
                        ": `adtally %s --drop %s`, then again",
                        f->run->id, f->partition, c->origin.k, c->seal.from_offset,
-                       c->seal.to_offset, f->covered, f->run->kind->name, f->run->id);
+                       c->seal.to_offset, f->mark->covered, f->run->kind->name, f->run->id);
 }
 
-static int take_collection(struct reading *f, const struct df_collection *c, struct df_error *err)
+static int take_collection(struct reading *f, const struct df_collection *c, uint64_t floor,
+                           struct df_error *err)
 {
-        if (c->origin.k != f->last_k + 1 || c->seal.from_offset != f->covered || f->closed)
+        struct ad_replay_mark *m = f->mark;
+
+        if (c->origin.k != m->k + 1 || c->seal.from_offset != m->covered || m->closed)
                 return gap(f, c, err);
-        f->last_k = c->origin.k;
-        f->covered = c->seal.to_offset;
-        f->closed = c->seal.closed;
+        m->k = c->origin.k;
+        m->covered = c->seal.to_offset;
+        m->closed = c->seal.closed;
+        m->offset = floor;
+        m->final_through_ms = c->seal.final_through_ms;
         return f->take(f->arg, c, err);
 }
 
@@ -77,7 +81,9 @@ static int take_record(struct reading *f, struct df_collector *collector,
                 rc = df_fail(err, DF_ECORRUPT,
                              "run %s, partition %u: offset %" PRIu64 " of %s is damaged",
                              f->run->id, f->partition, record->offset, f->topic);
-        return rc == 0 && what == DF_COLLECT_COMPLETE ? take_collection(f, &c, err) : rc;
+        if (rc < 0 || what != DF_COLLECT_COMPLETE)
+                return rc;
+        return take_collection(f, &c, df_collector_floor(collector, record->offset + 1), err);
 }
 
 static int read_to(struct reading *f, struct df_log_reader *r, struct df_collector *collector,
@@ -109,8 +115,10 @@ static bool is_whole(const struct reading *f)
 {
         const struct ad_replay_span *span = &f->run->pin.span[f->partition];
 
-        return (f->closed || f->run->kind->open) && f->covered == span->to && f->last_k > 0 &&
-               (span->k == 0 || f->last_k == span->k);
+        const struct ad_replay_mark *m = f->mark;
+
+        return (m->closed || f->run->kind->open) && m->covered == span->to && m->k > 0 &&
+               (span->k == 0 || m->k == span->k);
 }
 
 /* On Kafka a commit is answered when it is decided; readers see its records a moment later. */
@@ -131,27 +139,50 @@ static int read_whole(struct reading *f, struct df_log *log, struct df_log_reade
         }
 }
 
+/* Where the mark stands, or the first record that is there. */
+static int open_at(struct df_log *log, const struct reading *f, struct df_log_reader **ret_reader,
+                   struct df_collector **ret_collector, struct df_error *err)
+{
+        const struct ad_replay_mark *m = f->mark;
+        struct df_source source = {.generation = f->run->pin.topic.generation,
+                                   .partition = f->partition};
+        uint64_t first = 0, end = 0;
+        int rc = df_log_bounds(log, f->topic, f->partition, &first, &end, err);
+
+        (void)snprintf(source.stream, sizeof(source.stream), "%s", f->run->pin.topic.name);
+        if (rc == 0 && m->k > 0 && (m->offset < first || m->offset > end))
+                rc = df_fail(err, DF_ECORRUPT,
+                             "%s/%u holds [%" PRIu64 ", %" PRIu64 "), not %" PRIu64, f->topic,
+                             f->partition, first, end, m->offset);
+        if (rc == 0)
+                rc = df_log_reader_open(log, f->topic, f->partition, m->k > 0 ? m->offset : first,
+                                        NULL, ret_reader, err);
+        if (rc == 0)
+                rc = df_collector_create(COLLECT_BYTES, ret_collector, err);
+        return rc == 0 && m->k > 0 ? df_collector_applied(*ret_collector, &source, m->k, err) : rc;
+}
+
+void ad_replay_mark_start(const struct ad_replay *run, uint32_t partition,
+                          struct ad_replay_mark *ret)
+{
+        *ret = (struct ad_replay_mark){.covered = run->pin.span[partition].from};
+}
+
 int ad_replay_read(struct df_log *log, const struct ad_replay *run, const char *topic,
-                   uint32_t partition,
+                   uint32_t partition, struct ad_replay_mark *mark,
                    int (*take)(void *arg, const struct df_collection *c, struct df_error *err),
                    void *arg, struct df_error *err)
 {
-        const struct ad_replay_span *span = &run->pin.span[partition];
         struct reading f = {.run = run,
                             .topic = topic,
                             .partition = partition,
-                            .covered = span->from,
+                            .mark = mark,
                             .take = take,
                             .arg = arg};
         struct df_collector *collector = NULL;
         struct df_log_reader *r = NULL;
-        uint64_t first = 0, end = 0;
-        int rc = df_log_bounds(log, topic, partition, &first, &end, err);
+        int rc = open_at(log, &f, &r, &collector, err);
 
-        if (rc == 0)
-                rc = df_log_reader_open(log, topic, partition, first, NULL, &r, err);
-        if (rc == 0)
-                rc = df_collector_create(COLLECT_BYTES, &collector, err);
         if (rc == 0)
                 rc = read_whole(&f, log, r, collector, err);
         df_collector_destroy(collector);
@@ -160,7 +191,7 @@ int ad_replay_read(struct df_log *log, const struct ad_replay *run, const char *
                 rc = df_fail(err, DF_ECORRUPT,
                              "run %s, partition %u: %s ends at offset %" PRIu64 " of %" PRIu64
                              ": was it deleted? `adtally %s --drop %s`, then again",
-                             run->id, partition, topic, f.covered, span->to, run->kind->name,
-                             run->id);
+                             run->id, partition, topic, mark->covered, run->pin.span[partition].to,
+                             run->kind->name, run->id);
         return rc;
 }

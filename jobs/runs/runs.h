@@ -121,10 +121,21 @@ int ad_replay_work(const struct df_config *c, const struct ad_replay_logs *logs,
                    struct ad_replay *r, struct df_error *err);
 
 /* ---- what it wrote (read.c) ---- */
-/* The collections of an output of the run, in the order of k; their seals cover the range without a
- * gap: DF_ECORRUPT otherwise. */
+/* How far a partition of an output was read. */
+struct ad_replay_mark {
+        uint64_t k;       /* of the last collection; 0: none */
+        uint64_t covered; /* by seals, of the source */
+        uint64_t offset;  /* of the output: where the next collection begins at the earliest */
+        bool closed;
+        int64_t final_through_ms; /* windows before it are final (W4) */
+};
+void ad_replay_mark_start(const struct ad_replay *r, uint32_t partition,
+                          struct ad_replay_mark *ret);
+/* The collections of an output of the run behind the mark, in the order of k; their seals cover the
+ * range without a gap: DF_ECORRUPT otherwise. The mark moves before each call of take, so that
+ * take can keep it together with what it makes of the collection. */
 int ad_replay_read(struct df_log *log, const struct ad_replay *r, const char *topic,
-                   uint32_t partition,
+                   uint32_t partition, struct ad_replay_mark *mark,
                    int (*take)(void *arg, const struct df_collection *c, struct df_error *err),
                    void *arg, struct df_error *err);
 /* Strings of a key whose byte order is the order of the strings. */

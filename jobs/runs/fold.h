@@ -1,0 +1,60 @@
+/* fold.h - what a reconcile run found, added up and kept between its vectors (R2 to R4).
+ *
+ * A checkpoint's rows say what it adds to a cell (proto/bill.proto). They go into a store on disk,
+ * DATA/reconcile/<run>/fold, in one write with the place up to which they were read, so that each
+ * counts once, and a later vector reads only what is new. Its order is the canonical one. Rows of a
+ * cell stand behind each other and are made one when the rows are told.
+ *
+ * For the reconcile job the store also knows which cells changed since the chain was posted last
+ * (dirty), and the differences that the last comparison found: a cell's target is the sum of both.
+ *
+ * A store that is damaged, or that the topic does not continue, is made again from the topic; then
+ * everything is posted again.
+ *
+ * Order of calls: open, take, [differences_begin, difference*, differences_end], rows,
+ *                 { targets, posted }*, close. While the run's lock is held.
+ * Thread: one. Errors: as df/rocksdb.h; DF_ELIMIT: a sum exceeds 128 bits.
+ */
+#ifndef AD_FOLD_H
+#define AD_FOLD_H
+
+#include "jobs/runs/bill.h"
+#include "proto/books.h"
+
+struct ad_fold;
+
+/* dir: NULL is the run's own. Borrows the run. */
+int ad_fold_open(const struct ad_replay *run, const char *dir, struct ad_fold **ret,
+                 struct df_error *err);
+/* Adds what the run wrote since. ret->final_through_ms is filled in. */
+int ad_fold_take(struct ad_fold *f, struct df_log *log, struct ad_bill_result *ret,
+                 struct df_error *err);
+/* Lines of the cells in [ret->from, ret->to), their digest, totals by cause: see ad_bill_fold. */
+int ad_fold_rows(struct ad_fold *f, const char *out, struct ad_bill_result *ret,
+                 struct df_error *err);
+void ad_fold_close(struct ad_fold *f);
+
+/* ---- for the books ---- */
+
+/* Between begin and end: what a comparison found, instead of what the last one did. `row` is the
+ * cell in a quarter, its cause, and as `realtime` what realtime has beyond what its rules give
+ * (counts wrap); several of a cell are added up. */
+int ad_fold_differences_begin(struct ad_fold *f, struct df_error *err);
+int ad_fold_difference(struct ad_fold *f, const struct ad_bill_row *row, struct df_error *err);
+int ad_fold_differences_end(struct ad_fold *f, struct df_error *err);
+
+/* The chain was never posted to its end: its targets are those of all cells. */
+bool ad_fold_is_whole(const struct ad_fold *f);
+/* The target of each cell that changed since, in canonical order; what fn gets dies with the call.
+ */
+int ad_fold_targets(struct ad_fold *f,
+                    int (*fn)(void *arg, const struct ad_target *t, struct df_error *err),
+                    void *arg, struct df_error *err);
+/* They are in the books' topic: durable. */
+int ad_fold_posted(struct ad_fold *f, struct df_error *err);
+
+/* a - b, and a + b, of cells whose counts may wrap. False: an amount exceeds 128 bits. */
+bool ad_cell_wrap_subtract(struct ad_cell *from, const struct ad_cell *v);
+bool ad_cell_wrap_add(struct ad_cell *sum, const struct ad_cell *v);
+
+#endif
