@@ -1,9 +1,10 @@
 /* runs.h - runs over raw events: a range of a topic processed again, apart from what is live (R1).
  *
- * `adtally replay`, `adtally reconcile` and the reconcile job make them. A run is pinned: the topic's generation and, for each partition, the offsets [from, to). Its id
- * is the hash of the pin, of all settings that shape a number, and of the program's version: equal
- * commands over equal ranges are one run. Interrupted, it goes on from its last commit;
- * finished, its result is told again. What it owns bears its id and nothing else is written:
+ * `adtally replay`, `adtally reconcile` and the reconcile job make them. A run is pinned: the
+ * topic's generation and, for each partition, the offsets [from, to). Its id is the hash of the
+ * pin, of all settings that shape a number, and of the program's version: equal commands over
+ * equal ranges are one run. Interrupted, it goes on from its last commit; finished, its result is
+ * told again. What it owns bears its id and nothing else is written:
  *
  *   DATA/replay/<run>/RUN                 the pin, and whether it is done
  *   DATA/replay/<run>/LOCK                flock of the one process that works on it
