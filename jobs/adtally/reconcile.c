@@ -10,7 +10,8 @@
 
 static const char usage[] =
         "adtally reconcile: the bill by raw events, and why realtime's numbers differ from it\n"
-        "Usage: adtally reconcile [--from TIME] [--to TIME] [--out FILE] [SETTINGS]\n"
+        "Usage: adtally reconcile [--topic NAME] [--from TIME] [--to TIME] [--out FILE] "
+        "[SETTINGS]\n"
         "       adtally reconcile --list\n"
         "       adtally reconcile --drop RUN\n\n"
         "Reads the archive and the log up to the end of now. The bill counts the first copy of "
@@ -25,6 +26,8 @@ static const char usage[] =
         "whatever\n"
         "--workers. Use the settings of `up` (--config).\n";
 static const struct df_setting own[] = {
+        {"topic", DF_TEXT, AD_TOPIC_EVENTS, .arg = "NAME",
+         .help = "raw events: live ones, or import.HASH"},
         {"from", DF_TEXT, NULL, .arg = "TIME", .help = "event times from here on"},
         {"to", DF_TEXT, NULL, .arg = "TIME", .help = "event times before it"},
         {"out", DF_TEXT, NULL, .arg = "FILE", .help = "rows by cell and cause as JSON lines"},
@@ -107,7 +110,8 @@ static int reconcile(const struct df_config *c, const struct ad_replay_logs *log
         int rc = r && run ? parse_range(c, r, err) : df_fail(err, DF_ENOMEM, "run");
 
         if (rc == 0)
-                rc = ad_replay_begin(c, &ad_run_reconcile, logs->source, false, run, err);
+                rc = ad_replay_begin_of(c, &ad_run_reconcile, logs->source,
+                                        df_config_text(c, "topic"), run, err);
         if (rc == 0) {
                 rc = finish(c, logs, run, r, err);
                 ad_replay_end(run);

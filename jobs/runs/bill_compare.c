@@ -6,7 +6,7 @@
  * in one that it has not, it is not yet processed. Rows of windows that may have left the log
  * (--keep-log) are not compared, and counted as such.
  *
- * Rows lie in a store on disk: 'v' cell partition side. One that is kept from vector to vector has
+ * Rows lie in a store on disk: 'v' cell generation partition side. One that is kept from vector to vector has
  * beside them how far both topics were read ('r' and 'w' with the partition), and only the cells
  * that are not settled: of windows that are not final, of partitions that are behind, and those
  * that differ. */
@@ -30,7 +30,7 @@ enum side { REPLAYED, WRITTEN };
 
 /* How far `rollups` was read in a partition. */
 struct written {
-        uint64_t k, offset;
+        uint64_t k, offset, generation;
         uint64_t reached; /* of realtime, by its seals */
         int64_t from_ms;  /* rows of windows before it may be gone */
         bool any;
@@ -42,6 +42,7 @@ struct compare {
         struct ad_bill_result *result;
         struct df_kv *kv;
         uint32_t partition;
+        uint64_t generation; /* of the source being read: an import has several */
         enum side side;
         struct ad_replay_mark replayed; /* of the partition being read */
         struct written written[DF_PARTITIONS_MAX];
@@ -76,6 +77,7 @@ static int take_row(void *arg, const struct ad_row *row, struct df_error *err)
         for (uint32_t d = 0; d < row->dim_count; d++)
                 ad_replay_put_ordered(&f->key, row->dims[d]);
         ad_replay_put_ordered(&f->key, row->currency);
+        df_put_u64be(&f->key, f->generation);
         df_put_u32be(&f->key, f->partition);
         df_put_u8(&f->key, (uint8_t)f->side);
         ad_wire_row(&f->value, row);
@@ -94,6 +96,7 @@ static int take_rows(struct compare *f, const struct df_collection *c, char kind
         struct df_store *kv = df_kv_store(f->kv);
         int rc = 0;
 
+        f->generation = c->origin.source.generation;
         for (size_t i = 0; rc == 0 && i < c->count; i++)
                 rc = ad_wire_rows_decode(c->payloads[i], take_row, f, err);
         df_buf_clear(&f->key);
@@ -135,8 +138,8 @@ static int take_replayed(void *arg, const struct df_collection *c, struct df_err
 
 static bool is_ours(const struct compare *f, const struct df_source *s)
 {
-        return strcmp(s->stream, f->run->pin.topic.name) == 0 &&
-               s->generation == f->run->pin.topic.generation && s->partition == f->partition;
+        return strcmp(s->stream, f->run->pin.topic.name) == 0 && s->partition == f->partition &&
+               (s->generation == f->run->pin.topic.generation || ad_topic_is_import(s->stream));
 }
 
 /* The first seal that is still held says since when all rows are. */
@@ -151,6 +154,7 @@ static int take_written(struct compare *f, const struct df_collection *c, uint64
                 w->from_ms = c->seal.max_receive_ms + AD_FUTURE_MAX_MS;
         w->any = true;
         w->k = c->origin.k;
+        w->generation = c->origin.source.generation;
         w->offset = floor;
         w->reached = c->seal.to_offset;
         return take_rows(f, c, 'w', w, sizeof(*w), err);
@@ -219,8 +223,7 @@ static int follow_partition(struct compare *f, struct follow *w, struct df_error
 static int read_written(struct compare *f, struct df_log *log, struct df_error *err)
 {
         struct written *w = &f->written[f->partition];
-        struct df_source source = {.generation = f->run->pin.topic.generation,
-                                   .partition = f->partition};
+        struct df_source source = {.partition = f->partition};
         struct follow follow = {0};
         uint64_t first, end;
         int rc;
@@ -236,6 +239,7 @@ static int read_written(struct compare *f, struct df_log *log, struct df_error *
         if (rc == 0)
                 rc = df_collector_create(COLLECT_BYTES, &follow.collector, err);
         (void)snprintf(source.stream, sizeof(source.stream), "%s", f->run->pin.topic.name);
+        source.generation = w->generation;
         if (rc == 0 && w->any)
                 rc = df_collector_applied(follow.collector, &source, w->k, err);
         if (rc == 0)

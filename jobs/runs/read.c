@@ -60,11 +60,13 @@ static int take_collection(struct reading *f, const struct df_collection *c, uin
 {
         struct ad_replay_mark *m = f->mark;
 
-        if (c->origin.k != m->k + 1 || c->seal.from_offset != m->covered || m->closed)
+        if (c->origin.k != m->k + 1 || c->seal.from_offset != m->covered ||
+            (m->closed && !ad_topic_is_import(f->run->pin.topic.name)))
                 return gap(f, c, err);
         m->k = c->origin.k;
         m->covered = c->seal.to_offset;
         m->closed = c->seal.closed;
+        m->generation = c->origin.source.generation;
         m->offset = floor;
         m->final_through_ms = c->seal.final_through_ms;
         return f->take(f->arg, c, err);
@@ -144,8 +146,7 @@ static int open_at(struct df_log *log, const struct reading *f, struct df_log_re
                    struct df_collector **ret_collector, struct df_error *err)
 {
         const struct ad_replay_mark *m = f->mark;
-        struct df_source source = {.generation = f->run->pin.topic.generation,
-                                   .partition = f->partition};
+        struct df_source source = {.generation = m->generation, .partition = f->partition};
         uint64_t first = 0, end = 0;
         int rc = df_log_bounds(log, f->topic, f->partition, &first, &end, err);
 

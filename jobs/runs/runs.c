@@ -355,22 +355,20 @@ static bool holds_events(const char *topic)
                 if (strcmp(topic, others[i]) == 0)
                         return false;
         return strncmp(topic, AD_TOPIC_REPLAY_PREFIX, strlen(AD_TOPIC_REPLAY_PREFIX)) != 0 &&
-               strncmp(topic, AD_TOPIC_RECONCILE_PREFIX, strlen(AD_TOPIC_RECONCILE_PREFIX)) != 0 &&
-               strncmp(topic, AD_TOPIC_IMPORT_PREFIX, strlen(AD_TOPIC_IMPORT_PREFIX)) != 0;
+               strncmp(topic, AD_TOPIC_RECONCILE_PREFIX, strlen(AD_TOPIC_RECONCILE_PREFIX)) != 0;
 }
 
 /* What the command asks for, pinned now. */
-static int pin_now(const struct df_config *c, struct df_log *log, struct ad_replay *r,
-                   struct df_error *err)
+static int pin_now(const struct df_config *c, struct df_log *log, const char *topic,
+                   struct ad_replay *r, struct df_error *err)
 {
         bool open = r->kind->open;
         const char *words[2] = {open ? "start" : df_config_text(c, "from"),
                                 open ? "end" : df_config_text(c, "to")};
-        const char *topic = open ? AD_TOPIC_EVENTS : df_config_text(c, "topic");
         struct ad_where *w = calloc(2, sizeof(*w));
         int rc = w ? 0 : df_fail(err, DF_ENOMEM, "range");
 
-        if (rc == 0 && !holds_events(topic))
+        if (rc == 0 && (!holds_events(topic) || (!open && ad_topic_is_import(topic))))
                 rc = df_fail(err, DF_EINVAL,
                              "topic %s holds no live events (an import is counted by rules of its "
                              "own)",
@@ -385,6 +383,8 @@ static int pin_now(const struct df_config *c, struct df_log *log, struct ad_repl
         }
         if (rc == 0)
                 rc = ad_replay_pin_range(log, topic, &w[0], &w[1], &r->pin, err);
+        if (rc == 0 && ad_topic_is_import(topic))
+                rc = ad_replay_pin_imports(log, &r->pin, err);
         free(w);
         r->config = r->kind->config(c);
         (void)snprintf(r->version, sizeof(r->version), "%s", ADTALLY_VERSION);
@@ -444,15 +444,15 @@ static int choose(const struct df_config *c, bool pin_only, struct ad_replay *r,
         return rc == 0 ? write_run(r, err) : rc;
 }
 
-int ad_replay_begin(const struct df_config *c, const struct ad_run_kind *kind, struct df_log *log,
-                    bool pin_only, struct ad_replay *ret, struct df_error *err)
+static int begin(const struct df_config *c, const struct ad_run_kind *kind, struct df_log *log,
+                 const char *topic, bool pin_only, struct ad_replay *ret, struct df_error *err)
 {
         int all = -1, rc;
 
         *ret = (struct ad_replay){.kind = kind, .lock_fd = -1};
         rc = pin_only ? 0 : lock_all(c, kind, &all, err);
         if (rc == 0)
-                rc = pin_now(c, log, ret, err);
+                rc = pin_now(c, log, topic, ret, err);
         if (rc == 0)
                 rc = choose(c, pin_only, ret, err);
         if (all >= 0)
@@ -460,6 +460,21 @@ int ad_replay_begin(const struct df_config *c, const struct ad_run_kind *kind, s
         if (rc < 0)
                 ad_replay_end(ret);
         return rc;
+}
+
+int ad_replay_begin(const struct df_config *c, const struct ad_run_kind *kind, struct df_log *log,
+                    bool pin_only, struct ad_replay *ret, struct df_error *err)
+{
+        const char *topic = kind->open ? AD_TOPIC_EVENTS : df_config_text(c, "topic");
+
+        return begin(c, kind, log, topic, pin_only, ret, err);
+}
+
+int ad_replay_begin_of(const struct df_config *c, const struct ad_run_kind *kind,
+                       struct df_log *log, const char *topic, struct ad_replay *ret,
+                       struct df_error *err)
+{
+        return begin(c, kind, log, topic, false, ret, err);
 }
 
 int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, const char *id,

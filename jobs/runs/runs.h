@@ -51,6 +51,15 @@ struct ad_replay_pin {
 int ad_replay_pin_range(struct df_log *log, const char *topic, const struct ad_where *from,
                         const struct ad_where *to, struct ad_replay_pin *ret, struct df_error *err);
 
+/* imports.c. Whether a topic is one of imports; of such a topic, cuts the pin to complete imports
+ * (R6); fn for each. */
+bool ad_topic_is_import(const char *topic);
+int ad_replay_pin_imports(struct df_log *log, struct ad_replay_pin *pin, struct df_error *err);
+int ad_bill_each_topic(struct df_log *log,
+                       int (*fn)(void *arg, const struct df_topic_info *topic,
+                                 struct df_error *err),
+                       void *arg, struct df_error *err);
+
 #define AD_REPLAY_ID_MAX 16 /* hex digits */
 /* Pure. config: ad_config_digest. */
 void ad_replay_id(const struct ad_replay_pin *pin, uint64_t config, const char *version,
@@ -94,6 +103,10 @@ struct ad_replay {
  * pin_only: make nothing, lock nothing. */
 int ad_replay_begin(const struct df_config *c, const struct ad_run_kind *kind, struct df_log *log,
                     bool pin_only, struct ad_replay *ret, struct df_error *err);
+/* The same of a topic that is not the settings': reconcile runs are of `events`, or of imports. */
+int ad_replay_begin_of(const struct df_config *c, const struct ad_run_kind *kind,
+                       struct df_log *log, const char *topic, struct ad_replay *ret,
+                       struct df_error *err);
 /* A run by its id, locked. DF_ENOENT; DF_EINVAL: it is on another log than the settings say. */
 int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
                    struct ad_replay *ret, struct df_error *err);
@@ -128,6 +141,7 @@ struct ad_replay_mark {
         uint64_t covered; /* by seals, of the source */
         uint64_t offset;  /* of the output: where the next collection begins at the earliest */
         bool closed;
+        uint64_t generation;      /* of the last one's source: an import has several (R6) */
         int64_t final_through_ms; /* windows before it are final (W4) */
 };
 void ad_replay_mark_start(const struct ad_replay *r, uint32_t partition,

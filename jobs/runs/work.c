@@ -96,6 +96,10 @@ static int add_part(const struct df_config *c, struct work *w, uint32_t index, s
                 topics[i] = w->names.topic[i];
         ad_task_fill(c, &w->run->pin.topic, index, &w->params, topics, &task.config);
         task.config.config = w->run->config;
+        if (ad_topic_is_import(w->run->pin.topic.name)) {
+                task.config.rules.bounded = true;
+                task.config.control = ad_control;
+        }
         task.config.chain = kind->chain;
         task.config.chain_length = *kind->chain_length;
         for (size_t i = AD_OUT_COUNT; i < kind->outputs; i++)
@@ -137,6 +141,10 @@ static int begin(const struct df_config *c, struct work *w, struct df_error *err
         ad_task_params(c, w->prices, &w->params);
         if (w->run->kind->params)
                 w->run->kind->params(c, &w->params);
+        if (ad_topic_is_import(w->run->pin.topic.name)) { /* as realtime's tasks of such */
+                w->params.horizon_hours = w->params.billing_horizon_hours = 0;
+                w->params.pricing = AD_PRICE_CLIENT;
+        }
         w->parts = calloc(partitions, sizeof(*w->parts));
         if (!w->parts)
                 return df_fail(err, DF_ENOMEM, "%u partitions", partitions);

@@ -86,6 +86,21 @@ def assert_equal_everywhere(a, rows):
                                 lambda r: (r["platform"], r["ad_id"], "one", "real", ""))
 
 
+def assert_bill(a, rows):
+    """The bill of the import by raw events is the file's, and realtime differs from it nowhere."""
+    out = a.data / "bill.jsonl"
+    topic = next((a.data / "log/topics").glob("import.*")).name
+    done = json.loads(run("reconcile", "--data", a.data, "--topic", topic, "--out", out, "--json", "--quiet").stdout)
+    assert [c["cause"] for c in done["causes"]] == ["none"] and done["compared_cells"] > 0, done
+    days = defaultdict(lambda: [0, 0, Decimal(0)])
+    for line in out.read_text().splitlines():
+        r = json.loads(line)
+        day = datetime.fromisoformat(r["window_start"].replace("Z", "+00:00")).astimezone(MOSCOW).date()
+        for i, v in enumerate((r["billed"]["impressions"], r["billed"]["clicks"], Decimal(r["billed"]["spend_nanos"]) / 1000)):
+            days[f"{day}T00:00:00+03:00",][i] += v
+    assert {k: tuple(map(int, v)) for k, v in days.items()} == recount(rows, "day", MOSCOW)
+
+
 def do_import(a, path, *more):
     done = run("import", path, *OPTIONS, "--data", a.data, "--url", a.url, "--wait", "60s", "--json", "--quiet", *more)
     return json.loads(done.stdout)
@@ -120,6 +135,7 @@ def test_again_and_with_one_row_appended_counts_only_what_is_new(start, place):
     s = do_import(a, FILE)
     assert (s["new"], s["known"], s["written"]) == (0, 607, False)
     assert_equal_everywhere(a, rows)
+    assert_bill(a, rows)
     text = FILE.read_bytes().rstrip(b"\r\n") + b"\r\n"
     longer = place / "longer.csv"
     # The appended row repeats the last one: one occurrence more than before, so it is new.
@@ -128,6 +144,7 @@ def test_again_and_with_one_row_appended_counts_only_what_is_new(start, place):
     assert (s["new"], s["known"]) == (1, 607)
     assert len(read_rows(longer)) == 608
     assert_equal_everywhere(a, read_rows(longer))
+    assert_bill(a, read_rows(longer))
     s = do_import(a, longer)
     assert (s["new"], s["known"]) == (0, 608)
     assert_equal_everywhere(a, read_rows(longer))

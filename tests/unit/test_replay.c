@@ -6,6 +6,7 @@
 
 #include "df/sim.h"
 #include "jobs/runs/runs.h"
+#include "proto/wire.h"
 
 #define PARTITIONS 3
 
@@ -209,9 +210,88 @@ static void test_the_id_names_all_that_shapes_a_number(void **state)
         free(p);
 }
 
+/* ---- imports: complete ones alone (R6) ---- */
+
+enum { NEVER, BEGUN, ENDED, ABORTED };
+
+static void put_batch(struct df_log_writer *w, uint32_t partition, const struct ad_batch *b)
+{
+        struct df_error err = {0};
+        struct df_buf buf = {0};
+        struct df_append item = {.partition = partition};
+
+        ad_wire_batch_header(&buf, b);
+        item.value = df_buf_bytes(&buf);
+        assert_int_equal(df_log_append(w, &item, 1, &err), 0);
+        df_buf_release(&buf);
+}
+
+/* One generation in one partition, as far as it came; returns its records. */
+static uint64_t put_generation(struct df_log_writer *w, uint32_t partition, uint64_t generation,
+                               int how, uint64_t records)
+{
+        struct ad_batch begin = {.has_import_begin = true}, end = {.has_import_end = true};
+        struct ad_batch events = {.first_seq = 1};
+
+        if (how == NEVER)
+                return 0;
+        begin.import_begin = (struct ad_import_begin){.generation = generation,
+                                                      .tenant_id = df_bytes_str("t"),
+                                                      .dataset = df_bytes_str("d")};
+        end.import_end =
+                (struct ad_import_end){.generation = generation, .aborted = how == ABORTED};
+        put_batch(w, partition, &begin);
+        for (uint64_t i = 0; i < records; i++)
+                put_batch(w, partition, &events);
+        if (how != BEGUN)
+                put_batch(w, partition, &end);
+        return records + (how == BEGUN ? 1 : 2);
+}
+
+/* A complete generation, then a second one that came to `how` in each partition. */
+static void check_second(const int how[PARTITIONS], bool counts)
+{
+        struct ad_where start = {.kind = AD_WHERE_START}, end = {.kind = AD_WHERE_END};
+        struct ad_replay_pin pin = {0};
+        struct df_sim *sim = df_sim_create(1);
+        struct df_log *log = df_sim_log_open(sim, 0);
+        struct df_log_writer *w = NULL;
+        struct df_error err = {0};
+        uint64_t first[PARTITIONS], second[PARTITIONS];
+
+        assert_int_equal(df_log_topic_create(log, "import.x", PARTITIONS, &err), 0);
+        assert_int_equal(df_log_writer_open(log, "import.x", &w, &err), 0);
+        for (uint32_t p = 0; p < PARTITIONS; p++)
+                first[p] = put_generation(w, p, 7, ENDED, 3 + p);
+        for (uint32_t p = 0; p < PARTITIONS; p++)
+                second[p] = put_generation(w, p, 9, how[p], 300 * p);
+        df_log_writer_close(w);
+        assert_int_equal(ad_replay_pin_range(log, "import.x", &start, &end, &pin, &err), 0);
+        assert_int_equal(ad_replay_pin_imports(log, &pin, &err), 0);
+        for (uint32_t p = 0; p < PARTITIONS; p++)
+                assert_int_equal(pin.span[p].to, first[p] + (counts ? second[p] : 0));
+        df_log_close(log);
+        df_sim_destroy(sim);
+}
+
+static void test_an_import_counts_when_it_is_whole(void **state)
+{
+        (void)state;
+        check_second((int[]){ENDED, ENDED, ENDED}, true);
+        check_second((int[]){NEVER, NEVER, NEVER}, false);
+        check_second((int[]){BEGUN, NEVER, NEVER}, false);
+        check_second((int[]){ENDED, NEVER, NEVER}, false);
+        check_second((int[]){NEVER, NEVER, BEGUN}, false);
+        check_second((int[]){ENDED, ENDED, BEGUN}, false);
+        check_second((int[]){ENDED, ABORTED, ENDED}, false);
+        check_second((int[]){ABORTED, ABORTED, ABORTED}, false);
+        assert_true(ad_topic_is_import("import.x") && !ad_topic_is_import("events"));
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_an_import_counts_when_it_is_whole),
                 cmocka_unit_test(test_words),
                 cmocka_unit_test(test_bad_words),
                 cmocka_unit_test(test_pins),
