@@ -6,10 +6,10 @@
  * in one that it has not, it is not yet processed. Rows of windows that may have left the log
  * (--keep-log) are not compared, and counted as such.
  *
- * Rows lie in a store on disk: 'v' cell generation partition side. One that is kept from vector to vector has
- * beside them how far both topics were read ('r' and 'w' with the partition), and only the cells
- * that are not settled: of windows that are not final, of partitions that are behind, and those
- * that differ. */
+ * Rows lie in a store on disk: 'v' cell generation partition side. One that is kept from vector to
+ * vector has beside them how far both topics were read ('r' and 'w' with the partition), and only
+ * the cells that are not settled: of windows that are not final, of partitions that are behind, and
+ * those that differ. */
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
