@@ -3,9 +3,12 @@
 #include <poll.h>
 #include <stdlib.h>
 
+#include "df/archive.h"
 #include "df/run.h"
 #include "df/trace.h"
 #include "jobs/api/serve.h"
+#include "jobs/common/archive.h"
+#include "jobs/common/prices.h"
 #include "jobs/common/settings.h"
 
 #define TICK_MS 1000
@@ -15,7 +18,9 @@ static const char usage[] = "adtally-api: serve the numbers (run by `adtally up`
                             "Usage: adtally-api --data DIR [SETTINGS]\n";
 
 struct job {
-        struct df_log *log;
+        struct df_log *log, *source;
+        struct df_objects *objects; /* the archive; NULL: there is none */
+        struct ad_prices *prices;
         struct ad_zones *zones;
         struct ad_access *access;
         struct ad_follow *follow;
@@ -56,6 +61,8 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
                 .follow = j->follow,
                 .zones = j->zones,
                 .access = j->access,
+                .log = j->log,
+                .source = j->source,
                 .listen_fd = (int)df_config_integer(c, "listen-fd"),
                 .address = df_config_text(c, "listen"),
                 .peer_fd = (int)df_config_integer(c, "peer-fd"),
@@ -65,13 +72,37 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
                         (uint32_t)df_config_integer(c, "connections-per-address"),
                 .in_flight_max = df_config_bytes(c, "in-flight-max"),
         };
-        int rc = ad_api_create(&o, &j->api, err);
+        int rc;
 
+        ad_fill_params(c, &o.params);
+        o.params.price_table = ad_prices_get;
+        o.params.price_arg = j->prices;
+        rc = ad_api_create(&o, &j->api, err);
         if (rc == 0)
                 rc = ad_api_listen(j->api, err);
         if (rc == 0)
                 df_trace(DF_INFO, "main", "serving port=%u", ad_api_port(j->api));
         return rc;
+}
+
+/* What receipts read. */
+static int open_source(const struct df_config *c, struct job *j, struct df_error *err)
+{
+        int rc = ad_prices_open(df_config_text(c, "data"), &j->prices, err);
+
+        j->source = j->log;
+        if (rc < 0 || ad_archive_is_off(c))
+                return rc;
+        rc = ad_archive_open_store(c, &j->objects, err);
+        return rc == 0 ? df_archive_log_open(j->log, j->objects, &j->source, err) : rc;
+}
+
+static void close_source(struct job *j)
+{
+        if (j->source != j->log)
+                df_log_close(j->source);
+        df_objects_close(j->objects);
+        ad_prices_close(j->prices);
 }
 
 static void serve(struct job *j)
@@ -99,6 +130,8 @@ static int run(const struct df_config *c, struct df_error *err)
                 rc = ad_access_open(df_config_text(c, "keys"), df_config_text(c, "listen"),
                                     &j.access, err);
         if (rc == 0)
+                rc = open_source(c, &j, err);
+        if (rc == 0)
                 rc = start_follow(c, &j, err);
         if (rc == 0)
                 rc = start_api(c, &j, err);
@@ -113,6 +146,7 @@ static int run(const struct df_config *c, struct df_error *err)
         ad_follow_stop(j.follow);
         ad_access_close(j.access);
         ad_zones_destroy(j.zones);
+        close_source(&j);
         df_log_close(j.log);
         return rc;
 }

@@ -24,9 +24,13 @@ int ad_api_create(const struct ad_api_options *o, struct ad_api **ret, struct df
                 .path = "/quality", .methods = DF_HTTP_GET, .handle = adi_on_quality};
         a->routes[2] =
                 (struct df_http_route){.path = "/", .methods = DF_HTTP_GET, .handle = adi_on_page};
+        a->routes[3] = (struct df_http_route){
+                .path = "/events/*", .methods = DF_HTTP_GET, .handle = adi_on_receipt};
         rc = ad_pages_create(0, 0, 0, &a->pages, err);
         if (rc == 0)
                 rc = ad_pool_create(AD_API_THREADS, AD_API_QUEUE_MAX, &a->pool, err);
+        if (rc == 0)
+                rc = ad_pool_create(1, AD_API_RECEIPTS_MAX, &a->receipts, err);
         if (rc < 0) {
                 ad_api_destroy(a);
                 return rc;
@@ -76,6 +80,7 @@ void ad_api_destroy(struct ad_api *a)
         if (a->server)
                 ad_api_stop(a, 0);
         ad_pool_destroy(a->pool);
+        ad_pool_destroy(a->receipts);
         ad_pages_destroy(a->pages);
         adi_latency_release(&a->latency);
         free(a);

@@ -1,4 +1,5 @@
-/* serve.h - the HTTP side of the api job: GET /metrics, GET /quality, and a page for people at /.
+/* serve.h - the HTTP side of the api job: GET /metrics, GET /quality, GET /events/{event_id}, and a
+ * page for people at /.
  *
  * A question that reads little is answered on the event loop of its connection. One that turns out
  * long is given up there and put to a few threads of its own, so it keeps nobody else waiting; when
@@ -11,17 +12,22 @@
 #include "jobs/api/follow.h"
 #include "jobs/api/zone.h"
 #include "jobs/common/access.h"
+#include "operators/ops.h"
 
 #define AD_API_INLINE_CELLS 4000 /* read on the event loop */
 #define AD_API_INLINE_ROWS 1000  /* written on the event loop */
 #define AD_API_THREADS 2
 #define AD_API_QUEUE_MAX 128
+#define AD_API_RECEIPTS_MAX 32 /* receipts that wait for their one thread */
 
 struct ad_api_options { /* borrowed */
         struct ad_follow *follow;
         struct ad_zones *zones;
         struct ad_access *access;
-        int listen_fd; /* -1: listen at address */
+        struct df_log *log;      /* of receipts (receipt.h), as are the next two */
+        struct df_log *source;   /* `events` with what is archived */
+        struct ad_params params; /* horizon and prices */
+        int listen_fd;           /* -1: listen at address */
         const char *address;
         int peer_fd;
         uint32_t http_threads, connections_max, connections_per_address;

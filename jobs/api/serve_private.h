@@ -25,7 +25,7 @@ void adi_latency_read(struct adi_latency *l, int64_t now_ms, int64_t *ret_p50_us
                       int64_t *ret_p95_us);
 void adi_latency_release(struct adi_latency *l);
 
-#define ADI_ROUTES 3
+#define ADI_ROUTES 4
 
 struct ad_api {
         struct ad_api_options options;
@@ -33,6 +33,7 @@ struct ad_api {
         struct df_http_server *server;
         struct ad_pages *pages;
         struct ad_pool *pool;
+        struct ad_pool *receipts;       /* one thread */
         atomic_int_least64_t cancel_ms; /* monotonic */
         atomic_uint_least64_t answers, failures, inline_answers, pool_answers, overloaded;
         int64_t started_ms;
@@ -43,5 +44,6 @@ struct ad_api {
 void adi_on_metrics(void *arg, struct df_http_request *r);
 void adi_on_quality(void *arg, struct df_http_request *r);
 void adi_on_page(void *arg, struct df_http_request *r);
+void adi_on_receipt(void *arg, struct df_http_request *r); /* receipt_http.c */
 
 #endif
