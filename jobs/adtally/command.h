@@ -30,6 +30,7 @@ int ad_command_log(int argc, char **argv);
 int ad_command_archive(int argc, char **argv);
 int ad_command_reconcile(int argc, char **argv);
 int ad_command_segment(int argc, char **argv);
+int ad_command_quarantine(int argc, char **argv);
 int ad_command_watch(int argc, char **argv);
 int ad_command_generate(int argc, char **argv);
 int ad_command_check(int argc, char **argv);
@@ -68,6 +69,11 @@ int ad_command_hand_down_secrets(const struct df_config *c, struct df_error *err
 /* One `adtally up` a data directory: DATA/LOCK, held until *ret_fd is closed. DF_EFENCED names the
  * process that has it. Makes the directory. */
 int ad_command_lock_data(const struct df_config *c, int *ret_fd, struct df_error *err);
+
+/* segment.c: the members of an event as the log holds it, a sealed user id in hexadecimal. */
+struct ad_json;
+struct ad_event;
+void ad_segment_put_event(struct ad_json *j, const struct ad_event *ev);
 
 /* ---- metrics of the jobs, from DATA/run/<job>.prom, of realtime one an instance (prom.c) ---- */
 struct ad_sample {

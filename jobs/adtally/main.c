@@ -21,6 +21,8 @@ static const struct ad_subcommand commands[] = {
         {"log", "look into the log: topics, records", ad_command_log},
         {"archive", "list and check the raw archive", ad_command_archive},
         {"segment", "look into files of the raw archive", ad_command_segment},
+        {"quarantine", "events refused after they were stored: list, show, release",
+         ad_command_quarantine},
         {"consumers", "who keeps the log from being deleted", ad_command_consumers},
         {"prices", "load and list price tables", ad_command_prices},
         {"key", "make an API key, or the key that signs", ad_command_key},

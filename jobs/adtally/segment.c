@@ -94,7 +94,7 @@ static void put_micros(struct ad_json *j, const char *key, int64_t nanos)
                 ad_json_put_int(j, key, nanos / 1000);
 }
 
-static void put_event(struct ad_json *j, const struct ad_event *ev)
+void ad_segment_put_event(struct ad_json *j, const struct ad_event *ev)
 {
         static const char *const types[] = {"", "impression", "click", "conversion"};
 
@@ -137,7 +137,7 @@ static int print_line(const struct df_record *r, size_t index, const struct ad_e
         if (ev)
                 ad_json_put_int(j, "index", (__int128)index);
         if (ev)
-                put_event(j, ev);
+                ad_segment_put_event(j, ev);
         else
                 ad_json_put_text(j, "record", what);
         ad_json_close(j);

@@ -61,6 +61,7 @@ static void put_cell(struct ad_json *j, const struct ad_receipt_context *c,
                      const struct ad_event *of)
 {
         struct ad_event ev = *of;
+        bool invalid = ev.labels & (AD_LABEL_BOT | AD_LABEL_TEST);
         const struct ad_price_table *t = NULL;
 
         if (c->pricing == AD_PRICE_TABLE ||
@@ -74,9 +75,9 @@ static void put_cell(struct ad_json *j, const struct ad_receipt_context *c,
         if (t && ad_price_apply(t, &ev))
                 ad_json_put_int(j, "price_version", ev.price_version);
         ad_json_put_bytes(j, "currency", ev.currency.len ? ev.currency : df_bytes_str("XXX"));
-        ad_json_put_bool(j, "invalid", ev.labels != 0);
-        ad_json_put_int(j, "spend_nanos", ev.labels ? 0 : ev.cost_nanos);
-        ad_json_put_int(j, "payout_nanos", ev.labels ? 0 : ev.payout_nanos);
+        ad_json_put_bool(j, "invalid", invalid);
+        ad_json_put_int(j, "spend_nanos", invalid ? 0 : ev.cost_nanos);
+        ad_json_put_int(j, "payout_nanos", invalid ? 0 : ev.payout_nanos);
         ad_json_close(j);
 }
 

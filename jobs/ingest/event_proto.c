@@ -177,3 +177,62 @@ enum ad_reason dfi_event_from_protobuf(struct df_bytes bytes, struct df_arena *a
         ev->attributes = ordered;
         return check_values(ev, ret_field);
 }
+
+/* "release:PARTITION/OFFSET/INDEX" in decimal. */
+static bool names_an_entry(struct df_bytes source)
+{
+        size_t at = strlen(AD_SOURCE_RELEASE);
+
+        if (source.len < at || memcmp(source.data, AD_SOURCE_RELEASE, at) != 0)
+                return false;
+        for (int part = 0; part < 3; part++) {
+                size_t from = at;
+
+                while (at < source.len && source.data[at] >= '0' && source.data[at] <= '9')
+                        at++;
+                if (at == from || (part < 2 && (at == source.len || source.data[at++] != '/')))
+                        return false;
+        }
+        return at == source.len;
+}
+
+/* What ingest stamped when it first took the event. */
+static enum ad_reason keep_stamps(struct ad_event *ev, const struct ad_event *was,
+                                  const char **ret_field)
+{
+        const uint32_t stamps = AD_EV_TIME_MISSING | AD_EV_CURRENCY_DEFAULTED | AD_EV_KEY_DERIVED |
+                                AD_EV_USER_SEALED;
+
+        ev->tenant_id = was->tenant_id;
+        ev->source = was->source;
+        ev->labels = was->labels;
+        ev->fingerprint = was->fingerprint;
+        ev->schema_version = was->schema_version;
+        ev->user_id = was->user_id;
+        ev->flags |= was->flags & stamps;
+        *ret_field = "source";
+        if (!names_an_entry(ev->source))
+                return AD_WRONG_TYPE;
+        *ret_field = "event_time";
+        if (ev->event_ms <= 0)
+                return AD_BAD_TIME;
+        /* With a sealed id it cannot be made again: the id as stated is not here. */
+        *ret_field = "fingerprint";
+        if (!(ev->flags & AD_EV_USER_SEALED) && ev->fingerprint != ad_event_fingerprint(ev))
+                return AD_WRONG_TYPE;
+        *ret_field = NULL;
+        return AD_NONE;
+}
+
+enum ad_reason dfi_event_from_log(struct df_bytes bytes, struct df_arena *arena,
+                                  struct ad_event *ev, const char **ret_field)
+{
+        struct ad_event was;
+        enum ad_reason reason = dfi_event_from_protobuf(bytes, arena, ev, ret_field);
+
+        if (reason != AD_NONE)
+                return reason;
+        if (ad_wire_event_decode(bytes, &was, NULL) < 0)
+                return AD_BAD_PROTOBUF;
+        return keep_stamps(ev, &was, ret_field);
+}

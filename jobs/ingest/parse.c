@@ -399,6 +399,58 @@ static int parse_protobuf(struct ad_parser *p, struct df_bytes body,
         return 0;
 }
 
+/* What was stamped then stands, but the time. */
+static void accept_release(struct ad_parse_result *res, uint32_t index,
+                           const struct ad_parse_rules *rules)
+{
+        struct ad_event *ev = &res->events[res->count];
+
+        ev->receive_ms = rules->now_ms;
+        if (rules->late_after_ms &&
+            (ev->event_ms / MINUTE_MS + 1) * MINUTE_MS + rules->late_after_ms <= rules->now_ms)
+                warn(res, index, AD_PROBABLY_LATE, ev->event_id);
+        res->indexes[res->count++] = index;
+}
+
+static int parse_release(struct ad_parser *p, struct df_bytes body,
+                         const struct ad_parse_rules *rules, struct ad_parse_result *res,
+                         struct df_error *err)
+{
+        struct df_reader r = df_reader(body);
+        struct df_pb_field f;
+        uint32_t index = 0;
+
+        for (; df_pb_next(&r, &f); index++) {
+                struct ad_event *ev = &res->events[res->count];
+                const char *field = NULL;
+                enum ad_reason reason;
+
+                if (f.number != 1 || f.wire != 2 || index == AD_BATCH_EVENTS_MAX)
+                        break;
+                reason = dfi_event_from_log(f.bytes, &p->arena, ev, &field);
+                if (reason == AD_UNAVAILABLE)
+                        return df_fail(err, DF_ENOMEM, "release of %zu bytes", body.len);
+                if (reason == AD_NONE && !df_bytes_eq(ev->tenant_id, rules->tenant_id)) {
+                        reason = AD_FORBIDDEN;
+                        field = "tenant_id";
+                }
+                if (reason == AD_NONE)
+                        reason = check_form(ev, rules, &field);
+                if (reason == AD_NONE)
+                        accept_release(res, index, rules);
+                else
+                        reject(res, index, reason, field, ev->event_id);
+        }
+        if (index == AD_BATCH_EVENTS_MAX && !r.bad && df_reader_left(&r) > 0)
+                refuse_whole(res, AD_BATCH_TOO_LARGE, "a batch holds at most %d events",
+                             AD_BATCH_EVENTS_MAX);
+        else if (r.bad || df_reader_left(&r) > 0)
+                refuse_whole(res, AD_BAD_PROTOBUF, "the body is not an EventBatch of events alone");
+        else if (index == 0)
+                refuse_whole(res, AD_EMPTY_BATCH, "the batch holds no event");
+        return 0;
+}
+
 int ad_parse_body(struct ad_parser *p, enum ad_body_format format, struct df_bytes body,
                   const struct ad_parse_rules *rules, struct ad_parse_result *ret,
                   struct df_error *err)
@@ -420,6 +472,8 @@ int ad_parse_body(struct ad_parser *p, enum ad_body_format format, struct df_byt
                 return parse_ndjson(p, body, rules, ret, err);
         case AD_BODY_PROTOBUF:
                 return parse_protobuf(p, body, rules, ret, err);
+        case AD_BODY_RELEASE:
+                return parse_release(p, body, rules, ret, err);
         }
         return df_fail(err, DF_EINVAL, "unknown body format %d", format);
 }

@@ -9,6 +9,9 @@
  * Money is whole micros: 187.4, 1.0, 1e3 and "5" are wrong_type, so no float ever touches it; a
  * number beyond 64 bits cannot be read at all (bad_json). null is "not stated". Times are RFC 3339
  * with an offset, or positive milliseconds.
+ * Releases (POST /quarantine/release) are an EventBatch of events as the log holds them: what ingest
+ * stamped then stays, fingerprint, labels and a sealed user id too, and is judged; receive_ms is
+ * now's. Their source says which entry of quarantine they are: release:PARTITION/OFFSET/INDEX.
  * Ownership: everything is borrowed from the body or the parser until the next call.
  * Thread: a parser belongs to one thread.
  */
@@ -37,7 +40,8 @@ struct ad_rejection {
         struct df_bytes event_id; /* as far as it was read; may be empty */
 };
 
-enum ad_body_format { AD_BODY_JSON, AD_BODY_NDJSON, AD_BODY_PROTOBUF };
+enum ad_body_format { AD_BODY_JSON, AD_BODY_NDJSON, AD_BODY_PROTOBUF, AD_BODY_RELEASE };
+#define AD_SOURCE_RELEASE "release:"
 
 struct ad_parse_result {
         struct ad_event *events; /* accepted */

@@ -12,6 +12,10 @@ enum ad_reason dfi_event_from_json(const struct ad_json_node *nodes, uint32_t at
 /* The same for one encoded Event. ev is zeroed here; stamped fields are dropped. */
 enum ad_reason dfi_event_from_protobuf(struct df_bytes bytes, struct df_arena *arena,
                                        struct ad_event *ev, const char **ret_field);
+/* An Event as the log holds it, for a release: what the client stated by the same rules, and what
+ * ingest stamped then, but for receive_ms, which is left 0. A sealed user_id stays as it is. */
+enum ad_reason dfi_event_from_log(struct df_bytes bytes, struct df_arena *arena,
+                                  struct ad_event *ev, const char **ret_field);
 /* No control characters (C0, DEL, C1 in UTF-8). */
 bool dfi_plain_text(struct df_bytes s);
 struct dfi_attribute {

@@ -1,4 +1,5 @@
-/* request.c - one POST /events, on the event loop thread, and its answer, on the committer's. */
+/* request.c - one POST /events or /quarantine/release, on the event loop thread, and its answer, on
+ * the committer's. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #define ADMIT_BYTES (64u << 10) /* larger bodies are judged before they are read */
 #define RETRY_FULL_S 10
 #define MESSAGE_MAX 400
+#define RELEASE_PATH "/quarantine/release"
 
 struct request { /* waits for its append */
         struct df_http_request *http;
@@ -117,6 +119,11 @@ static bool is_type(struct df_bytes value, const char *type)
                (value.len - len == 15 && strncasecmp(text + len, "charset=\"utf-8\"", 15) == 0);
 }
 
+static bool is_release(const struct df_http_request *r)
+{
+        return df_bytes_eq(r->path, df_bytes_str(RELEASE_PATH));
+}
+
 /* NULL: fine; else why it is 415. */
 static const char *media(const struct df_http_request *r, enum ad_body_format *ret)
 {
@@ -132,10 +139,12 @@ static const char *media(const struct df_http_request *r, enum ad_body_format *r
         else if (is_type(type, "application/x-ndjson"))
                 *ret = AD_BODY_NDJSON;
         else if (is_type(type, "application/x-protobuf"))
-                *ret = AD_BODY_PROTOBUF;
+                *ret = is_release(r) ? AD_BODY_RELEASE : AD_BODY_PROTOBUF;
         else
                 return "Content-Type must be application/json, application/x-ndjson or "
                        "application/x-protobuf, in UTF-8";
+        if (is_release(r) && *ret != AD_BODY_RELEASE)
+                return "a release is an EventBatch: application/x-protobuf";
         return NULL;
 }
 
@@ -148,7 +157,8 @@ static bool judge_head(struct ad_serve *s, struct df_http_request *r, struct ad_
         char message[MESSAGE_MAX];
         int64_t off_ms, wait_ms;
 
-        if (!ad_access_check(s->o.access, r, AD_MAY_INGEST, id, &denial)) {
+        if (!ad_access_check(s->o.access, r, is_release(r) ? AD_MAY_ADMIN : AD_MAY_INGEST, id,
+                             &denial)) {
                 enum ad_reason reason = denial.status == 401 ? AD_UNAUTHORIZED : AD_FORBIDDEN;
 
                 atomic_fetch_add_explicit(&s->refused_requests[reason], 1, memory_order_relaxed);
@@ -349,6 +359,7 @@ const struct df_http_route dfi_routes[DFI_ROUTES] = {
          .methods = DF_HTTP_POST | DF_HTTP_OPTIONS,
          .admit = admit,
          .handle = handle},
+        {.path = RELEASE_PATH, .methods = DF_HTTP_POST, .admit = admit, .handle = handle},
         {.path = "/subjects/*",
          .methods = DF_HTTP_GET | DF_HTTP_DELETE,
          .handle = dfi_subject_handle},

@@ -1,5 +1,6 @@
-/* serve.h - POST /events, from a request to events on the log, and back to its answer; and
- * /subjects (subject_http.c).
+/* serve.h - POST /events, from a request to events on the log, and back to its answer; likewise
+ * POST /quarantine/release, for events that were refused after they were stored; and /subjects
+ * (subject_http.c).
  *
  *   event loop threads   access, media type, clock guard, parse, seal user ids, ad_pack_add
  *   committer (pack.h)   new users' keys, group commit, then the answer of each request

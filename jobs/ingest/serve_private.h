@@ -12,7 +12,7 @@
 
 #define DFI_REASONS 128    /* above every enum ad_reason */
 #define DFI_PARSERS_MAX 16 /* as --http-threads */
-#define DFI_ROUTES 2
+#define DFI_ROUTES 3
 
 struct dfi_eraser;
 

@@ -214,7 +214,7 @@ int ad_subjects_seal(struct ad_subjects *s, struct ad_event *events, size_t coun
                 return 0; /* without the lock */
         pthread_mutex_lock(&s->lock);
         for (; rc == 0 && i < count; i++)
-                if (events[i].user_id.len)
+                if (events[i].user_id.len && !(events[i].flags & AD_EV_USER_SEALED))
                         rc = seal(s, &events[i], arena, err);
         pthread_mutex_unlock(&s->lock);
         return rc;
