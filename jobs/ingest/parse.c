@@ -418,6 +418,7 @@ static int parse_release(struct ad_parser *p, struct df_bytes body,
 {
         struct df_reader r = df_reader(body);
         struct df_pb_field f;
+        bool odd = false, over = false;
         uint32_t index = 0;
 
         for (; df_pb_next(&r, &f); index++) {
@@ -425,7 +426,9 @@ static int parse_release(struct ad_parser *p, struct df_bytes body,
                 const char *field = NULL;
                 enum ad_reason reason;
 
-                if (f.number != 1 || f.wire != 2 || index == AD_BATCH_EVENTS_MAX)
+                odd = f.number != 1 || f.wire != 2;
+                over = index == AD_BATCH_EVENTS_MAX;
+                if (odd || over)
                         break;
                 reason = dfi_event_from_log(f.bytes, &p->arena, ev, &field);
                 if (reason == AD_UNAVAILABLE)
@@ -441,11 +444,11 @@ static int parse_release(struct ad_parser *p, struct df_bytes body,
                 else
                         reject(res, index, reason, field, ev->event_id);
         }
-        if (index == AD_BATCH_EVENTS_MAX && !r.bad && df_reader_left(&r) > 0)
+        if (r.bad || odd)
+                refuse_whole(res, AD_BAD_PROTOBUF, "the body is not an EventBatch of events alone");
+        else if (over)
                 refuse_whole(res, AD_BATCH_TOO_LARGE, "a batch holds at most %d events",
                              AD_BATCH_EVENTS_MAX);
-        else if (r.bad || df_reader_left(&r) > 0)
-                refuse_whole(res, AD_BAD_PROTOBUF, "the body is not an EventBatch of events alone");
         else if (index == 0)
                 refuse_whole(res, AD_EMPTY_BATCH, "the batch holds no event");
         return 0;

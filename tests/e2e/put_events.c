@@ -85,8 +85,8 @@ static void put(struct df_log_writer *w, struct ad_event *ev, const char *sealed
                 ev->user_id = df_bytes(user, from_hex(sealed, user));
                 ev->flags |= AD_EV_USER_SEALED;
         }
-        ev->fingerprint = *fingerprint == '-' ? ad_event_fingerprint(ev)
-                                              : strtoull(fingerprint, NULL, 16);
+        ev->fingerprint =
+                *fingerprint == '-' ? ad_event_fingerprint(ev) : strtoull(fingerprint, NULL, 16);
         b.first_seq = seq[p]++;
         ad_wire_event(&one, ev);
         ad_wire_batch_entry(&record, df_buf_bytes(&one));

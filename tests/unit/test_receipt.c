@@ -1,0 +1,402 @@
+/* Receipts: the judgement by D1 where something is not known, reading late and quarantine by their
+ * seals when some are gone or damaged, and the limits. Whole receipts against the rules:
+ * tests/e2e/test_receipts.py. */
+#include "unit.h"
+
+#include "df/filelog.h"
+#include "jobs/api/receipt.h"
+#include "jobs/common/settings.h"
+#include "state_test.h"
+
+#define HOUR 3600000LL
+#define T0 (490000 * HOUR)
+#define H 3
+
+static char dir[256];
+static struct df_log *log_;
+static struct df_log_writer *events, *late, *quarantine;
+static uint64_t generation;
+static int64_t clock_now;
+
+static int64_t clock_ms(void *arg)
+{
+        return clock_now;
+}
+
+static int on_topic(void *arg, const struct df_topic_info *info)
+{
+        if (strcmp(info->name, AD_TOPIC_EVENTS) == 0)
+                generation = info->generation;
+        return 0;
+}
+
+static int setup(void **state)
+{
+        struct df_filelog_options o = {
+                .clock_ms = clock_ms, .reserve_bytes = 4096, .min_free_bytes = 1};
+
+        clock_now = T0;
+        ok(df_filelog_open(temp_dir(dir), &o, &log_, err));
+        ok(ad_create_topics(log_, 1, err));
+        ok(df_log_topic_list(log_, AD_TOPIC_EVENTS, on_topic, NULL, err));
+        ok(df_log_writer_open(log_, AD_TOPIC_EVENTS, &events, err));
+        ok(df_log_writer_open(log_, AD_TOPIC_LATE, &late, err));
+        ok(df_log_writer_open(log_, AD_TOPIC_QUARANTINE, &quarantine, err));
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        df_log_writer_close(events);
+        df_log_writer_close(late);
+        df_log_writer_close(quarantine);
+        df_log_close(log_);
+        remove_dir(dir);
+        return 0;
+}
+
+/* ---- writing ---- */
+
+static void append(struct df_log_writer *w, struct df_buf *b)
+{
+        struct df_append a = {.value = df_buf_bytes(b)};
+
+        assert_false(b->failed);
+        ok(df_log_append(w, &a, 1, err));
+        df_buf_release(b);
+}
+
+/* So many copies, received when they are appended. */
+static void put_many(const char *id, int cost, int count)
+{
+        static struct df_append list[AD_RECEIPT_COPIES_MAX];
+        struct ad_event ev = {.event_id = df_bytes_str(id),
+                              .tenant_id = df_bytes_str("t"),
+                              .type = AD_CLICK,
+                              .flags = AD_EV_HAS_COST,
+                              .cost_nanos = cost,
+                              .event_ms = clock_now,
+                              .receive_ms = clock_now};
+        struct ad_batch header = {.schema_version = AD_SCHEMA_VERSION};
+        struct df_buf one = {0}, record = {0};
+
+        ev.fingerprint = (uint64_t)cost;
+        ad_wire_event(&one, &ev);
+        ad_wire_batch_entry(&record, df_buf_bytes(&one));
+        ad_wire_batch_header(&record, &header);
+        for (int i = 0; i < count; i++)
+                list[i] = (struct df_append){.value = df_buf_bytes(&record)};
+        ok(df_log_append(events, list, (size_t)count, err));
+        df_buf_release(&record);
+        df_buf_release(&one);
+}
+
+static void put(const char *id, int cost)
+{
+        put_many(id, cost, 1);
+}
+
+/* A collection of checkpoint k: payload may be NULL. */
+static void seal(struct df_log_writer *w, uint64_t k, uint64_t from, uint64_t to,
+                 struct df_buf *payload, bool damaged)
+{
+        struct df_origin o = {.source = {.stream = AD_TOPIC_EVENTS, .generation = generation},
+                              .k = k,
+                              .epoch = 1};
+        struct df_seal s = {.from_offset = from, .to_offset = to, .max_append_ms = clock_now};
+        struct df_buf b = {0};
+
+        if (payload) {
+                df_output_encode(&b, &o, df_buf_bytes(payload));
+                append(w, &b);
+                s.rows = 1;
+                s.rows_digest = df_digest_add(s.rows_digest, df_buf_bytes(payload));
+                o.n = 1;
+                df_buf_release(payload);
+        }
+        s.rows_digest.lo ^= damaged;
+        b = (struct df_buf){0};
+        df_output_encode_seal(&b, &o, &s);
+        append(w, &b);
+}
+
+static void seal_both(uint64_t k, uint64_t from, uint64_t to)
+{
+        seal(late, k, from, to, NULL, false);
+        seal(quarantine, k, from, to, NULL, false);
+}
+
+static void quarantined(struct df_buf *b, uint64_t offset, enum ad_reason reason)
+{
+        struct ad_quarantined q = {.offset = offset, .reason = reason};
+
+        ad_wire_quarantined(b, &q);
+}
+
+/* ---- asking ---- */
+
+static struct ad_receipt_context context(void)
+{
+        return (struct ad_receipt_context){.log = log_, .source = log_, .horizon_hours = H};
+}
+
+static struct ad_receipt ask(const char *id, int64_t from_ms, int status)
+{
+        struct ad_receipt_context c = context();
+        struct ad_receipt_query q = {
+                .tenant_id = df_bytes_str("t"), .event_id = df_bytes_str(id), .from_ms = from_ms};
+        struct ad_receipt r;
+        struct ad_fault f = {.status = 200};
+
+        (void)ad_receipt_find(&c, &q, &r, &f);
+        if (f.status != status)
+                fail_msg("%s: %d %s %s", id, f.status, f.code, f.message);
+        return r;
+}
+
+static void expect(const char *id, int64_t from_ms, size_t which, enum ad_copy_state state,
+                   uint32_t outcome)
+{
+        struct ad_receipt r = ask(id, from_ms, 200);
+        const struct ad_copy *c = &r.copies[r.before + which];
+
+        if (r.count - r.before <= which || c->state != state ||
+            (state == AD_COPY_SEALED && c->outcome != outcome))
+                fail_msg("%s, copy %zu of %zu: state %d, outcome %u; wanted %d, %u", id, which,
+                         r.count - r.before, (int)c->state, c->outcome, (int)state, outcome);
+        ad_receipt_release(&r);
+}
+
+/* ---- judging ---- */
+
+static struct ad_copy copy(int64_t receive_ms, uint32_t entry, uint64_t fingerprint)
+{
+        struct ad_copy c = {.sealed = 1u << AD_OUT_LATE | 1u << AD_OUT_QUARANTINE, .entry = entry};
+
+        c.ev.receive_ms = receive_ms;
+        c.ev.fingerprint = fingerprint;
+        return c;
+}
+
+static void test_judge(void **state)
+{
+        struct ad_copy c[3] = {copy(T0, AD_NONE, 1), copy(T0 + H * HOUR + HOUR - 1, AD_NONE, 1),
+                               copy(T0 + (2 * H + 1) * HOUR, AD_NONE, 1)};
+
+        ad_receipt_judge(c, 3, H, T0 - H * HOUR);
+        assert_int_equal(c[0].outcome, AD_COUNTED);
+        assert_int_equal(c[1].outcome, AD_DUPLICATE);
+        assert_ptr_equal(c[1].against, &c[0]);
+        assert_int_equal(c[2].outcome, AD_COUNTED); /* an hour beyond the horizon */
+        /* A millisecond of the first one's horizon was not read. */
+        ad_receipt_judge(c, 3, H, T0 - H * HOUR + 1);
+        assert_int_equal(c[0].state, AD_COPY_EARLIER);
+        assert_int_equal(c[1].state, AD_COPY_SEALED);
+        /* Received earlier, written later, an hour at most: it decides all the same. */
+        c[1].ev.receive_ms = T0 - 1;
+        ad_receipt_judge(c, 2, H, INT64_MIN);
+        assert_int_equal(c[1].outcome, AD_DUPLICATE);
+        c[1].ev.receive_ms = T0 - HOUR - 1;
+        ad_receipt_judge(c, 2, H, INT64_MIN);
+        assert_int_equal(c[1].outcome, AD_COUNTED);
+}
+
+static void test_judge_what_others_were(void **state)
+{
+        struct ad_copy c[2];
+
+        for (uint32_t reason = AD_CONFLICT; reason <= AD_OVERFLOW; reason++) {
+                bool left_no_trace = reason >= AD_WRONG_PARTITION && reason <= AD_INVALID;
+
+                c[0] = copy(T0, reason, 1);
+                c[1] = copy(T0 + 1, AD_NONE, 1);
+                ad_receipt_judge(c, 2, H, INT64_MIN);
+                assert_int_equal(c[0].outcome, reason);
+                assert_int_equal(c[1].outcome, left_no_trace ? AD_COUNTED : AD_DUPLICATE);
+        }
+        c[0] = copy(T0, AD_NONE, 1);
+        c[0].lost = true; /* had guard let it pass? */
+        ad_receipt_judge(c, 2, H, INT64_MIN);
+        assert_int_equal(c[0].state, AD_COPY_EXPIRED);
+        assert_int_equal(c[1].state, AD_COPY_EARLIER);
+        c[0] = copy(T0, AD_NONE, 2); /* other content, and no entry says conflict */
+        ad_receipt_judge(c, 2, H, INT64_MIN);
+        assert_int_equal(c[1].state, AD_COPY_INCONSISTENT);
+        c[1].entry = AD_CONFLICT;
+        ad_receipt_judge(c, 2, H, INT64_MIN);
+        assert_int_equal(c[1].outcome, AD_CONFLICT);
+        assert_ptr_equal(c[1].against, &c[0]);
+        c[1].sealed = 1u << AD_OUT_LATE;
+        ad_receipt_judge(c, 2, H, INT64_MIN);
+        assert_int_equal(c[1].state, AD_COPY_PENDING);
+}
+
+/* ---- reading ---- */
+
+static void test_by_seals(void **state)
+{
+        struct df_buf b = {0};
+
+        put("a", 1); /* 0 */
+        put("b", 1); /* 1 */
+        clock_now += 1000;
+        seal(late, 1, 0, 2, NULL, false);
+        quarantined(&b, 1, AD_CLOCK);
+        seal(quarantine, 1, 0, 2, &b, false);
+        put("a", 1); /* 2 */
+        put("b", 1); /* 3 */
+        expect("a", T0, 0, AD_COPY_SEALED, AD_COUNTED);
+        expect("a", T0, 1, AD_COPY_PENDING, 0);
+        expect("b", T0, 0, AD_COPY_SEALED, AD_CLOCK);
+        seal(late, 2, 2, 4, NULL, false); /* in one of the two alone: not known yet */
+        expect("b", T0, 1, AD_COPY_PENDING, 0);
+        seal(quarantine, 2, 2, 4, NULL, false);
+        expect("a", T0, 1, AD_COPY_SEALED, AD_DUPLICATE);
+        expect("b", T0, 1, AD_COPY_SEALED, AD_COUNTED);
+        /* Asked from behind the first copy, that one is looked at all the same. */
+        expect("a", T0 + 1000, 0, AD_COPY_SEALED, AD_DUPLICATE);
+        (void)ask("c", T0, 404);
+}
+
+/* Written hours later, or with a clock that was put back: it is found further back, or ahead. */
+static void test_seals_elsewhere(void **state)
+{
+        clock_now = T0 - 30 * 60000;
+        seal_both(1, 0, 1);
+        clock_now = T0;
+        put("a", 1);
+        clock_now += 100 * HOUR;
+        put("b", 1);
+        seal_both(2, 1, 2);
+        expect("a", T0, 0, AD_COPY_SEALED, AD_COUNTED);
+        expect("b", T0, 0, AD_COPY_SEALED, AD_COUNTED);
+}
+
+static void test_gone_and_damaged(void **state)
+{
+        struct df_buf b = {0};
+
+        put("a", 1);
+        put("b", 1);
+        put("a", 1);
+        seal_both(2, 1, 2); /* of checkpoint 1 nothing is left */
+        expect("a", T0, 0, AD_COPY_EXPIRED, 0);
+        expect("b", T0, 0, AD_COPY_SEALED, AD_COUNTED);
+        quarantined(&b, 2, AD_CLOCK);
+        seal(late, 3, 2, 3, NULL, false);
+        seal(quarantine, 3, 2, 3, &b, true);
+        seal_both(4, 3, 4);
+        expect("a", T0, 1, AD_COPY_EXPIRED, 0);
+}
+
+/* ---- limits ---- */
+
+static void test_copies(void **state)
+{
+        struct ad_receipt r;
+
+        put_many("a", 1, AD_RECEIPT_COPIES_MAX);
+        clock_now++;
+        put_many("a", 1, AD_RECEIPT_COPIES_MAX);
+        seal_both(1, 0, 2 * AD_RECEIPT_COPIES_MAX + 1);
+        r = ask("a", T0 + 1, 200);
+        assert_int_equal(r.before, AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.count, 2 * AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.more_from_ms, 0);
+        assert_int_equal(r.copies[r.before].outcome, AD_DUPLICATE);
+        ad_receipt_release(&r);
+        clock_now++;
+        put("a", 1);
+        /* One more than are told; and one more before them than are kept. */
+        r = ask("a", T0 + 1, 200);
+        assert_int_equal(r.count, 2 * AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.more_from_ms, clock_now);
+        ad_receipt_release(&r);
+        r = ask("a", clock_now, 200);
+        assert_true(r.before > 0 && r.before <= AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.count - r.before, 1);
+        assert_int_equal(r.copies[r.before].outcome, AD_DUPLICATE);
+        assert_int_equal(r.more_from_ms, 0);
+        ad_receipt_release(&r);
+}
+
+static void test_records(void **state)
+{
+        enum { MANY = 10000 };
+        static struct df_append list[MANY];
+        struct ad_batch header = {.schema_version = AD_SCHEMA_VERSION};
+        struct df_buf b = {0};
+        struct ad_receipt r;
+
+        put("a", 1);
+        clock_now += HOUR;
+        ad_wire_batch_header(&b, &header);
+        for (int i = 0; i < MANY; i++)
+                list[i] = (struct df_append){.value = df_buf_bytes(&b)};
+        for (int i = 1; i < AD_RECEIPT_RECORDS_MAX / MANY; i++)
+                ok(df_log_append(events, list, MANY, err));
+        ok(df_log_append(events, list, MANY - 2, err));
+        put("b", 1);
+        seal_both(1, 0, AD_RECEIPT_RECORDS_MAX);
+        expect("b", T0, 0, AD_COPY_SEALED, AD_COUNTED);
+        put("b", 1);
+        seal_both(2, AD_RECEIPT_RECORDS_MAX, AD_RECEIPT_RECORDS_MAX + 1);
+        (void)ask("b", T0, 400);
+        /* The range fits, what is before it does not: said of the first copy, not of the second. */
+        r = ask("b", T0 + HOUR, 200);
+        assert_int_equal(r.read_offset, 1);
+        assert_int_equal(r.copies[0].state, AD_COPY_EARLIER);
+        assert_int_equal(r.copies[1].outcome, AD_DUPLICATE);
+        ad_receipt_release(&r);
+        df_buf_release(&b);
+}
+
+static void test_parameters(void **state)
+{
+        static const char id[] =
+                "0123456789012345678901234567890123456789012345678901234567890123"
+                "01234567890123456789012345678901234567890123456789012345678901234";
+        struct df_bytes from = df_bytes_str("from"), tenant = df_bytes_str("tenant");
+        struct df_bytes time = df_bytes_str("2026-01-01T00:00:00Z");
+        struct ad_param twice[2] = {{from, time}, {from, time}};
+        struct ad_param other = {tenant, df_bytes_str("u")};
+        struct ad_receipt_query q;
+        struct ad_fault f;
+
+        assert_int_equal(ad_receipt_parse(NULL, 0, df_bytes(id, AD_EVENT_ID_MAX), df_bytes_str("t"),
+                                          false, T0, &q, &f),
+                         0);
+        assert_true(q.from_ms == T0 - 24 * HOUR && q.to_ms == 0);
+        assert_int_equal(ad_receipt_parse(NULL, 0, df_bytes(id, AD_EVENT_ID_MAX + 1),
+                                          df_bytes_str("t"), false, T0, &q, &f),
+                         -1);
+        assert_string_equal(f.code, "too_long");
+        assert_int_equal(
+                ad_receipt_parse(twice, 2, df_bytes(id, 1), df_bytes_str("t"), false, T0, &q, &f),
+                -1);
+        assert_string_equal(f.code, "repeated_parameter");
+        assert_int_equal(
+                ad_receipt_parse(&other, 1, df_bytes(id, 1), df_bytes_str("t"), false, T0, &q, &f),
+                -1);
+        assert_int_equal(f.status, 403);
+        assert_int_equal(
+                ad_receipt_parse(&other, 1, df_bytes(id, 1), df_bytes_str("t"), true, T0, &q, &f),
+                0);
+        assert_true(df_bytes_eq(q.tenant_id, df_bytes_str("u")));
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_judge),
+                cmocka_unit_test(test_judge_what_others_were),
+                cmocka_unit_test(test_parameters),
+                cmocka_unit_test_setup_teardown(test_by_seals, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_seals_elsewhere, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_gone_and_damaged, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_records, setup, teardown),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
