@@ -137,9 +137,9 @@ static void judge_one(struct ad_copy *copies, size_t i, uint32_t horizon, int64_
                 return;
         if (d) {
                 c->outcome = AD_DUPLICATE;
-                if (sure && d->ev.fingerprint != c->ev.fingerprint)
+                if ((sure && d->ev.fingerprint != c->ev.fingerprint) || c->alone)
                         c->state = AD_COPY_INCONSISTENT;
-        } else if (sure && known_ms <= least) {
+        } else if ((sure && known_ms <= least) || c->alone) {
                 c->outcome = AD_COUNTED;
         } else {
                 c->state = AD_COPY_EARLIER;

@@ -4,8 +4,8 @@
  * the copies that the log took in [from, to), and those before them that the dedupe horizon makes
  * matter, from archive and log; then the entries about them in `late` and `quarantine`, by the
  * seals that cover them. A copy that neither topic names was counted, or is a duplicate of an
- * earlier one, by D1's rule. What cannot be known from what was read is said to be unknown, and
- * why.
+ * earlier one, by D1's rule; where its seal counts no duplicate it was counted, whatever was not
+ * read. What cannot be known from what was read is said to be unknown, and why.
  * Events of imports have topics of their own and are not searched.
  *
  * Order: ad_receipt_parse, ad_receipt_find, ad_receipt_json, ad_receipt_release. Blocks: it reads
@@ -44,9 +44,9 @@ int ad_receipt_parse(const struct ad_param *params, size_t count, struct df_byte
                      struct ad_receipt_query *ret, struct ad_fault *f);
 
 enum ad_copy_state {
-        AD_COPY_SEALED,  /* its outcome is final and known */
-        AD_COPY_PENDING, /* no seal covers it yet */
-        AD_COPY_EXPIRED, /* the entries about its time left `late` or `quarantine`, or are damaged */
+        AD_COPY_SEALED,      /* its outcome is final and known */
+        AD_COPY_PENDING,     /* no seal covers it yet */
+        AD_COPY_EXPIRED,     /* its time has left `late` or `quarantine`, or is damaged there */
         AD_COPY_EARLIER,     /* sealed; whether an earlier copy matters is not known */
         AD_COPY_INCONSISTENT /* sealed; what was read contradicts D1 */
 };
@@ -54,6 +54,7 @@ struct ad_copy {
         struct ad_event ev;   /* in the receipt's arena */
         uint32_t sealed;      /* bits: 1 << enum ad_output whose seal covers it */
         bool lost;            /* a seal that should cover it is not there */
+        bool alone;           /* its seals count no duplicate: so it is none, whatever was before */
         uint32_t entry;       /* enum ad_reason of its entry in `late` or `quarantine` */
         int64_t watermark_ms; /* of the entry in `late` */
         /* Judged. */

@@ -77,8 +77,10 @@ static int take(struct outcomes *o, const struct df_collection *c, struct df_err
                 rc = o->output == AD_OUT_LATE
                              ? ad_wire_late_decode(c->payloads[i], on_late, o, err)
                              : ad_wire_quarantine_decode(c->payloads[i], on_quarantined, o, err);
-        for (; o->at < o->r->count && o->r->copies[o->at].ev.offset < c->seal.to_offset; o->at++)
+        for (; o->at < o->r->count && o->r->copies[o->at].ev.offset < c->seal.to_offset; o->at++) {
                 o->r->copies[o->at].sealed |= 1u << o->output;
+                o->r->copies[o->at].alone = c->seal.outcomes[AD_DUPLICATE] == 0;
+        }
         return rc;
 }
 

@@ -9,9 +9,8 @@
  * Money is whole micros: 187.4, 1.0, 1e3 and "5" are wrong_type, so no float ever touches it; a
  * number beyond 64 bits cannot be read at all (bad_json). null is "not stated". Times are RFC 3339
  * with an offset, or positive milliseconds.
- * Releases (POST /quarantine/release) are an EventBatch of events as the log holds them: what ingest
- * stamped then stays, fingerprint, labels and a sealed user id too, and is judged; receive_ms is
- * now's. Their source says which entry of quarantine they are: release:PARTITION/OFFSET/INDEX.
+ * Releases (POST /quarantine/release) are an EventBatch of events as the log has them. What ingest
+ * stamped then stays: fingerprint, labels, a sealed user id; but receive_ms is now's. Their source says which entry of quarantine they are: release:PARTITION/OFFSET/INDEX.
  * Ownership: everything is borrowed from the body or the parser until the next call.
  * Thread: a parser belongs to one thread.
  */

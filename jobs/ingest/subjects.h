@@ -34,8 +34,8 @@ struct ad_subjects;
  * see ad_subjects_tick. DF_ESCHEMA: keys are there and their secret is not. */
 int ad_subjects_open(const char *data_dir, struct ad_subjects **ret, struct df_error *err);
 bool ad_subjects_exist(const char *data_dir);
-/* Puts a sealed id in the place of each user_id that is not sealed yet; bytes go to the arena. After a failure some are
- * sealed: the events must not be stored. */
+/* Puts a sealed id in the place of each user_id that is none yet; bytes go to the arena. After a
+ * failure some are sealed: the events must not be stored. */
 int ad_subjects_seal(struct ad_subjects *s, struct ad_event *events, size_t count,
                      struct df_arena *arena, struct df_error *err);
 /* The keys of every subject that was sealed so far are durable when it returns 0. */

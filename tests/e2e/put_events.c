@@ -1,4 +1,4 @@
-/* put_events.c - events as no ingest would let them pass, into an embedded log, for end-to-end tests.
+/* put_events.c - events as no ingest would let them pass, into an embedded log, for e2e tests.
  *
  *   put_events DIR PARTITIONS < LINES
  *

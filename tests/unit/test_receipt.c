@@ -17,6 +17,7 @@ static struct df_log *log_;
 static struct df_log_writer *events, *late, *quarantine;
 static uint64_t generation;
 static int64_t clock_now;
+static uint64_t duplicates; /* that seals count */
 
 static int64_t clock_ms(void *arg)
 {
@@ -36,6 +37,7 @@ static int setup(void **state)
                 .clock_ms = clock_ms, .reserve_bytes = 4096, .min_free_bytes = 1};
 
         clock_now = T0;
+        duplicates = 1;
         ok(df_filelog_open(temp_dir(dir), &o, &log_, err));
         ok(ad_create_topics(log_, 1, err));
         ok(df_log_topic_list(log_, AD_TOPIC_EVENTS, on_topic, NULL, err));
@@ -104,6 +106,8 @@ static void seal(struct df_log_writer *w, uint64_t k, uint64_t from, uint64_t to
                               .k = k,
                               .epoch = 1};
         struct df_seal s = {.from_offset = from, .to_offset = to, .max_append_ms = clock_now};
+
+        s.outcomes[AD_DUPLICATE] = duplicates;
         struct df_buf b = {0};
 
         if (payload) {
@@ -192,6 +196,12 @@ static void test_judge(void **state)
         ad_receipt_judge(c, 3, H, T0 - H * HOUR + 1);
         assert_int_equal(c[0].state, AD_COPY_EARLIER);
         assert_int_equal(c[1].state, AD_COPY_SEALED);
+        c[0].alone = c[1].alone = true; /* the seal knows that it is none */
+        ad_receipt_judge(c, 2, H, T0 - H * HOUR + 1);
+        assert_int_equal(c[0].state, AD_COPY_SEALED);
+        assert_int_equal(c[0].outcome, AD_COUNTED);
+        assert_int_equal(c[1].state, AD_COPY_INCONSISTENT);
+        c[0].alone = c[1].alone = false;
         /* Received earlier, written later, an hour at most: it decides all the same. */
         c[1].ev.receive_ms = T0 - 1;
         ad_receipt_judge(c, 2, H, INT64_MIN);
@@ -348,6 +358,10 @@ static void test_records(void **state)
         assert_int_equal(r.copies[0].state, AD_COPY_EARLIER);
         assert_int_equal(r.copies[1].outcome, AD_DUPLICATE);
         ad_receipt_release(&r);
+        duplicates = 0;
+        put("c", 1);
+        seal_both(3, AD_RECEIPT_RECORDS_MAX + 1, AD_RECEIPT_RECORDS_MAX + 2);
+        expect("c", T0 + HOUR, 0, AD_COPY_SEALED, AD_COUNTED);
         df_buf_release(&b);
 }
 
