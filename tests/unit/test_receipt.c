@@ -3,6 +3,7 @@
  * tests/e2e/test_receipts.py. */
 #include "unit.h"
 
+#include "df/archive.h"
 #include "df/filelog.h"
 #include "jobs/api/receipt.h"
 #include "jobs/common/settings.h"
@@ -33,8 +34,10 @@ static int on_topic(void *arg, const struct df_topic_info *info)
 
 static int setup(void **state)
 {
-        struct df_filelog_options o = {
-                .clock_ms = clock_ms, .reserve_bytes = 4096, .min_free_bytes = 1};
+        struct df_filelog_options o = {.clock_ms = clock_ms,
+                                       .segment_bytes = 4096,
+                                       .reserve_bytes = 4096,
+                                       .min_free_bytes = 1};
 
         clock_now = T0;
         duplicates = 1;
@@ -299,6 +302,63 @@ static void test_gone_and_damaged(void **state)
         expect("a", T0, 1, AD_COPY_EXPIRED, 0);
 }
 
+/* Everything that is in the log now, as the archive job would. */
+static void archive_all(struct df_objects *objects)
+{
+        struct df_segment_id id = {.topic = AD_TOPIC_EVENTS, .generation = generation};
+        struct df_archive_options o = {.objects = objects, .limit = DF_SEGMENT_LIMIT_MIN};
+        struct df_log_reader *r = NULL;
+        struct df_archive_part *part = NULL;
+        struct df_record records[64];
+        size_t n = 1;
+
+        ok(df_archive_open(&o, &id, &part, err));
+        ok(df_log_reader_open(log_, AD_TOPIC_EVENTS, 0, 0, NULL, &r, err));
+        while (n > 0) {
+                ok(df_log_poll(r, records, 64, &n, err));
+                for (size_t i = 0; i < n; i++)
+                        ok(df_archive_add(part, &records[i], err));
+        }
+        df_log_reader_close(r);
+        df_archive_close(part);
+}
+
+/* What has left the log is read from the archive; without one it is not known. */
+static void test_from_the_archive(void **state)
+{
+        struct df_objects_options o = {0};
+        struct df_objects *objects = NULL;
+        struct ad_receipt_context c = context();
+        struct ad_receipt_query q = {
+                .tenant_id = df_bytes_str("t"), .event_id = df_bytes_str("a"), .from_ms = T0};
+        uint64_t deleted = 0, first = 0, end = 0;
+        struct ad_receipt r;
+        struct ad_fault f;
+        char place[300];
+
+        (void)snprintf(place, sizeof(place), "dir:%s/archive", dir);
+        o.place = place;
+        ok(df_objects_open(&o, &objects, err));
+        put("a", 1);
+        for (int i = 0; i < 100; i++, clock_now += HOUR / 50)
+                put_many("filling, so that segments end", i, 10);
+        put("a", 1);
+        seal_both(1, 0, 1002);
+        archive_all(objects);
+        ok(df_filelog_retain(log_, AD_TOPIC_EVENTS, clock_now - HOUR, &deleted, err));
+        ok(df_log_bounds(log_, AD_TOPIC_EVENTS, 0, &first, &end, err));
+        assert_true(first > 0 && end == 1002);
+        expect("a", T0, 0, AD_COPY_EARLIER, 0); /* the second one, which alone is there */
+        ok(df_archive_log_open(log_, objects, &c.source, err));
+        assert_int_equal(ad_receipt_find(&c, &q, &r, &f), 0);
+        assert_int_equal(r.count, 2);
+        assert_int_equal(r.copies[0].outcome, AD_COUNTED);
+        assert_int_equal(r.copies[1].outcome, AD_DUPLICATE);
+        ad_receipt_release(&r);
+        df_log_close(c.source);
+        df_objects_close(objects);
+}
+
 /* ---- limits ---- */
 
 static void test_copies(void **state)
@@ -409,6 +469,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_by_seals, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_seals_elsewhere, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_gone_and_damaged, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_from_the_archive, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_records, setup, teardown),
         };
