@@ -215,12 +215,44 @@ def by_the_rules(events):
     return out
 
 
+def keys(place):
+    token = {}
+    for name, kind, tenant in [("read", "read", "default"), ("server", "server", "default"), ("admin", "admin", "default"), ("other", "admin", "t2")]:
+        out = run("key", "create", "--class", kind, "--tenant", tenant, "--keys", place / "keys").stdout
+        token[name] = "Bearer " + out.split("key: ")[1].strip()
+    return token
+
+
+def only_who_may(a, token, events):
+    event_id = next(e["id"] for e in events if "id" in e)
+    raw = next(f[2] for raw in log_frames(a, "events") for r in archive_reader.delimited(raw) for f in archive_reader.fields(r)
+               if f[0] == 1 and dict((g[0], g[2]) for g in archive_reader.fields(f[2]))[1] == event_id.encode())
+    stated = [f for f in archive_reader.fields(raw) if f[0] != 22] + [(22, 2, b"release:0/1/0")]
+
+    def ask(who, path="/v1/events/" + event_id, **kw):
+        return a.request(path, headers={"Authorization": token[who], "Content-Type": "application/x-protobuf"}, **kw)
+
+    def release(who):
+        return ask(who, "/v1/quarantine/release", body=archive_reader.again([(1, 2, archive_reader.again(stated))]))
+
+    assert [ask(who)[0] for who in ("read", "admin", "server", "other")] == [200, 200, 403, 404]
+    assert ask("other", f"/v1/events/{event_id}?tenant=default")[0] == 200
+    assert ask("read", f"/v1/events/{event_id}?tenant=t2")[0] == 403
+    assert [release(who)[0] for who in ("read", "server")] == [403, 403]
+    status, answer = release("other")
+    assert status == 403 and answer["rejected"][0]["code"] == "forbidden" and answer["rejected"][0]["field"] == "tenant_id", answer
+
+
 def test_receipts_of_some_days_are_what_the_rules_say(place, start):
     seed = 81
     _, events = made(place, seed, events=2500)
     want, dice = by_the_rules(events), random.Random(seed)
-    a = start(*SETTINGS)
+    token = keys(place)
+    a = start(*SETTINGS, "--keys", place / "keys")
+    ask = a.request
+    a.request = lambda path, headers=None, **kw: ask(path, headers=headers or {"Authorization": token["read"]}, **kw)
     a.wait_counted()
+    only_who_may(a, token, events[-20:])
     by_id = {}
     for at, w in want.items():
         by_id.setdefault(w["id"], []).append((at, w))
