@@ -10,7 +10,8 @@
  * number beyond 64 bits cannot be read at all (bad_json). null is "not stated". Times are RFC 3339
  * with an offset, or positive milliseconds.
  * Releases (POST /quarantine/release) are an EventBatch of events as the log has them. What ingest
- * stamped then stays: fingerprint, labels, a sealed user id; but receive_ms is now's. Their source says which entry of quarantine they are: release:PARTITION/OFFSET/INDEX.
+ * stamped then stays: fingerprint, labels, a sealed user id; but receive_ms is now's. Their source
+ * says which entry of quarantine they are: release:PARTITION/OFFSET/INDEX.
  * Ownership: everything is borrowed from the body or the parser until the next call.
  * Thread: a parser belongs to one thread.
  */
