@@ -121,9 +121,11 @@ static void test_refusals(void **state)
         ev.event_ms = NOW_MS + AD_FUTURE_MAX_MS + 1;
         ev.fingerprint = ad_event_fingerprint(&ev);
         refused(&ev, AD_EVENT_TIME_FUTURE, "event_time");
+        ev = stored();
         ev.event_ms = NOW_MS - AD_ACCEPTED_AGE_MS - 1;
         ev.fingerprint = ad_event_fingerprint(&ev);
         refused(&ev, AD_EVENT_TIME_OLD, "event_time");
+        ev = stored();
         ev.event_ms = 0;
         ev.fingerprint = ad_event_fingerprint(&ev);
         refused(&ev, AD_BAD_TIME, "event_time");
