@@ -345,7 +345,7 @@ static bool is_whole(const struct long_asker *a)
                a->text[a->len - 1] == '}';
 }
 
-static double waiting(struct ad_api *of)
+static double metric(struct ad_api *of, const char *name)
 {
         struct df_buf b = {0};
         const char *at;
@@ -353,11 +353,16 @@ static double waiting(struct ad_api *of)
 
         ad_api_render(of, &b);
         df_put_u8(&b, 0);
-        at = strstr((const char *)b.data, "adtally_api_queries_waiting");
+        at = strstr((const char *)b.data, name);
         if (at)
-                (void)sscanf(at, "adtally_api_queries_waiting %lf", &n);
+                n = strtod(at + strlen(name), NULL);
         df_buf_release(&b);
         return n;
+}
+
+static double waiting(struct ad_api *of)
+{
+        return metric(of, "adtally_api_queries_waiting");
 }
 
 /* A server that stops answers every question that it took, also those that still wait for a
@@ -401,6 +406,83 @@ static void test_stops_during_long_questions(void **state)
         ad_api_destroy(own);
 }
 
+/* ---- receipts ---- */
+
+static atomic_int slow_calls, slow_go;
+
+/* A log whose archive does not answer for a while. */
+static int slow_bounds(struct df_log *log, const char *topic, uint32_t partition, uint64_t *first,
+                       uint64_t *end, struct df_error *e)
+{
+        atomic_fetch_add(&slow_calls, 1);
+        while (!atomic_load(&slow_go))
+                (void)usleep(1000);
+        return df_fail(e, DF_EAGAIN, "the store does not answer");
+}
+
+static int send_request(uint16_t port, const char *request)
+{
+        struct sockaddr_in to = {.sin_family = AF_INET,
+                                 .sin_port = htons(port),
+                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        assert_true(fd >= 0);
+        assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof(to)), 0);
+        assert_int_equal(write(fd, request, strlen(request)), (ssize_t)strlen(request));
+        return fd;
+}
+
+/* One more than may wait is refused at once; numbers are answered meanwhile. */
+static void test_receipts_wait_apart(void **state)
+{
+        static const char receipt[] =
+                "GET /v1/events/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        const struct df_log_ops ops = {.bounds = slow_bounds};
+        struct df_log slow = {.ops = &ops};
+        struct ad_api_options o = {.listen_fd = -1,
+                                   .address = "127.0.0.1:0",
+                                   .peer_fd = -1,
+                                   .http_threads = 1,
+                                   .follow = t.follow,
+                                   .zones = t.zones,
+                                   .access = access_rules,
+                                   .log = t.log,
+                                   .source = &slow};
+        int fds[AD_API_RECEIPTS_MAX + 2], fd, overloaded = 0, unavailable = 0;
+        struct ad_api *own = NULL;
+        char text[2000];
+
+        ok(ad_api_create(&o, &own, err));
+        ok(ad_api_listen(own, err));
+        fds[0] = send_request(ad_api_port(own), receipt);
+        rt_wait(atomic_load(&slow_calls) == 1);
+        for (int i = 1; i < AD_API_RECEIPTS_MAX + 2; i++)
+                fds[i] = send_request(ad_api_port(own), receipt);
+        fd = send_request(ad_api_port(own), "GET /metrics?window=total&" RANGE
+                                            " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_true(read(fd, text, 12) == 12 && memcmp(text, "HTTP/1.1 200", 12) == 0);
+        (void)close(fd);
+        rt_wait(metric(own, "adtally_api_overloaded_total") == 1);
+        atomic_store(&slow_go, 1);
+        for (int i = 0; i < AD_API_RECEIPTS_MAX + 2; i++) {
+                size_t at = 0;
+                ssize_t n;
+
+                while (at + 1 < sizeof(text) &&
+                       (n = read(fds[i], text + at, sizeof(text) - 1 - at)) > 0)
+                        at += (size_t)n;
+                text[at] = '\0';
+                overloaded += strstr(text, "\"code\":\"overloaded\"") != NULL;
+                unavailable += strstr(text, "the store does not answer") != NULL;
+                (void)close(fds[i]);
+        }
+        assert_int_equal(overloaded, 1);
+        assert_int_equal(unavailable, AD_API_RECEIPTS_MAX + 1);
+        ad_api_stop(own, 2000);
+        ad_api_destroy(own);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -412,6 +494,7 @@ int main(void)
                 cmocka_unit_test(test_page_and_headers),
                 cmocka_unit_test(test_many_at_once),
                 cmocka_unit_test(test_stops_during_long_questions),
+                cmocka_unit_test(test_receipts_wait_apart),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

@@ -276,6 +276,10 @@ static void test_by_seals(void **state)
         /* Asked from behind the first copy, that one is looked at all the same. */
         expect("a", T0 + 1000, 0, AD_COPY_SEALED, AD_DUPLICATE);
         refused("c", T0, 404);
+        /* A record that cannot be read has no events, whatever it holds (E2). */
+        df_buf_printf(&b, "no record, but a");
+        append(events, &b);
+        expect("a", T0, 1, AD_COPY_SEALED, AD_DUPLICATE);
 }
 
 /* Written hours later, or with a clock that was put back: it is found further back, or ahead. */
