@@ -379,7 +379,7 @@ static void test_stops_during_long_questions(void **state)
         struct long_asker askers[AD_API_THREADS + 3] = {0};
         size_t count = sizeof(askers) / sizeof(askers[0]);
         struct ad_api *own = NULL;
-        int numbers = 0;
+        int numbers = 0, late = 0;
 
         ok(ad_api_create(&o, &own, err));
         ok(ad_api_listen(own, err));
@@ -389,10 +389,15 @@ static void test_stops_during_long_questions(void **state)
                 assert_non_null(askers[i].text);
                 assert_int_equal(pthread_create(&askers[i].thread, NULL, ask_long, &askers[i]), 0);
         }
-        rt_wait(waiting(own) == 3); /* the threads have one each */
+        rt_wait(waiting(own) == 3); /* the threads have one each, or one of them has none yet */
         ad_api_stop(own, 20000);
         for (size_t i = 0; i < count; i++) {
                 assert_int_equal(pthread_join(askers[i].thread, NULL), 0);
+                if (askers[i].len == 0) { /* it came too late to be taken */
+                        late++;
+                        free(askers[i].text);
+                        continue;
+                }
                 if (!is_whole(&askers[i]))
                         fail_msg("question %zu of %zu: %zu bytes: %.200s", i, count, askers[i].len,
                                  askers[i].text);
@@ -403,6 +408,7 @@ static void test_stops_during_long_questions(void **state)
                 free(askers[i].text);
         }
         assert_true(numbers > 0);
+        assert_true(late <= 1);
         ad_api_destroy(own);
 }
 
