@@ -2,6 +2,7 @@
 
 The oracles are the generator's truth, and an independent read_committed reader of the topics (tests/kafka/reader.py).
 """
+import json
 import random
 import time
 from pathlib import Path
@@ -30,6 +31,12 @@ def test_a_click_sent_twice_is_counted_once(start, kafka):
     raw = [e for r in reader.records(kafka.bootstrap, kafka.prefix + "events") for e in reader.events(r.value)]
     assert [e["id"] for e in raw] == ["click-1", "click-1"]
     assert not (a.data / "log").exists(), "the file log is not used beside Kafka"
+    assert [c["outcome"] for c in a.get("/v1/events/click-1")[1]["copies"]] == ["counted", "duplicate"]
+    assert a.post({**click, "cost_micros": 1})[0] == 202
+    assert a.wait_counted()["conflict"] == 1
+    assert [c["outcome"] for c in a.get("/v1/events/click-1")[1]["copies"]] == ["counted", "duplicate", "conflict"]
+    held = run("quarantine", "list", "--data", a.data, *kafka.settings()).stdout.splitlines()
+    assert [json.loads(e).get("code") for e in held] == ["conflict", None], held
 
 
 def test_numbers_equal_the_truth_also_after_a_restart(start, kafka):
