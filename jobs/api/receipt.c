@@ -172,32 +172,51 @@ static void forget_half(struct ad_receipt *r)
 {
         size_t half = r->before / 2;
 
-        r->known_ms = r->copies[half - 1].ev.append_ms + AD_RECEIVE_AHEAD_MAX_MS;
-        memmove(r->copies, r->copies + half, (r->count - half) * sizeof(*r->copies));
+        r->known_ms = r->copies[half - 1].ev.append_ms + AD_RECEIVE_AHEAD_MAX_MS + 1;
         r->before -= half;
-        r->count -= half;
+        memmove(r->copies, r->copies + half, r->before * sizeof(*r->copies));
 }
 
-static int on_event(void *arg, const struct ad_event *ev, struct df_error *err)
+static bool is_asked(const struct ad_receipt *r, const struct ad_event *ev)
+{
+        return df_bytes_eq(ev->event_id, r->query.event_id) &&
+               df_bytes_eq(ev->tenant_id, r->query.tenant_id);
+}
+
+/* Of the ones before only what D1 compares is kept. */
+static int on_earlier(void *arg, const struct ad_event *ev, struct df_error *err)
 {
         struct ad_receipt *r = ((struct finding *)arg)->r;
-        struct ad_copy *c;
+
+        (void)err;
+        if (!is_asked(r, ev))
+                return 0;
+        if (r->before == AD_RECEIPT_COPIES_MAX)
+                forget_half(r);
+        r->copies[r->before++] = (struct ad_copy){.ev = {.offset = ev->offset,
+                                                         .index = ev->index,
+                                                         .append_ms = ev->append_ms,
+                                                         .receive_ms = ev->receive_ms,
+                                                         .fingerprint = ev->fingerprint}};
+        return 0;
+}
+
+static int on_copy(void *arg, const struct ad_event *ev, struct df_error *err)
+{
+        struct ad_receipt *r = ((struct finding *)arg)->r;
+        struct ad_copy *c = &r->copies[AD_RECEIPT_COPIES_MAX + r->count];
         struct df_bytes raw;
         int rc;
 
-        if (!df_bytes_eq(ev->event_id, r->query.event_id) ||
-            !df_bytes_eq(ev->tenant_id, r->query.tenant_id))
+        if (!is_asked(r, ev))
                 return 0;
-        if (ev->offset < r->from_offset && r->before == AD_RECEIPT_COPIES_MAX)
-                forget_half(r);
-        if (r->count - r->before == AD_RECEIPT_COPIES_MAX) {
+        if (r->count == AD_RECEIPT_COPIES_MAX) {
                 r->more_from_ms = ev->append_ms;
                 return 1;
         }
         raw = df_arena_copy(&r->arena, ev->raw);
         if (!raw.data)
                 return df_fail(err, DF_ENOMEM, "copies of an event");
-        c = &r->copies[r->count];
         *c = (struct ad_copy){0};
         rc = ad_wire_event_decode(raw, &c->ev, err);
         if (rc < 0)
@@ -207,8 +226,6 @@ static int on_event(void *arg, const struct ad_event *ev, struct df_error *err)
         c->ev.append_ms = ev->append_ms;
         c->ev.price_version = ev->price_version;
         r->count++;
-        if (ev->offset < r->from_offset)
-                r->before++;
         return 0;
 }
 
@@ -241,16 +258,20 @@ static int locate(const struct ad_receipt_context *c, struct ad_receipt *r, bool
                 r->from_offset = r->to_offset;
         if (r->read_offset < first)
                 r->read_offset = first;
-        if (r->read_offset > r->from_offset)
-                r->read_offset = r->from_offset; /* the clock was put back (T2) */
         *ret_cut = r->read_offset == first;
+        if (r->read_offset > r->from_offset) { /* the clock was put back (T2): who knows */
+                r->read_offset = r->from_offset;
+                r->known_ms = INT64_MAX;
+        }
         if (r->to_offset - r->read_offset > AD_RECEIPT_RECORDS_MAX &&
             r->to_offset - r->from_offset <= AD_RECEIPT_RECORDS_MAX) {
                 r->read_offset = r->to_offset - AD_RECEIPT_RECORDS_MAX;
                 *ret_cut = true;
         }
-        if (r->read_offset == 0)
+        if (r->read_offset == 0) { /* nothing is before it */
                 r->known_ms = INT64_MIN;
+                *ret_cut = false;
+        }
         return 0;
 }
 
@@ -270,6 +291,7 @@ static int not_found(const struct ad_receipt *r, struct ad_fault *f)
                             (unsigned long long)r->to_offset);
 }
 
+/* The copies of the range; then, if there are any, those before it. */
 static int scan(const struct ad_receipt_context *c, struct ad_receipt *r, bool cut,
                 struct ad_fault *f)
 {
@@ -277,25 +299,38 @@ static int scan(const struct ad_receipt_context *c, struct ad_receipt *r, bool c
         struct ad_raw_scan s = {.log = c->source,
                                 .topic = AD_TOPIC_EVENTS,
                                 .partition = r->partition,
-                                .from = r->read_offset,
+                                .from = r->from_offset,
                                 .to = r->to_offset,
                                 .needle = r->query.event_id,
                                 .stop = stopped,
-                                .fn = on_event,
+                                .fn = on_copy,
                                 .arg = &x};
-        int64_t known_ms = r->known_ms;
         struct df_error err = {0};
+        int64_t first_ms;
         int rc = ad_raw_scan(&s, &err);
 
+        if (rc >= 0 && r->count == 0)
+                return not_found(r, f);
         r->records = s.ret_records;
+        first_ms = s.ret_first_append_ms;
+        s.from = r->read_offset;
+        s.to = r->from_offset;
+        s.fn = on_earlier;
+        if (rc >= 0)
+                rc = ad_raw_scan(&s, &err);
         if (rc < 0)
                 return ad_fault_error(f, &err);
+        if (s.ret_records > 0)
+                first_ms = s.ret_first_append_ms;
+        r->records += s.ret_records;
         /* What is before the first record read was taken no later than it, and received at most 10
          * s later than that (T2). */
-        if (cut && known_ms != INT64_MIN && s.ret_records > 0 &&
-            s.ret_first_append_ms + AD_RECEIVE_AHEAD_MAX_MS >= r->known_ms)
-                r->known_ms = s.ret_first_append_ms + AD_RECEIVE_AHEAD_MAX_MS + 1;
-        return r->count == r->before ? not_found(r, f) : 0;
+        if (cut && first_ms + AD_RECEIVE_AHEAD_MAX_MS >= r->known_ms)
+                r->known_ms = first_ms + AD_RECEIVE_AHEAD_MAX_MS + 1;
+        memmove(r->copies + r->before, r->copies + AD_RECEIPT_COPIES_MAX,
+                r->count * sizeof(*r->copies));
+        r->count += r->before;
+        return 0;
 }
 
 int ad_receipt_find(const struct ad_receipt_context *c, const struct ad_receipt_query *q,
