@@ -10,6 +10,8 @@
  *   bill        R3: only in reconcile, with dedupe_billing (D4) after dedupe: what the bill counts,
  *               and why that differs from realtime
  *   quarantine  E2: what was quarantined or in conflict to its topic, in log order
+ * The task `books` has a chain of one:
+ *   books       R4: records of `runs` -> postings, applied runs, closed periods (proto/books.proto)
  * Each marks the events it ends with an outcome and counts it; the ones after it skip these, and
  * the last one sends on those that must not be counted.
  */
@@ -26,6 +28,8 @@ enum ad_output { AD_OUT_LATE, AD_OUT_QUARANTINE, AD_OUT_ROLLUPS, AD_OUT_COUNT };
 /* A reconcile run has one more, which is last. */
 #define AD_OUT_BILL AD_OUT_COUNT
 #define AD_OUT_BILL_COUNT (AD_OUT_BILL + 1)
+/* The task `books` has one alone. */
+enum { AD_OUT_BOOKS, AD_OUT_BOOKS_COUNT };
 
 enum ad_pricing { AD_PRICE_CLIENT, AD_PRICE_TABLE, AD_PRICE_CLIENT_ELSE_TABLE };
 enum ad_price_model { AD_CPM, AD_CPC, AD_CPA };
@@ -61,7 +65,7 @@ struct ad_params {
 };
 
 extern const struct df_operator_ops ad_op_decode, ad_op_guard, ad_op_dedupe, ad_op_price,
-        ad_op_late, ad_op_tumble, ad_op_quarantine, ad_op_dedupe_billing, ad_op_bill;
+        ad_op_late, ad_op_tumble, ad_op_quarantine, ad_op_dedupe_billing, ad_op_bill, ad_op_books;
 
 /* table.c: every operator there is (for the law tests), and the chain of the main job. */
 extern const struct df_operator_ops *const ad_operators[];
@@ -70,6 +74,8 @@ extern const struct df_operator_ops *const ad_chain_main[];
 extern const size_t ad_chain_main_length;
 extern const struct df_operator_ops *const ad_chain_bill[]; /* of a reconcile run */
 extern const size_t ad_chain_bill_length;
+extern const struct df_operator_ops *const ad_chain_books[]; /* of the task `books`; no params */
+extern const size_t ad_chain_books_length;
 
 /* price.c: cost and currency of the event by this table. False: no line matches it at all. Applied
  * to an event that bears a table's price already it gives the same as to the client's. */

@@ -14,9 +14,12 @@ const struct df_operator_ops *const ad_chain_bill[] = {
 };
 const size_t ad_chain_bill_length = sizeof(ad_chain_bill) / sizeof(ad_chain_bill[0]);
 
+const struct df_operator_ops *const ad_chain_books[] = {&ad_op_books};
+const size_t ad_chain_books_length = sizeof(ad_chain_books) / sizeof(ad_chain_books[0]);
+
 const struct df_operator_ops *const ad_operators[] = {
         &ad_op_decode, &ad_op_guard,      &ad_op_dedupe,         &ad_op_price, &ad_op_late,
-        &ad_op_tumble, &ad_op_quarantine, &ad_op_dedupe_billing, &ad_op_bill,
+        &ad_op_tumble, &ad_op_quarantine, &ad_op_dedupe_billing, &ad_op_bill,  &ad_op_books,
 };
 const size_t ad_operator_count = sizeof(ad_operators) / sizeof(ad_operators[0]);
 

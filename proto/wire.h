@@ -232,4 +232,10 @@ struct ad_note {
 void ad_wire_note(struct df_buf *b, const struct ad_note *note);
 int ad_wire_note_decode(struct df_bytes bytes, struct ad_note *ret, struct df_error *err);
 
+/* ---- strings inside the keys of stores ---- */
+/* Keys made of such strings sort as the strings do, whatever bytes they hold. */
+void ad_put_ordered(struct df_buf *b, struct df_bytes s);
+/* Back, into room for max bytes; false: damaged, or longer. */
+bool ad_get_ordered(struct df_reader *r, uint8_t *room, size_t max, struct df_bytes *ret);
+
 #endif

@@ -73,10 +73,10 @@ static int take_row(void *arg, const struct ad_row *row, struct df_error *err)
         df_buf_clear(&f->value);
         df_put_u8(&f->key, 'v');
         df_put_u64be(&f->key, row->minute);
-        ad_replay_put_ordered(&f->key, row->tenant_id);
+        ad_put_ordered(&f->key, row->tenant_id);
         for (uint32_t d = 0; d < row->dim_count; d++)
-                ad_replay_put_ordered(&f->key, row->dims[d]);
-        ad_replay_put_ordered(&f->key, row->currency);
+                ad_put_ordered(&f->key, row->dims[d]);
+        ad_put_ordered(&f->key, row->currency);
         df_put_u64be(&f->key, f->generation);
         df_put_u32be(&f->key, f->partition);
         df_put_u8(&f->key, (uint8_t)f->side);

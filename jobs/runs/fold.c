@@ -13,11 +13,11 @@ void adi_put_cell_key(struct df_buf *b, char kind, const struct ad_bill_row *row
         df_buf_clear(b);
         df_put_u8(b, (uint8_t)kind);
         df_put_u64be(b, row->quarter);
-        ad_replay_put_ordered(b, row->tenant_id);
-        ad_replay_put_ordered(b, row->advertiser_id);
-        ad_replay_put_ordered(b, row->campaign_id);
-        ad_replay_put_ordered(b, row->publisher_id);
-        ad_replay_put_ordered(b, row->currency);
+        ad_put_ordered(b, row->tenant_id);
+        ad_put_ordered(b, row->advertiser_id);
+        ad_put_ordered(b, row->campaign_id);
+        ad_put_ordered(b, row->publisher_id);
+        ad_put_ordered(b, row->currency);
 }
 
 void adi_fold_kind(char kind, uint8_t ret[2], struct df_bytes *ret_from, struct df_bytes *ret_to)

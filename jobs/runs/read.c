@@ -20,18 +20,6 @@ struct reading {
         void *arg;
 };
 
-/* A zero byte cannot be mistaken for the end. */
-void ad_replay_put_ordered(struct df_buf *b, struct df_bytes s)
-{
-        for (size_t i = 0; i < s.len; i++) {
-                df_put_u8(b, s.data[i]);
-                if (s.data[i] == 0)
-                        df_put_u8(b, 0xff);
-        }
-        df_put_u8(b, 0);
-        df_put_u8(b, 0);
-}
-
 void ad_replay_put_cell(struct ad_json *j, const struct ad_cell *c)
 {
         ad_json_put_int(j, "impressions", c->impressions);

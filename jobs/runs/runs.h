@@ -153,8 +153,6 @@ int ad_replay_read(struct df_log *log, const struct ad_replay *r, const char *to
                    uint32_t partition, struct ad_replay_mark *mark,
                    int (*take)(void *arg, const struct df_collection *c, struct df_error *err),
                    void *arg, struct df_error *err);
-/* Strings of a key whose byte order is the order of the strings. */
-void ad_replay_put_ordered(struct df_buf *b, struct df_bytes s);
 struct ad_json;
 /* The members of a cell, into the object that is open. */
 void ad_replay_put_cell(struct ad_json *j, const struct ad_cell *c);

@@ -80,6 +80,7 @@ static int open_operator(struct df_task *t, size_t at, struct df_error *err)
                 .partitions = t->config.partitions,
                 .params = t->config.params,
                 .next_news_ms = &t->next_news_ms,
+                .more = &t->more,
                 .resend_all = &t->resend_all,
         };
         return ops->open(op, err);

@@ -12,13 +12,20 @@
 #define SEEDS 400
 #define LONGEST_CUT 700 /* bytes of a message that is cut at every one of them */
 
-/* Strings live as long as the process: few. */
+/* What random values point to. */
+static struct df_arena values;
+
+static void *room(size_t count, size_t size)
+{
+        void *p = df_arena_zalloc(&values, count * size);
+
+        assert_non_null(p);
+        return p;
+}
+
 static struct df_bytes word(struct random *r, size_t max)
 {
-        char *room = malloc(max + 1);
-
-        assert_non_null(room);
-        return text(r, room, max);
+        return text(r, room(1, max + 1), max);
 }
 
 static struct ad_cell cell(struct random *r, bool is_signed)
@@ -37,9 +44,8 @@ static struct ad_cell cell(struct random *r, bool is_signed)
 
 static const struct ad_cause_cell *causes(struct random *r, bool is_delta, size_t *ret_count)
 {
-        struct ad_cause_cell *c = calloc(AD_CAUSE_COUNT, sizeof(*c));
+        struct ad_cause_cell *c = room(AD_CAUSE_COUNT, sizeof(*c));
 
-        assert_non_null(c);
         *ret_count = 0;
         for (uint32_t i = 0; i < AD_CAUSE_COUNT; i++) {
                 if (below(r, 3))
@@ -83,9 +89,8 @@ static struct ad_run_begin begin(struct random *r)
                                  .price_version = (uint32_t)number(r),
                                  .corrections_to = number(r),
                                  .at_ms = signed_number(r)};
-        struct ad_vector_part *v = calloc(4, sizeof(*v));
+        struct ad_vector_part *v = room(4, sizeof(*v));
 
-        assert_non_null(v);
         for (size_t i = 0; i < b.vector_count; i++)
                 v[i] = (struct ad_vector_part){word(r, DF_TOPIC_NAME_MAX), number(r),
                                                (uint32_t)number(r), number(r)};
@@ -118,9 +123,8 @@ static struct ad_period_close period_close(struct random *r)
                                     .manifest = word(r, 300),
                                     .signature = word(r, 64),
                                     .at_ms = signed_number(r)};
-        struct ad_currency_cell *t = calloc(4, sizeof(*t));
+        struct ad_currency_cell *t = room(4, sizeof(*t));
 
-        assert_non_null(t);
         for (int i = 0; i < 4; i++)
                 if (below(r, 2))
                         t[c.total_count++] =
@@ -138,9 +142,8 @@ static struct ad_command command(struct random *r)
                                .reason = word(r, 200),
                                .at_ms = signed_number(r),
                                .kind = (enum ad_command_kind)below(r, AD_COMMAND_CANCEL + 1)};
-        struct df_bytes *ids = calloc(5, sizeof(*ids));
+        struct df_bytes *ids = room(5, sizeof(*ids));
 
-        assert_non_null(ids);
         for (int i = 0; i < 5; i++)
                 ids[i] = word(r, AD_EVENT_ID_MAX);
         c.correction = (struct ad_correction){
@@ -167,9 +170,8 @@ static struct ad_run_record run_record(struct random *r)
                                   .begin = begin(r),
                                   .end = end(r),
                                   .close = period_close(r)};
-        struct ad_target *t = calloc(4, sizeof(*t));
+        struct ad_target *t = room(4, sizeof(*t));
 
-        assert_non_null(t);
         v.targets = (struct ad_target_batch){word(r, AD_RUN_ID_MAX), t, below(r, 5)};
         for (size_t i = 0; i < v.targets.count; i++)
                 t[i] = target(r);
@@ -783,6 +785,46 @@ static void signed_counts_and_overflow(void **state)
         assert_true(a.clicks == INT64_MAX);
 }
 
+/* Keys of two strings, zero bytes among them, sort as the strings do, and can be read back. */
+static void ordered_strings(void **state)
+{
+        struct random r = {5};
+
+        (void)state;
+        for (int n = 0; n < 20000; n++) {
+                uint8_t bytes[2][2][4], back[4];
+                struct df_bytes s[2][2], got;
+                struct df_buf key[2] = {{0}, {0}};
+                int want;
+
+                for (int k = 0; k < 2; k++)
+                        for (int i = 0; i < 2; i++) {
+                                size_t len = below(&r, 4);
+
+                                for (size_t at = 0; at < len; at++)
+                                        bytes[k][i][at] = (uint8_t[]){0, 1, 0xff}[below(&r, 3)];
+                                s[k][i] = df_bytes(bytes[k][i], len);
+                                ad_put_ordered(&key[k], s[k][i]);
+                        }
+                want = df_bytes_cmp(s[0][0], s[1][0]);
+                want = want ? want : df_bytes_cmp(s[0][1], s[1][1]);
+                got = df_buf_bytes(&key[0]);
+                assert_true((df_bytes_cmp(got, df_buf_bytes(&key[1])) < 0) == (want < 0));
+                for (int k = 0; k < 2; k++) {
+                        struct df_reader reader = df_reader(df_buf_bytes(&key[k]));
+
+                        for (int i = 0; i < 2; i++) {
+                                assert_true(ad_get_ordered(&reader, back, 3, &got));
+                                assert_true(df_bytes_eq(got, s[k][i]));
+                        }
+                        reader = df_reader(df_bytes(key[k].data, key[k].len - 1));
+                        assert_false(ad_get_ordered(&reader, back, 3, &got) &&
+                                     ad_get_ordered(&reader, back, 3, &got));
+                        df_buf_release(&key[k]);
+                }
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -795,9 +837,13 @@ int main(void)
                 cmocka_unit_test(order_and_values),
                 cmocka_unit_test(differences_add_up),
                 cmocka_unit_test(signed_counts_and_overflow),
+                cmocka_unit_test(ordered_strings),
         };
-        int rc = cmocka_run_group_tests(tests, NULL, NULL);
+        int rc;
 
+        df_arena_init(&values, 0);
+        rc = cmocka_run_group_tests(tests, NULL, NULL);
+        df_arena_release(&values);
         df_buf_release(&again);
         df_buf_release(&limit_bytes);
         return rc;

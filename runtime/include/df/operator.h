@@ -54,6 +54,9 @@ struct df_ctx {
         /* Set by the operator that keeps windows: the smallest watermark at which a cut would have
          * rows to send or a window to announce as final (K12); DF_TIME_MAX = none. */
         int64_t *next_news_ms;
+        /* Only in restore: rows wait that the outbox had no room for when the checkpoint was made,
+         * so another one must follow, as after df_out_more. */
+        bool *more;
         /* K10: the state was rebuilt; at the next cut every live row counts as unsent. */
         const bool *resend_all;
 };
