@@ -8,6 +8,16 @@
  *
  *     billed - realtime = sum over the causes of (billed - realtime), exactly, in every cell.
  *
+ * A correction (correct.c) changes what the bill counts, never what realtime does. Each event has
+ * one cause, the first of these that holds:
+ *
+ *     duplicate, conflict   the bill has had its id
+ *     none                  realtime counts it just as it is billed
+ *     correction            it is voided
+ *     label                 a correction made it invalid
+ *     correction            another price, currency or cell than without corrections
+ *     late, price           as without corrections, which change nothing of it
+ *
  * A cell is (quarter hour of event time, tenant, advertiser, campaign, publisher, currency): days
  * and months of every zone that W1 allows are sums of such. What the events since the last cut add
  * leaves at each cut; nothing is kept but what the outbox had no room for (K6).
@@ -17,8 +27,8 @@
  */
 #include <stdlib.h>
 
+#include "operators/correct.h"
 #include "operators/tumble_private.h"
-#include "proto/bill.h"
 
 #define TABLE_MIN 1024u
 #define ROWS_BYTES (64u << 10) /* of an emitted payload */
@@ -178,12 +188,17 @@ static int key_of(struct bill *b, const struct ad_event *ev, enum ad_cause cause
         return rc;
 }
 
+static bool is_invalid(const struct ad_event *ev)
+{
+        return (ev->labels & (AD_LABEL_BOT | AD_LABEL_TEST)) != 0;
+}
+
 /* The same as tumble adds: an event with a label counts as invalid and brings no money; a value in
  * another currency goes to that currency's cell. */
 static int add(struct bill *b, const struct ad_event *ev, enum ad_cause cause, enum side side,
                struct df_error *err)
 {
-        bool invalid = ev->labels & (AD_LABEL_BOT | AD_LABEL_TEST);
+        bool invalid = is_invalid(ev);
         struct ad_cell v = {0}, value = {0};
         struct bill_key key;
         bool apart;
@@ -231,21 +246,13 @@ static bool equally_priced(const struct ad_event *a, const struct ad_event *b)
         return a->cost_nanos == b->cost_nanos && df_bytes_eq(a->currency, b->currency);
 }
 
-static int judge(struct bill *b, const struct ad_event *ev, struct df_error *err)
+/* Of an event that is no copy. */
+static int judge_first(struct bill *b, const struct ad_event *ev, struct df_error *err)
 {
-        bool counted = ev->outcome == AD_COUNTED, billed = ev->bill_outcome == AD_NONE;
+        bool counted = ev->outcome == AD_COUNTED, billed;
         struct ad_event at_price;
         int rc;
 
-        /* No row can hold it: neither side counts it. */
-        if (ev->outcome == AD_INVALID || ev->outcome == AD_OVERFLOW)
-                return 0;
-        if (!billed)
-                return counted ? add(b, ev,
-                                     ev->bill_outcome == AD_DUPLICATE ? AD_CAUSE_DUPLICATE
-                                                                      : AD_CAUSE_CONFLICT,
-                                     REALTIME, err)
-                               : 0;
         billed = price(b, ev, &at_price);
         if (counted && billed && equally_priced(ev, &at_price))
                 return add(b, ev, AD_CAUSE_NONE, BILLED, err); /* realtime: the same */
@@ -260,6 +267,103 @@ static int judge(struct bill *b, const struct ad_event *ev, struct df_error *err
                    : ev->outcome == AD_PRICE_MISSING ? AD_CAUSE_PRICE
                                                      : AD_CAUSE_UNEXPLAINED,
                    BILLED, err);
+}
+
+/* ---- corrections ---- */
+
+/* What a correction says but for the price, of which the currency may be another than the payout's:
+ * *ret_currency is that of the cost. */
+static struct ad_event corrected(const struct ad_event *ev, struct df_bytes *ret_currency)
+{
+        const struct ad_effect *c = ev->correction;
+        struct ad_event v = *ev;
+
+        if (c->dim[0])
+                v.dims[AD_DIM_ADVERTISER] = c->dim[0]->advertiser_id;
+        if (c->dim[1])
+                v.dims[AD_DIM_CAMPAIGN] = c->dim[1]->campaign_id;
+        if (c->dim[2])
+                v.dims[AD_DIM_PUBLISHER] = c->dim[2]->publisher_id;
+        if (c->labelled)
+                v.labels |= AD_LABEL_BOT;
+        *ret_currency = v.currency;
+        if (c->price) {
+                v.cost_nanos = c->price->price_nanos;
+                if (c->price->currency.len)
+                        *ret_currency = c->price->currency;
+        }
+        return v;
+}
+
+/* Does the bill show them alike? cost is a's currency of cost. */
+static bool alike(const struct ad_event *a, struct df_bytes cost, const struct ad_event *b)
+{
+        return df_bytes_eq(a->dims[AD_DIM_ADVERTISER], b->dims[AD_DIM_ADVERTISER]) &&
+               df_bytes_eq(a->dims[AD_DIM_CAMPAIGN], b->dims[AD_DIM_CAMPAIGN]) &&
+               df_bytes_eq(a->dims[AD_DIM_PUBLISHER], b->dims[AD_DIM_PUBLISHER]) &&
+               adi_currency(cost) == adi_currency(b->currency) &&
+               adi_currency(a->currency) == adi_currency(b->currency) &&
+               is_invalid(a) == is_invalid(b) && (is_invalid(a) || a->cost_nanos == b->cost_nanos);
+}
+
+/* Event and cost in the cell of the cost's currency; payout and value stay in theirs. */
+static int add_apart(struct bill *b, const struct ad_event *ev, struct df_bytes cost,
+                     enum ad_cause cause, struct df_error *err)
+{
+        struct ad_cell payout = {.payout = ev->payout_nanos}, value = {.value = ev->value_nanos};
+        struct ad_event priced = *ev;
+        struct bill_key key;
+        int rc;
+
+        if (adi_currency(cost) == adi_currency(ev->currency))
+                return add(b, ev, cause, BILLED, err);
+        priced.currency = cost;
+        priced.payout_nanos = priced.value_nanos = 0;
+        rc = add(b, &priced, cause, BILLED, err);
+        if (rc == 0)
+                rc = key_of(b, ev, cause, &key, err);
+        if (rc == 0 && payout.payout != 0 && !is_invalid(ev))
+                rc = add_money(b, &key, BILLED, &payout, err);
+        if (ev->value_currency.len > 0)
+                key.currency = adi_currency(ev->value_currency);
+        if (rc == 0 && value.value != 0 && !is_invalid(ev))
+                rc = add_money(b, &key, BILLED, &value, err);
+        return rc;
+}
+
+static int judge_corrected(struct bill *b, const struct ad_event *ev, struct df_error *err)
+{
+        const struct ad_effect *c = ev->correction;
+        bool counted = ev->outcome == AD_COUNTED, priced;
+        struct ad_event plain, v;
+        struct df_bytes cost;
+        enum ad_cause cause;
+        int rc;
+
+        if (c->voided)
+                return counted ? add(b, ev, AD_CAUSE_CORRECTION, REALTIME, err) : 0;
+        priced = price(b, ev, &plain);
+        v = corrected(&plain, &cost);
+        if ((!priced && !c->price) || (priced && alike(&v, cost, &plain)))
+                return judge_first(b, ev, err); /* it changes nothing */
+        if (counted && alike(&v, cost, ev))
+                return add(b, ev, AD_CAUSE_NONE, BILLED, err);
+        cause = is_invalid(&v) && !is_invalid(ev) ? AD_CAUSE_LABEL : AD_CAUSE_CORRECTION;
+        rc = counted ? add(b, ev, cause, REALTIME, err) : 0;
+        return rc == 0 ? add_apart(b, &v, cost, cause, err) : rc;
+}
+
+static int judge(struct bill *b, const struct ad_event *ev, struct df_error *err)
+{
+        enum ad_cause cause =
+                ev->bill_outcome == AD_DUPLICATE ? AD_CAUSE_DUPLICATE : AD_CAUSE_CONFLICT;
+
+        /* No row can hold it: neither side counts it. */
+        if (ev->outcome == AD_INVALID || ev->outcome == AD_OVERFLOW)
+                return 0;
+        if (ev->bill_outcome != AD_NONE)
+                return ev->outcome == AD_COUNTED ? add(b, ev, cause, REALTIME, err) : 0;
+        return ev->correction ? judge_corrected(b, ev, err) : judge_first(b, ev, err);
 }
 
 static int bill_process(struct df_operator *op, struct df_batch *batch, struct df_out *out,
