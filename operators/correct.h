@@ -34,6 +34,8 @@ struct ad_correction_item {
 };
 struct ad_corrections;
 
+/* Whether its action is known, and rows can hold what it says. DF_EINVAL. */
+int ad_correction_check(const struct ad_correction *c, struct df_error *err);
 /* Items are copied, what they point to is not. No items: an empty set, which applies to nothing. */
 int ad_corrections_create(const struct ad_correction_item *items, size_t count,
                           struct ad_corrections **ret, struct df_error *err);

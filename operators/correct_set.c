@@ -136,37 +136,42 @@ static const struct slot *index_find(const struct index *x, struct df_hash128 ke
 
 /* ---- making a set ---- */
 
-static bool is_sound(const struct ad_correction *c)
+int ad_correction_check(const struct ad_correction *c, struct df_error *err)
 {
-        return c->action > AD_CORRECT_NONE && c->action < AD_CORRECT_COUNT && c->price_nanos >= 0 &&
-               c->price_nanos / 1000 <= AD_MONEY_MICROS_MAX &&
-               (c->currency.len == 0 || c->currency.len == 3) &&
-               c->advertiser_id.len <= AD_ID_MAX && c->campaign_id.len <= AD_ID_MAX &&
-               c->publisher_id.len <= AD_ID_MAX;
+        if (c->action <= AD_CORRECT_NONE || c->action >= AD_CORRECT_COUNT)
+                return df_fail(err, DF_EINVAL, "action %d is not known", (int)c->action);
+        if (c->price_nanos < 0 || c->price_nanos / 1000 > AD_MONEY_MICROS_MAX)
+                return df_fail(err, DF_EINVAL, "a price of %lld nanos cannot be billed",
+                               (long long)c->price_nanos);
+        if (c->currency.len != 0 && c->currency.len != 3)
+                return df_fail(err, DF_EINVAL, "a currency has three letters");
+        if (c->advertiser_id.len > AD_ID_MAX || c->campaign_id.len > AD_ID_MAX ||
+            c->publisher_id.len > AD_ID_MAX)
+                return df_fail(err, DF_EINVAL, "an id has at most %d bytes", AD_ID_MAX);
+        return 0;
 }
 
 static int check(const struct ad_correction_item *items, size_t count, size_t *ret_ids,
                  struct df_error *err)
 {
+        int rc = 0;
+
         *ret_ids = 0;
         if (count > AD_CORRECTIONS_MAX)
                 return df_fail(err, DF_ELIMIT,
                                "%zu corrections apply at once, %d are possible: cancel some that "
                                "are not needed",
                                count, AD_CORRECTIONS_MAX);
-        for (size_t i = 0; i < count; i++) {
-                if (!is_sound(&items[i].correction))
-                        return df_fail(err, DF_EINVAL,
-                                       "correction %zu: no action, price or id that can be billed",
-                                       i);
+        for (size_t i = 0; rc == 0 && i < count; i++) {
+                rc = ad_correction_check(&items[i].correction, err);
                 *ret_ids += items[i].correction.scope.event_id_count;
         }
-        if (*ret_ids > AD_CORRECTION_IDS_MAX)
-                return df_fail(err, DF_ELIMIT,
-                               "the corrections name %zu event ids, %u are possible: cancel some "
-                               "that are not needed",
-                               *ret_ids, AD_CORRECTION_IDS_MAX);
-        return 0;
+        if (rc == 0 && *ret_ids > AD_CORRECTION_IDS_MAX)
+                rc = df_fail(err, DF_ELIMIT,
+                             "the corrections name %zu event ids, %u are possible: cancel some "
+                             "that are not needed",
+                             *ret_ids, AD_CORRECTION_IDS_MAX);
+        return rc;
 }
 
 static int by_tenant(const void *x, const void *y)

@@ -10,7 +10,6 @@
 #define EVENTS_MAX (EVENTS + 16)
 #define CORRECTIONS_MAX 40
 #define IDS_MAX 6
-#define MINUTE_MS 60000
 
 #define STR(s)                                                                                     \
         {                                                                                          \
@@ -79,7 +78,7 @@ static struct ad_event random_event(struct df_sim_random *x, struct rig *r, int6
         if (often(x, 10)) /* refused by guard */
                 ev.event_ms = now + 4000000;
         if (often(x, 500)) /* right at the bounds of scopes */
-                ev.event_ms -= ev.event_ms % MINUTE_MS;
+                ev.event_ms -= ev.event_ms % AD_QUARTER_MS;
         ev.flags = 0;
         ev.cost_nanos = 0;
         ev.currency = (struct df_bytes){0};
@@ -149,9 +148,11 @@ static void random_scope(struct df_sim_random *x, struct rig *r, size_t at)
         if (often(x, 100))
                 s->label = 1u + (uint32_t)df_sim_random_below(x, 3);
         if (often(x, 500)) {
-                s->from_ms = RIG_T0 + MINUTE_MS * df_sim_random_between(x, 0, 1000);
-                s->to_ms = often(x, 800) ? s->from_ms + MINUTE_MS * df_sim_random_between(x, 1, 500)
-                                         : 0;
+                s->from_ms =
+                        (RIG_T0 / AD_QUARTER_MS + df_sim_random_between(x, 0, 70)) * AD_QUARTER_MS;
+                s->to_ms = often(x, 800)
+                                   ? s->from_ms + AD_QUARTER_MS * df_sim_random_between(x, 1, 40)
+                                   : 0;
         }
 }
 
@@ -574,7 +575,7 @@ static void check_refused(const struct ad_correction *c, int code, const char *t
         assert_null(set);
 }
 
-static void test_what_no_row_can_hold_is_refused(void **state)
+static void test_limits_and_bounds(void **state)
 {
         static const char long_name[AD_ID_MAX + 2] =
                 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
@@ -585,9 +586,11 @@ static void test_what_no_row_can_hold_is_refused(void **state)
         struct df_bytes *many = calloc(AD_CORRECTION_IDS_MAX + 1, sizeof(*many));
 
         (void)state;
-        check_refused(&c, DF_EINVAL, "can be billed");
-        check_refused(&(struct ad_correction){.action = AD_CORRECT_NONE}, DF_EINVAL, "no action");
-        check_refused(&(struct ad_correction){.action = AD_CORRECT_COUNT}, DF_EINVAL, "no action");
+        check_refused(&c, DF_EINVAL, "at most 64 bytes");
+        check_refused(&(struct ad_correction){.action = AD_CORRECT_NONE}, DF_EINVAL,
+                      "is not known");
+        check_refused(&(struct ad_correction){.action = AD_CORRECT_COUNT}, DF_EINVAL,
+                      "is not known");
         check_refused(&(struct ad_correction){.action = AD_CORRECT_REPRICE, .price_nanos = -1},
                       DF_EINVAL, "price");
         check_refused(&(struct ad_correction){.action = AD_CORRECT_REPRICE,
@@ -595,7 +598,7 @@ static void test_what_no_row_can_hold_is_refused(void **state)
                       DF_EINVAL, "price");
         check_refused(&(struct ad_correction){.action = AD_CORRECT_REPRICE,
                                               .currency = df_bytes_str("EURO")},
-                      DF_EINVAL, "price");
+                      DF_EINVAL, "three letters");
         assert_non_null(many);
         c = (struct ad_correction){
                 .action = AD_CORRECT_VOID,
@@ -611,6 +614,18 @@ static void test_what_no_row_can_hold_is_refused(void **state)
                                          &(struct ad_event){.tenant_id = df_bytes_str("t1")},
                                          &(struct ad_effect){0}));
         ad_corrections_destroy(set);
+        c.scope = (struct ad_scope){.from_ms = 1000, .to_ms = 2000};
+        assert_int_equal(ad_corrections_create(&(struct ad_correction_item){df_bytes_str("t1"), c},
+                                               1, &set, &err),
+                         0);
+        for (int64_t ms = 998; ms < 2003; ms++)
+                assert_int_equal(
+                        ad_corrections_find(
+                                set, ad_corrections_tenant(set, df_bytes_str("t1")),
+                                &(struct ad_event){.tenant_id = df_bytes_str("t1"), .event_ms = ms},
+                                &(struct ad_effect){0}),
+                        ms >= 1000 && ms < 2000);
+        ad_corrections_destroy(set);
         assert_int_equal(ad_corrections_create(NULL, 0, &set, &err), 0);
         assert_null(ad_corrections_tenant(set, df_bytes_str("t1")));
         ad_corrections_destroy(set);
@@ -622,7 +637,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_naive_recount_agrees),
                 cmocka_unit_test(test_many),
-                cmocka_unit_test(test_what_no_row_can_hold_is_refused),
+                cmocka_unit_test(test_limits_and_bounds),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
