@@ -16,8 +16,8 @@
  *
  * Ownership: the set borrows the items' strings, corrections and ids until it is destroyed.
  * Thread:    a set is read by any number of threads.
- * Errors:    DF_ELIMIT beyond the limits below; DF_EINVAL no known action, a price or a name that no
- *            row can hold; DF_ENOMEM.
+ * Errors:    DF_ELIMIT beyond the limits below; DF_EINVAL no known action, a price or a name that
+ *            no row can hold; DF_ENOMEM.
  * Memory:    about 100 bytes a correction, and 60 for each event id.
  */
 #ifndef AD_CORRECT_H

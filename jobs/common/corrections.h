@@ -1,12 +1,12 @@
-/* corrections.h - the corrections that a run bills with, from the topic `commands` (R5, books.proto).
+/* corrections.h - the corrections that a run bills with, from the topic `commands` (R5).
  *
- * Commands count in log order. Of two with the same id (of a tenant) the first one counts, as it does
- * for the api. A cancel takes back the correction of this id that stands before it; one of anything
- * else changes nothing here. What is left is a set (operators/correct.h) in log order.
+ * Commands count in log order. Of two with the same id (of a tenant) the first one counts, as it
+ * does for the api. A cancel takes back the correction of this id that stands before it; one of
+ * anything else changes nothing here. What is left is a set (operators/correct.h) in log order.
  *
- * The digest and `to` say which corrections a run knows, and are part of its identity: they move with
- * each correction and each cancel of one, so a correction that is taken back does not give the digest
- * of before (the books know a run by how far it has read). Other commands move neither.
+ * The digest and `to` say which corrections a run knows, and are part of its identity: they move
+ * with each correction and each cancel of one, so a correction that is taken back does not give the
+ * digest of before (the books know a run by how far it has read). Other commands move neither.
  *
  * Order of calls: ad_correction_log_read | ad_correction_log_create, add..., finish; then the rest.
  * Ownership:      owns everything; what is handed out lives as long as the log of corrections.

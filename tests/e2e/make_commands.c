@@ -2,10 +2,10 @@
  *
  *   make_commands DIR < LINES
  *
- * Appends to the topic `commands` of the embedded log in DIR, a command a line, of words name=value:
- * id, tenant (default), do (void, reprice, remap, label, cancel or run); of the scope: event (may
- * stand more than once), advertiser, campaign, publisher, bits, from, to; and what it says: price,
- * currency, to_advertiser, to_campaign, to_publisher, label, of.
+ * Appends to the topic `commands` of the embedded log in DIR, a command a line, of words
+ * name=value: id, tenant (default), do (void, reprice, remap, label, cancel or run); of the scope:
+ * event (may stand more than once), advertiser, campaign, publisher, bits, from, to; and what it
+ * says: price, currency, to_advertiser, to_campaign, to_publisher, label, of.
  */
 #include <stdio.h>
 #include <stdlib.h>

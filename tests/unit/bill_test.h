@@ -1,4 +1,4 @@
-/* bill_test.h - the rows of a reconcile run as sums by cell and cause, to compare with a recount. */
+/* bill_test.h - rows of a reconcile run as sums by cell and cause, to compare with a recount. */
 #ifndef ADTALLY_TESTS_BILL_TEST_H
 #define ADTALLY_TESTS_BILL_TEST_H
 
