@@ -5,7 +5,8 @@
  *
  * One thread writes (books_follow.h): ad_billing_add for each complete collection (K5), then
  * ad_billing_commit, one write with the position to read on from. Any thread reads: begin, ask, end.
- * A read sees one state of the store; it belongs to one thread at a time.
+ * A read sees one state of the store; it belongs to one thread at a time, and a callback asks
+ * nothing of the read that called it.
  * Ownership: what a callback gets dies with the call; what is returned lies in the arena given.
  * Errors: DF_ECORRUPT: the store is damaged, it is to be built anew. A callback that returns 1 ends
  * a scan early without an error, a negative value fails it.
@@ -77,7 +78,8 @@ struct ad_billing_cell {
         /* The newest version: its target is the bill of the cell, closed cell and adjustments. */
         const struct ad_posting *posting;
         struct ad_cell billed, realtime; /* sums over its causes */
-        bool closed;                     /* it lies in a closed period of its account */
+        uint64_t closed_to; /* quarter: how far its account is closed */
+        bool closed;        /* the cell lies before that */
         bool adjusted;                   /* and its bill is no longer what it was at the close */
         struct ad_cell at_close;         /* billed then; while it is open: billed */
 };
