@@ -163,10 +163,27 @@ static int ask(struct call *c, const struct ad_query_context *context, const str
 }
 
 /* What a CSV has no place for. */
+static void bill_headers(const struct ad_result *r, const char *next, char *ret, size_t size)
+{
+        char through[AD_ZONE_TEXT_MAX];
+
+        (void)ad_zone_text(r->zone, r->billed_through_ms, through);
+        (void)snprintf(ret, size,
+                       NO_STORE "Content-Disposition: attachment; filename=\"metrics.csv\"\r\n"
+                                "X-Time-Zone: %s\r\nX-Billed-Through: %s\r\nX-Run: %s\r\n"
+                                "X-Unexplained-Cells: %llu\r\n%s%s%s",
+                       ad_zone_name(r->zone), through, r->run, (unsigned long long)r->unexplained,
+                       next ? "X-Next-Cursor: " : "", next ? next : "", next ? "\r\n" : "");
+}
+
 static void csv_headers(const struct ad_result *r, const char *next, char *ret, size_t size)
 {
         char watermark[AD_ZONE_TEXT_MAX] = "none";
 
+        if (r->view != AD_METRICS_REALTIME) {
+                bill_headers(r, next, ret, size);
+                return;
+        }
         if (r->watermark_ms != DF_TIME_MIN && r->watermark_ms != DF_TIME_MAX)
                 (void)ad_zone_text(r->zone, r->watermark_ms, watermark);
         (void)snprintf(ret, size,
@@ -210,6 +227,7 @@ static bool answer(struct call *c, struct ad_view *view, uint64_t budget)
         struct ad_api *a = c->api; /* c is gone after the reply */
         struct ad_query_context context = {
                 .view = view,
+                .books = a->options.books,
                 .zones = a->options.zones,
                 .now_ms = df_wall_ms(),
                 .tenant_id = df_bytes_str(c->identity.tenant),

@@ -260,10 +260,10 @@ static int replace(struct ad_billing *b, const struct ad_target *t, struct ad_ta
 
 static void put_adjustment(struct ad_billing *b, const struct ad_posting *p)
 {
-        adi_books_key(&b->key, 'a',
-                      (struct df_bytes[]){p->target.tenant_id, p->posted_period,
-                                          p->target.advertiser_id},
-                      3);
+        adi_books_key(
+                &b->key, 'a',
+                (struct df_bytes[]){p->target.tenant_id, p->posted_period, p->target.advertiser_id},
+                3);
         df_put_u64be(&b->key, p->seq);
         put(b);
         b->counters.adjustments++;

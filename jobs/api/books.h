@@ -78,8 +78,8 @@ struct ad_billing_cell {
         /* The newest version: its target is the bill of the cell, closed cell and adjustments. */
         const struct ad_posting *posting;
         struct ad_cell billed, realtime; /* sums over its causes */
-        uint64_t closed_to; /* quarter: how far its account is closed */
-        bool closed;        /* the cell lies before that */
+        uint64_t closed_to;              /* quarter: how far its account is closed */
+        bool closed;                     /* the cell lies before that */
         bool adjusted;                   /* and its bill is no longer what it was at the close */
         struct ad_cell at_close;         /* billed then; while it is open: billed */
 };

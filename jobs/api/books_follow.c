@@ -54,7 +54,7 @@ static void set_state(struct ad_books_follow *f, struct ad_billing *books, bool 
         f->books = books;
         f->ready = ready;
         if (why)
-                (void)snprintf(f->why, sizeof(f->why), "%s", why);
+                (void)snprintf(f->why, sizeof(f->why), "%.*s", AD_BOOKS_WHY_MAX - 1, why);
         pthread_rwlock_unlock(&f->lock);
 }
 
@@ -118,8 +118,7 @@ static int open_reader(struct ad_books_follow *f, struct df_error *err)
                 rc = df_fail(err, DF_EOFFSET,
                              "offset %llu is needed and topic %s begins at %llu, although it is "
                              "kept for ever: restore it from a backup",
-                             (unsigned long long)from, AD_TOPIC_BILLING,
-                             (unsigned long long)first);
+                             (unsigned long long)from, AD_TOPIC_BILLING, (unsigned long long)first);
         if (rc == 0)
                 rc = df_collector_create(COLLECT_BYTES_MAX, &f->collector, err);
         if (rc == 0)

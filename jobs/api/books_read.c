@@ -324,8 +324,7 @@ static int on_adjustment(void *arg, struct df_bytes key, struct df_bytes value,
         df_arena_reset(&x->r->scratch);
         rc = adi_books_entry(value, AD_BOOKS_POSTING, &x->r->scratch, &e, err);
         if (rc < 0 || e.posting.seq > s->point.seq ||
-            (s->one_advertiser &&
-             !df_bytes_eq(e.posting.target.advertiser_id, s->advertiser_id)))
+            (s->one_advertiser && !df_bytes_eq(e.posting.target.advertiser_id, s->advertiser_id)))
                 return rc;
         return x->fn(x->arg, &e.posting, err);
 }

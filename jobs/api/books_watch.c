@@ -108,13 +108,11 @@ void adi_books_watch_render(struct adi_books_watch *w, int64_t now_ms, struct df
         if (w->shown.any) {
                 df_metric(b, "adtally_billing_age_seconds", "",
                           (double)(now_ms - w->shown.through_ms) / 1000);
-                df_metric(b, "adtally_billing_unexplained_cells", "",
-                          (double)w->shown.unexplained);
+                df_metric(b, "adtally_billing_unexplained_cells", "", (double)w->shown.unexplained);
                 df_metric(b, "adtally_billing_pending_cells", "", (double)w->shown.pending);
         }
         for (size_t i = 0; w->shown.any && i < w->shown.drift_count; i++) {
-                (void)snprintf(label, sizeof(label), "currency=\"%s\"",
-                               w->shown.drift[i].currency);
+                (void)snprintf(label, sizeof(label), "currency=\"%s\"", w->shown.drift[i].currency);
                 if (w->shown.drift[i].any)
                         df_metric(b, "adtally_billing_drift", label, w->shown.drift[i].drift);
         }

@@ -108,7 +108,7 @@ struct ad_result_cause { /* billed - realtime of one cause; counts are signed */
         struct ad_result_cause *next; /* ascending */
 };
 struct ad_result_bill {
-        struct ad_cell billed; /* first: the cell of the row */
+        struct ad_cell billed;   /* first: the cell of the row */
         struct ad_cell realtime; /* what realtime counted of the same events, as the run saw it */
         struct ad_result_cause *causes; /* of view=both */
         uint64_t closed_to; /* quarter: the least of the accounts that are in the row; 0: none */

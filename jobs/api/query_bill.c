@@ -55,11 +55,12 @@ int adi_bill_check(const struct ad_query *q, struct ad_fault *f)
 
 static int not_ready(struct ad_fault *f, const char *why)
 {
-        return ad_fault_set(f, 503, "billing_not_ready", "view",
-                            "%s. The bill is there once the first reconcile run is applied: `adtally "
-                            "up` makes one by its schedule, POST /v1/reconcile asks for one now; "
-                            "view=realtime is served",
-                            why);
+        return ad_fault_set(
+                f, 503, "billing_not_ready", "view",
+                "%s. The bill is there once the first reconcile run is applied: `adtally "
+                "up` makes one by its schedule, POST /v1/reconcile asks for one now; "
+                "view=realtime is served",
+                why);
 }
 
 struct first {
@@ -284,10 +285,11 @@ static int why_ended(const struct bill_scan *x, struct ad_fault *f)
         if (x->cancelled)
                 return ad_fault_set(f, 503, "unavailable", NULL, "the server stops: ask again");
         if (x->too_many || x->versions > x->max)
-                return ad_fault_set(f, 400, "range_too_large", "from",
-                                    "more than %d rows, or %d cells and their versions to read: ask "
-                                    "for a shorter range, fewer dimensions or an advertiser",
-                                    AD_QUERY_ROWS_MAX, AD_QUERY_CELLS_MAX);
+                return ad_fault_set(
+                        f, 400, "range_too_large", "from",
+                        "more than %d rows, or %d cells and their versions to read: ask "
+                        "for a shorter range, fewer dimensions or an advertiser",
+                        AD_QUERY_ROWS_MAX, AD_QUERY_CELLS_MAX);
         return 0;
 }
 
@@ -301,7 +303,7 @@ static int read_bill(const struct ad_query_context *c, const struct ad_query *q,
                               .groups = groups,
                               .max = c->budget ? c->budget : AD_QUERY_CELLS_MAX};
         struct ad_billing_read *read = NULL;
-        struct ad_billing_point point;
+        struct ad_billing_point point = {0};
         struct df_error err = {0};
         int rc = ad_billing_begin(books, &read, &err);
 

@@ -5,9 +5,8 @@
 #include "jobs/api/query_private.h"
 #include "jobs/common/json.h"
 
-static const char *const measures[] = {"impressions",   "clicks",
-                                       "conversions",   "spend_micros",
-                                       "payout_micros", "conversion_value_micros"};
+static const char *const measures[] = {"impressions",  "clicks",        "conversions",
+                                       "spend_micros", "payout_micros", "conversion_value_micros"};
 static const char *const invalids[] = {"invalid_impressions", "invalid_clicks",
                                        "invalid_conversions"};
 #define MEASURES 6

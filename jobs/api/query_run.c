@@ -279,8 +279,8 @@ static int run(const struct ad_query_context *c, const struct ad_query *q,
         return rc;
 }
 
-static int run_bill(const struct ad_query_context *c, const struct ad_query *q,
-                    struct ad_result *r, struct ad_fault *f)
+static int run_bill(const struct ad_query_context *c, const struct ad_query *q, struct ad_result *r,
+                    struct ad_fault *f)
 {
         struct ad_map groups;
 

@@ -111,8 +111,8 @@ int ad_query_range(struct ad_query *q, struct df_bytes from, struct df_bytes to,
         int64_t at;
 
         q->to_ms = next_of(q, now_ms);
-        if (to.len &&
-            (ad_query_instant(q, to, "to", &q->to_ms, f) < 0 || check_aligned(q, q->to_ms, "to", f) < 0))
+        if (to.len && (ad_query_instant(q, to, "to", &q->to_ms, f) < 0 ||
+                       check_aligned(q, q->to_ms, "to", f) < 0))
                 return -1;
         q->from_ms = floor_of(q, q->to_ms - RANGE_MS);
         if (from.len && (ad_query_instant(q, from, "from", &q->from_ms, f) < 0 ||

@@ -146,6 +146,7 @@ static int open_file_log(const struct df_config *c, const char *dir, struct df_l
 static int open_kafka(const struct df_config *c, const char *brokers, struct df_log **ret,
                       struct df_error *err)
 {
+        static const char *const kept[] = {AD_TOPIC_COMMANDS, AD_TOPIC_BILLING, NULL};
         struct df_kafka_setting settings[KAFKA_SETTINGS_MAX];
         struct df_kafka_options o = {
                 .brokers = brokers,
@@ -155,6 +156,7 @@ static int open_kafka(const struct df_config *c, const char *brokers, struct df_
                 .retention_min_ms = (df_config_integer(c, "dedupe-horizon") + 3) * HOUR_MS,
                 .session_timeout_ms = (int32_t)df_config_ms(c, "kafka-session-timeout"),
                 .transaction_timeout_ms = (int32_t)df_config_ms(c, "kafka-transaction-timeout"),
+                .kept = kept,
                 .settings = settings,
         };
         const char *name, *value;
@@ -194,11 +196,18 @@ int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error 
 
 int ad_create_topics(struct df_log *log, uint32_t partitions, struct df_error *err)
 {
-        static const char *const topics[] = {AD_TOPIC_EVENTS, AD_TOPIC_ROLLUPS, AD_TOPIC_LATE,
-                                             AD_TOPIC_QUARANTINE};
+        const struct {
+                const char *name;
+                uint32_t partitions;
+        } topics[] = {
+                {AD_TOPIC_EVENTS, partitions}, {AD_TOPIC_ROLLUPS, partitions},
+                {AD_TOPIC_LATE, partitions},   {AD_TOPIC_QUARANTINE, partitions},
+                {AD_TOPIC_COMMANDS, 1},        {AD_TOPIC_RUNS, 1},
+                {AD_TOPIC_BILLING, 1},
+        };
 
         for (size_t i = 0; i < sizeof(topics) / sizeof(topics[0]); i++) {
-                int rc = df_log_topic_create(log, topics[i], partitions, err);
+                int rc = df_log_topic_create(log, topics[i].name, topics[i].partitions, err);
 
                 if (rc < 0)
                         return rc;

@@ -355,7 +355,8 @@ static int consider(void *arg, const struct ad_replay *run, struct df_error *err
 
 static bool holds_events(const char *topic)
 {
-        static const char *const others[] = {AD_TOPIC_ROLLUPS, AD_TOPIC_LATE, AD_TOPIC_QUARANTINE};
+        static const char *const others[] = {AD_TOPIC_ROLLUPS,  AD_TOPIC_LATE, AD_TOPIC_QUARANTINE,
+                                             AD_TOPIC_COMMANDS, AD_TOPIC_RUNS, AD_TOPIC_BILLING};
 
         for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
                 if (strcmp(topic, others[i]) == 0)
