@@ -168,8 +168,10 @@ static int write_control(struct dfk_kafka *k, const struct note *n, struct df_er
         df_pb_uint(&b, TOPIC_GENERATION, n->topic.info.generation);
         df_pb_uint(&b, TOPIC_BEFORE, n->before);
         df_pb_uint(&b, TOPIC_OVER, n->over);
-        for (uint32_t p = 0; p < n->topic.moved_count; p++)
-                df_pb_uint(&b, TOPIC_MOVED, n->topic.moved[p]);
+        for (uint32_t p = 0; p < n->topic.moved_count; p++) {
+                df_put_varint(&b, TOPIC_MOVED << 3); /* also 0: its place in the list counts */
+                df_put_varint(&b, n->topic.moved[p]);
+        }
         df_pb_bool(&b, TOPIC_COPYING, n->topic.copying);
         rc = df_buf_check(&b, err);
         if (rc == 0)

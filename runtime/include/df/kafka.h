@@ -16,9 +16,9 @@
  * in between: all that return 0 agree. (A topic that is deleted and created again by hand while no
  * topic_create looks keeps its generation: librdkafka 2.0 does not tell Kafka's topic ids.)
  * Topics are created with message.timestamp.type=LogAppendTime, cleanup.policy=delete,
- * retention.bytes=-1 and the retention of the options (for those that are kept: -1), and checked for them when they exist
- * (DF_ESCHEMA names topic, setting, what it is, what it must be, and the command that mends it);
- * the control topic must keep its records for ever.
+ * retention.bytes=-1 and the retention of the options (for those that are kept: -1), and checked
+ * for them when they exist (DF_ESCHEMA names topic, setting, what it is, what it must be, and the
+ * command that mends it); the control topic must keep its records for ever.
  */
 #ifndef DF_KAFKA_H
 #define DF_KAFKA_H
