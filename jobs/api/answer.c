@@ -293,11 +293,13 @@ void adi_on_metrics(void *arg, struct df_http_request *r)
 static int write_quality(struct call *c, struct ad_view *view, struct df_buf *b,
                          struct df_error *err)
 {
+        struct ad_drift_report drift;
         struct ad_tail tail;
         struct ad_status *s = ad_view_status(view);
         struct ad_quality q = {
                 .status = s,
                 .tail = &tail,
+                .drift = &drift,
                 .tenant_id = df_bytes_str(c->identity.tenant),
                 .any_tenant = c->identity.key_class == AD_KEY_ADMIN,
                 .now_ms = df_wall_ms(),
@@ -307,8 +309,11 @@ static int write_quality(struct call *c, struct ad_view *view, struct df_buf *b,
         };
         int rc = ad_follow_tail(c->api->options.follow, s, &tail, err);
 
+        ad_drift_look(c->api->options.books, q.tenant_id, ad_view_settings(view)->account_zone,
+                      &drift);
         if (rc == 0)
                 rc = ad_quality_json(&q, b, err);
+        ad_drift_release(&drift);
         ad_status_release(s);
         return rc;
 }

@@ -4,7 +4,8 @@
  * The store can be thrown away: `billing` is kept for ever and it is built again from it.
  *
  * One thread writes (books_follow.h): ad_billing_add for each complete collection (K5), then
- * ad_billing_commit, one write with the position to read on from. Any thread reads: begin, ask, end.
+ * ad_billing_commit, one write with the position to read on from. Any thread reads: begin, ask,
+ * end.
  * A read sees one state of the store; it belongs to one thread at a time, and a callback asks
  * nothing of the read that called it.
  * Ownership: what a callback gets dies with the call; what is returned lies in the arena given.
@@ -46,8 +47,8 @@ struct ad_billing_read;
 int ad_billing_begin(struct ad_billing *b, struct ad_billing_read **ret, struct df_error *err);
 void ad_billing_end(struct ad_billing_read *r); /* NULL-safe */
 
-/* A point in the books. Postings behind seq, and closes behind seq or of a later time, are not there
- * yet. Of a Closed: {closed.seq, closed.close.at_ms}. */
+/* A point in the books. Postings behind seq, and closes behind seq or of a later time, are not
+ * there yet. Of a Closed: {closed.seq, closed.close.at_ms}. */
 struct ad_billing_point {
         uint64_t seq;
         int64_t at_ms;
@@ -131,7 +132,8 @@ int ad_billing_account(struct ad_billing_read *r, struct df_bytes tenant_id,
                        struct df_bytes advertiser_id, struct ad_billing_point point,
                        struct ad_billing_account *ret, struct df_error *err);
 
-/* Sums of all newest postings, by currency: what drift is watched by. Cheap: kept by quarter hour. */
+/* Sums of all newest postings, by currency: what drift is watched by. Cheap: they are kept by
+ * quarter hour. */
 struct ad_billing_drift {
         struct df_bytes currency;
         struct ad_cause_cell causes[AD_CAUSE_COUNT]; /* [cause] */
@@ -141,6 +143,8 @@ struct ad_billing_drift {
 int ad_billing_drifts(struct ad_billing_read *r, struct df_bytes tenant_id, uint64_t from_quarter,
                       uint64_t to_quarter, struct df_arena *arena, struct ad_billing_drift **ret,
                       size_t *ret_count, struct df_error *err);
+/* Both sides of all causes. */
+void ad_drift_spend(const struct ad_billing_drift *d, df_nanos *ret_billed, df_nanos *ret_realtime);
 /* |realtime - billed| / |billed| of two amounts. False: both are 0, there is none. When only billed
  * is 0 it is 1. */
 bool ad_drift(df_nanos billed, df_nanos realtime, double *ret);

@@ -1,5 +1,5 @@
-/* books_cells.c - the cells of the bill at a point: of each the newest version, and what it was when
- * its period was closed. Versions of a cell lie together, the newest first. */
+/* books_cells.c - the cells of the bill at a point: of each the newest version, and what it was
+ * when its period was closed. Versions of a cell lie together, the newest first. */
 #include "jobs/api/books_private.h"
 
 #define RANGE_COST 8 /* versions that opening an advertiser's range is worth */
@@ -7,9 +7,11 @@
 struct cells {
         struct ad_billing_read *r;
         const struct ad_billing_scope *scope;
-        struct ad_billing_account account; /* of the advertiser that is read */
-        struct df_buf key, value;          /* of the cell that is read; its newest version */
-        struct df_arena older;
+        const struct adi_close *closes; /* of the advertiser's account; those before the cell's */
+        size_t close_count, close;      /* quarter are behind */
+        uint64_t close_seq;             /* of the close that the cell is in */
+        struct df_buf key, value;       /* of the cell that is read; its newest version */
+        struct df_arena older, account;
         struct ad_books_entry entry;
         struct ad_billing_cell cell;
         bool found;       /* a version at the point */
@@ -38,7 +40,19 @@ static int emit(struct cells *x, struct df_error *err)
         return rc;
 }
 
-static int take_newest(struct cells *x, struct df_bytes value, struct df_error *err)
+/* Quarters ascend, and so do closes. */
+static void find_close(struct cells *x, uint64_t quarter)
+{
+        struct ad_billing_cell *c = &x->cell;
+
+        while (x->close < x->close_count && x->closes[x->close].to_quarter <= quarter)
+                x->close++;
+        c->closed = x->close < x->close_count;
+        c->closed_to = x->close_count ? x->closes[x->close_count - 1].to_quarter : 0;
+        x->close_seq = c->closed ? x->closes[x->close].seq : 0;
+}
+
+static int take_newest(struct cells *x, uint64_t seq, struct df_bytes value, struct df_error *err)
 {
         struct ad_billing_cell *c = &x->cell;
         const struct ad_target *t = &x->entry.posting.target;
@@ -57,26 +71,27 @@ static int take_newest(struct cells *x, struct df_bytes value, struct df_error *
         if (!ad_target_sums(t, &c->billed, &c->realtime))
                 return too_large(err);
         x->found = true;
-        c->closed_to = x->account.closed_to;
-        c->closed = t->quarter < c->closed_to;
-        x->wants_close = c->closed && x->entry.posting.closed_period.len > 0;
+        find_close(x, t->quarter);
+        x->wants_close = c->closed && seq > x->close_seq;
         if (!x->wants_close)
                 c->at_close = c->billed;
         return 0;
 }
 
-/* The newest version that was posted while the cell was open is what was closed. */
-static int look_at_close(struct cells *x, struct df_bytes value, struct df_error *err)
+/* The newest version at the close is what was closed. */
+static int look_at_close(struct cells *x, uint64_t seq, struct df_bytes value, struct df_error *err)
 {
         struct ad_books_entry e;
         struct ad_cell realtime;
         int rc;
 
+        if (seq > x->close_seq)
+                return 0;
+        x->wants_close = false;
         df_arena_reset(&x->older);
         rc = adi_books_entry(value, AD_BOOKS_POSTING, &x->older, &e, err);
-        if (rc < 0 || e.posting.closed_period.len)
+        if (rc < 0)
                 return rc;
-        x->wants_close = false;
         return ad_target_sums(&e.posting.target, &x->cell.at_close, &realtime) ? 0 : too_large(err);
 }
 
@@ -86,6 +101,7 @@ static int on_version(void *arg, struct df_bytes key, struct df_bytes value, str
         const struct ad_billing_scope *s = x->scope;
         struct df_reader tail;
         struct df_bytes cell;
+        uint64_t seq;
         int rc = 0;
 
         if (key.len < 8)
@@ -103,11 +119,12 @@ static int on_version(void *arg, struct df_bytes key, struct df_bytes value, str
                 if (rc == 0)
                         rc = df_buf_check(&x->key, err);
         }
-        if (rc != 0 || ~df_get_u64be(&tail) > s->point.seq)
+        seq = ~df_get_u64be(&tail);
+        if (rc != 0 || seq > s->point.seq)
                 return rc;
         if (!x->found)
-                return take_newest(x, value, err);
-        return x->wants_close ? look_at_close(x, value, err) : 0;
+                return take_newest(x, seq, value, err);
+        return x->wants_close ? look_at_close(x, seq, value, err) : 0;
 }
 
 static int one_advertiser(void *arg, struct df_bytes advertiser, struct df_error *err)
@@ -122,7 +139,10 @@ static int one_advertiser(void *arg, struct df_bytes advertiser, struct df_error
                 x->ended = true;
                 return 1;
         }
-        rc = ad_billing_account(r, s->tenant_id, advertiser, s->point, &x->account, err);
+        df_arena_reset(&x->account);
+        x->close = 0;
+        rc = adi_books_taken(r, s->tenant_id, advertiser, s->point, &x->account, &x->closes,
+                             &x->close_count, err);
 
         if (rc < 0)
                 return rc;
@@ -152,10 +172,12 @@ int ad_billing_cells(struct ad_billing_read *r, const struct ad_billing_scope *s
         if (scope->from_quarter >= scope->to_quarter)
                 return 0;
         df_arena_init(&x.older, 0);
+        df_arena_init(&x.account, 0);
         rc = scope->one_advertiser
                      ? one_advertiser(&x, scope->advertiser_id, err)
                      : ad_billing_advertisers(r, scope->tenant_id, one_advertiser, &x, err);
         df_arena_release(&x.older);
+        df_arena_release(&x.account);
         df_buf_release(&x.key);
         df_buf_release(&x.value);
         return rc < 0 ? rc : 0;

@@ -194,6 +194,15 @@ int ad_billing_drifts(struct ad_billing_read *r, struct df_bytes tenant_id, uint
         return 0;
 }
 
+void ad_drift_spend(const struct ad_billing_drift *d, df_nanos *ret_billed, df_nanos *ret_realtime)
+{
+        *ret_billed = *ret_realtime = 0;
+        for (int c = 0; c < AD_CAUSE_COUNT; c++) {
+                *ret_billed += d->causes[c].billed.spend;
+                *ret_realtime += d->causes[c].realtime.spend;
+        }
+}
+
 bool ad_drift(df_nanos billed, df_nanos realtime, double *ret)
 {
         double b = (double)billed, d = (double)realtime - b;

@@ -43,7 +43,7 @@ struct ad_books_follow {
         struct df_record records[READ_RECORDS];
 
         struct adi_books_watch watch;
-        atomic_uint_least64_t damaged, repeated, rebuilt, lag;
+        atomic_uint_least64_t read, damaged, repeated, rebuilt, lag;
         atomic_bool failed;
 };
 
@@ -206,6 +206,7 @@ static int take(struct ad_books_follow *f, const struct df_record *r, struct df_
         int rc = df_collector_add(f->collector, r, &what, &c, err);
 
         f->position = r->offset + 1;
+        atomic_fetch_add(&f->read, 1);
         if (rc == DF_EPARSE || rc == DF_ELIMIT)
                 what = DF_COLLECT_DAMAGED; /* of its collection, too */
         else if (rc < 0)
@@ -389,6 +390,7 @@ void ad_books_render(struct ad_books_follow *f, struct df_buf *b)
                   (double)atomic_load(&f->damaged));
         df_metric(b, "adtally_billing_repeated_collections_total", "",
                   (double)atomic_load(&f->repeated));
+        df_metric(b, "adtally_billing_read_records_total", "", (double)atomic_load(&f->read));
         df_metric(b, "adtally_billing_rebuilt_total", "", (double)atomic_load(&f->rebuilt));
         adi_books_watch_render(&f->watch, df_wall_ms(), b);
 }

@@ -1,16 +1,16 @@
 /* books_private.h - between the files of the view of the bill. What it stores:
  *
- *   'r' tenant, advertiser, quarter, campaign, publisher, currency, ~seq  -> posting (every version)
- *   'd' tenant, advertiser                                                -> advertiser
- *   'a' tenant, posted period, advertiser, seq                            -> posting
- *   'p' tenant, advertiser, period, asked_by                              -> closed
- *   'z' tenant, advertiser, to_quarter                                    -> seq, at_ms, ... of a taken close
- *   'o' ~number of the run                                                -> newest at_ms so far, seq, applied
- *   'i' id of the run                                                     -> number of the run
- *   'g' tenant or "", quarter, currency                                   -> sums of the newest postings
- *   's' source                                                            -> k that was applied
- *   'm'                                                                   -> what the store is of
- *   'c'                                                                   -> position and counters
+ *   'r' tenant, advertiser, quarter, campaign, publisher, currency, ~seq  -> posting: all versions
+ *   'd' tenant, advertiser                         -> advertiser
+ *   'a' tenant, posted period, advertiser, seq     -> posting
+ *   'p' tenant, advertiser, period, asked_by       -> closed
+ *   'z' tenant, advertiser, to_quarter             -> seq, at_ms, ... of a close that was taken
+ *   'o' ~number of the run                         -> newest at_ms so far, seq, applied
+ *   'i' id of the run                              -> number of the run
+ *   'g' tenant or "", quarter, currency            -> sums of the newest postings
+ *   's' source                                     -> k that was applied
+ *   'm'                                            -> what the store is of
+ *   'c'                                            -> position and counters
  *
  * Strings are in byte order with an end of their own, numbers big endian, ~ bits inverted: the
  * greatest comes first. Postings, closes and runs are entries of a BooksBatch as they were read.
@@ -73,6 +73,18 @@ int adi_books_damaged(struct df_error *err); /* DF_ECORRUPT */
 /* One entry of a kind. It borrows from value; arrays lie in the arena. */
 int adi_books_entry(struct df_bytes value, enum ad_books_kind kind, struct df_arena *arena,
                     struct ad_books_entry *ret, struct df_error *err);
+
+/* ---- books_read.c ---- */
+struct adi_close { /* that was taken */
+        uint64_t to_quarter, seq;
+        bool whole_tenant;
+        char open_period[AD_PERIOD_MAX + 1];
+};
+/* Of the account that the advertiser's cells belong to, ascending. */
+int adi_books_taken(struct ad_billing_read *r, struct df_bytes tenant_id,
+                    struct df_bytes advertiser_id, struct ad_billing_point point,
+                    struct df_arena *arena, const struct adi_close **ret, size_t *ret_count,
+                    struct df_error *err);
 
 /* ---- books_drift.c ---- */
 /* before NULL: the cell is new. */

@@ -227,45 +227,83 @@ int ad_billing_closes(struct ad_billing_read *r, struct df_bytes tenant_id,
         return scan(r, on_close, &x, err);
 }
 
-struct account {
+struct taken {
         struct ad_billing_point point;
-        struct ad_billing_account *ret;
+        struct adi_close *list; /* in the arena */
+        size_t count, cap;
+        struct df_arena *arena;
 };
 
-static int on_account(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+static int on_taken(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
 {
-        struct account *x = arg;
-        struct ad_billing_account *a = x->ret;
+        struct taken *x = arg;
         struct df_reader v = df_reader(value);
-        uint64_t to_quarter = df_get_u64be(&v), seq = df_get_u64be(&v);
+        struct adi_close c = {.to_quarter = df_get_u64be(&v), .seq = df_get_u64be(&v)};
         int64_t at_ms = (int64_t)df_get_u64be(&v);
         bool whole = df_get_u8(&v) != 0;
         struct df_bytes period = df_get_bytes(&v, df_reader_left(&v));
 
         if (v.bad || period.len > AD_PERIOD_MAX)
                 return adi_books_damaged(err);
-        if (seq > x->point.seq || at_ms > x->point.at_ms || to_quarter <= a->closed_to)
+        if (c.seq > x->point.seq || at_ms > x->point.at_ms)
                 return 0;
-        *a = (struct ad_billing_account){
-                .any = true, .whole_tenant = whole, .closed_to = to_quarter};
-        memcpy(a->open_period, period.data, period.len);
+        c.whole_tenant = whole;
+        memcpy(c.open_period, period.data, period.len);
+        if (x->count == x->cap) {
+                size_t cap = x->cap ? 2 * x->cap : 16;
+                struct adi_close *more = df_arena_alloc(x->arena, cap * sizeof(*more));
+
+                if (!more)
+                        return df_fail(err, DF_ENOMEM, "closes of an account");
+                if (x->count)
+                        memcpy(more, x->list, x->count * sizeof(*more));
+                x->list = more;
+                x->cap = cap;
+        }
+        x->list[x->count++] = c;
         return 0;
 }
 
 /* A tenant closes in one of the two ways, so at most one of the two has anything. */
+int adi_books_taken(struct ad_billing_read *r, struct df_bytes tenant_id,
+                    struct df_bytes advertiser_id, struct ad_billing_point point,
+                    struct df_arena *arena, const struct adi_close **ret, size_t *ret_count,
+                    struct df_error *err)
+{
+        struct df_bytes accounts[2] = {{0}, advertiser_id};
+        struct taken x = {.point = point, .arena = arena};
+        int rc = 0;
+
+        for (size_t i = 0; rc == 0 && x.count == 0 && i < (advertiser_id.len ? 2 : 1); i++) {
+                adi_books_key(&r->from, 'z', (struct df_bytes[]){tenant_id, accounts[i]}, 2);
+                rc = scan(r, on_taken, &x, err);
+        }
+        *ret = x.list;
+        *ret_count = x.count;
+        return rc;
+}
+
 int ad_billing_account(struct ad_billing_read *r, struct df_bytes tenant_id,
                        struct df_bytes advertiser_id, struct ad_billing_point point,
                        struct ad_billing_account *ret, struct df_error *err)
 {
-        struct df_bytes accounts[2] = {{0}, advertiser_id};
-        struct account x = {point, ret};
-        int rc = 0;
+        const struct adi_close *list;
+        struct df_arena arena;
+        size_t count;
+        int rc;
 
         *ret = (struct ad_billing_account){0};
-        for (size_t i = 0; rc == 0 && i < (advertiser_id.len ? 2 : 1); i++) {
-                adi_books_key(&r->from, 'z', (struct df_bytes[]){tenant_id, accounts[i]}, 2);
-                rc = scan(r, on_account, &x, err);
+        df_arena_init(&arena, 0);
+        rc = adi_books_taken(r, tenant_id, advertiser_id, point, &arena, &list, &count, err);
+        if (rc == 0 && count > 0) {
+                const struct adi_close *last = &list[count - 1];
+
+                ret->any = true;
+                ret->whole_tenant = last->whole_tenant;
+                ret->closed_to = last->to_quarter;
+                memcpy(ret->open_period, last->open_period, sizeof(ret->open_period));
         }
+        df_arena_release(&arena);
         return rc;
 }
 

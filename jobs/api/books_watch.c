@@ -48,12 +48,9 @@ static void show(struct adi_books_watch *w, const struct ad_billing *b,
                         count < ADI_WATCH_CURRENCIES_MAX ? count : ADI_WATCH_CURRENCIES_MAX;
         }
         for (size_t i = 0; run && i < w->shown.drift_count; i++) {
-                df_nanos billed = 0, realtime = 0;
+                df_nanos billed, realtime;
 
-                for (int c = 0; c < AD_CAUSE_COUNT; c++) {
-                        billed += drifts[i].causes[c].billed.spend;
-                        realtime += drifts[i].causes[c].realtime.spend;
-                }
+                ad_drift_spend(&drifts[i], &billed, &realtime);
                 copy_label(w->shown.drift[i].currency, drifts[i].currency);
                 w->shown.drift[i].any = ad_drift(billed, realtime, &w->shown.drift[i].drift);
         }

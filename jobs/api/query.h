@@ -50,6 +50,7 @@ enum ad_order {
         AD_ORDER_VALUE,
         AD_ORDER_CTR,
         AD_ORDER_CVR,
+        AD_ORDER_DRIFT, /* of view=both */
 };
 
 enum ad_metrics_view { AD_METRICS_REALTIME, AD_METRICS_BILLING, AD_METRICS_BOTH };

@@ -345,7 +345,18 @@ int adi_bill_run(const struct ad_query_context *c, const struct ad_query *q, str
         return rc;
 }
 
-/* ---- totals, state, hint ---- */
+/* ---- order, totals, state, hint ---- */
+
+int adi_bill_by_drift(const struct ad_result_bill *a, const struct ad_result_bill *b)
+{
+        double x, y;
+        bool has_x = ad_drift(a->billed.spend, a->realtime.spend, &x);
+        bool has_y = ad_drift(b->billed.spend, b->realtime.spend, &y);
+
+        if (!has_x || !has_y)
+                return (int)has_x - (int)has_y;
+        return (x > y) - (x < y);
+}
 
 static int add_total(struct ad_result_bill *to, const struct ad_result_bill *from,
                      struct df_arena *arena, struct ad_fault *f)

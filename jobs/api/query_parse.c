@@ -279,6 +279,7 @@ static int parse_order(const struct given *g, struct ad_query *q, struct ad_faul
                                              "conversion_value_micros",
                                              "ctr",
                                              "cvr",
+                                             "drift",
                                              NULL};
         static const char *const fills[] = {"none", "zero", NULL};
         struct df_bytes o = g->v[P_ORDER_BY];
@@ -289,12 +290,13 @@ static int parse_order(const struct given *g, struct ad_query *q, struct ad_faul
                 if (q->descending)
                         o = df_bytes(o.data + 1, o.len - 1);
                 i = choice(o, orders);
-                if (i < 0)
-                        return ad_fault_set(f, 400, "bad_order", "order_by",
-                                            "order_by is window_start, impressions, clicks, "
-                                            "conversions, spend_micros, payout_micros, "
-                                            "conversion_value_micros, ctr or cvr; with - in front "
-                                            "the greatest comes first");
+                if (i < 0 || (i == AD_ORDER_DRIFT && q->view != AD_METRICS_BOTH))
+                        return ad_fault_set(
+                                f, 400, "bad_order", "order_by",
+                                "order_by is window_start, impressions, clicks, "
+                                "conversions, spend_micros, payout_micros, "
+                                "conversion_value_micros, ctr or cvr, of view=both also "
+                                "drift; with - in front the greatest comes first");
                 q->order = (enum ad_order)i;
         }
         i = g->has[P_FILL] ? choice(g->v[P_FILL], fills) : 0;

@@ -45,6 +45,8 @@ int adi_bill_run(const struct ad_query_context *c, const struct ad_query *q, str
 int adi_bill_totals(struct ad_result *r, struct ad_fault *fault); /* beside those of the rows */
 void adi_bill_hint(const struct ad_query *q, struct ad_result *r);
 extern const struct ad_result_bill adi_bill_none;
+/* Rows without drift are the smallest. */
+int adi_bill_by_drift(const struct ad_result_bill *a, const struct ad_result_bill *b);
 const char *adi_bill_state(const struct ad_result *r, const struct ad_result_row *row);
 
 /* query_bill_write.c */

@@ -80,6 +80,8 @@ static int by_measure(const struct ad_result_row *a, const struct ad_result_row 
                 return by_ratio(x->clicks, x->impressions, y->clicks, y->impressions);
         case AD_ORDER_CVR:
                 return by_ratio(x->conversions, x->clicks, y->conversions, y->clicks);
+        case AD_ORDER_DRIFT:
+                return adi_bill_by_drift(a->bill, b->bill);
         case AD_ORDER_WINDOW:
         default:
                 return COMPARE(a->window, b->window);
