@@ -306,8 +306,10 @@ static int add_applied(struct ad_billing *b, const struct ad_books_entry *e, str
         struct adi_books_counters *c = &b->counters;
         int rc;
 
-        if (!a->why.len && a->begin.at_ms > c->at_ms)
-                c->at_ms = a->begin.at_ms;
+        if (!a->why.len) {
+                c->at_ms = a->begin.at_ms > c->at_ms ? a->begin.at_ms : c->at_ms;
+                c->run_seq = c->seq;
+        }
         c->runs++;
         df_buf_clear(&b->value);
         df_put_u64be(&b->value, (uint64_t)c->at_ms);
@@ -324,6 +326,8 @@ static int add_applied(struct ad_billing *b, const struct ad_books_entry *e, str
         return 0;
 }
 
+/* It counts from the run before it, although what it posted itself (adjustments of what lies before
+ * the first period) has later numbers: books are read at runs. */
 static int add_closed(struct ad_billing *b, const struct ad_books_entry *e, struct df_error *err)
 {
         const struct ad_period_close *c = &e->closed.close;
@@ -347,6 +351,7 @@ static int add_closed(struct ad_billing *b, const struct ad_books_entry *e, stru
         df_buf_clear(&b->value);
         df_put_u64be(&b->value, c->to_quarter);
         df_put_u64be(&b->value, e->closed.seq);
+        df_put_u64be(&b->value, b->counters.run_seq);
         df_put_u64be(&b->value, (uint64_t)c->at_ms);
         df_put_u8(&b->value, c->account.advertiser_id.len == 0);
         df_buf_append(&b->value, e->closed.open_period.data, e->closed.open_period.len);

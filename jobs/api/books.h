@@ -47,8 +47,9 @@ struct ad_billing_read;
 int ad_billing_begin(struct ad_billing *b, struct ad_billing_read **ret, struct df_error *err);
 void ad_billing_end(struct ad_billing_read *r); /* NULL-safe */
 
-/* A point in the books. Postings behind seq, and closes behind seq or of a later time, are not
- * there yet. Of a Closed: {closed.seq, closed.close.at_ms}. */
+/* A point in the books. Postings behind seq, and closes behind it or of a later time, are not
+ * there yet; closes after a run count from the point of that run. Of a Closed: {closed.seq,
+ * closed.close.at_ms}. */
 struct ad_billing_point {
         uint64_t seq;
         int64_t at_ms;

@@ -104,7 +104,7 @@ int adi_books_drift_add(struct ad_billing *b, const struct ad_target *before,
                 struct adi_drift *d;
 
                 adi_books_quarter_key(&b->key, whose[i], now->quarter);
-                adi_books_put(&b->key, now->currency);
+                ad_put_ordered(&b->key, now->currency);
                 rc = find(b, &d, err);
                 if (rc == 0 && before)
                         rc = shift(d, before, false, err);

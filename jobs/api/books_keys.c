@@ -1,33 +1,21 @@
 /* books_keys.c - keys and small values of the view of the bill. */
 #include "jobs/api/books_private.h"
 
-/* A string in byte order, with an end that no other string goes on from. */
-void adi_books_put(struct df_buf *b, struct df_bytes part)
-{
-        for (size_t i = 0; i < part.len; i++) {
-                df_put_u8(b, part.data[i]);
-                if (part.data[i] == 0)
-                        df_put_u8(b, 0xff);
-        }
-        df_put_u8(b, 0);
-        df_put_u8(b, 0);
-}
-
 void adi_books_key(struct df_buf *b, uint8_t kind, const struct df_bytes *parts, size_t count)
 {
         df_buf_clear(b);
         df_put_u8(b, kind);
         for (size_t i = 0; i < count; i++)
-                adi_books_put(b, parts[i]);
+                ad_put_ordered(b, parts[i]);
 }
 
 void adi_books_cell_key(struct df_buf *b, const struct ad_target *t)
 {
         adi_books_key(b, 'r', (struct df_bytes[]){t->tenant_id, t->advertiser_id}, 2);
         df_put_u64be(b, t->quarter);
-        adi_books_put(b, t->campaign_id);
-        adi_books_put(b, t->publisher_id);
-        adi_books_put(b, t->currency);
+        ad_put_ordered(b, t->campaign_id);
+        ad_put_ordered(b, t->publisher_id);
+        ad_put_ordered(b, t->currency);
 }
 
 void adi_books_quarter_key(struct df_buf *b, struct df_bytes tenant, uint64_t quarter)
@@ -59,6 +47,7 @@ void adi_books_counters_encode(struct df_buf *b, const struct adi_books_counters
         df_put_u64be(b, c->position);
         df_put_u64be(b, c->seq);
         df_put_u64be(b, c->runs);
+        df_put_u64be(b, c->run_seq);
         df_put_u64be(b, c->postings);
         df_put_u64be(b, c->adjustments);
         df_put_u64be(b, c->closes);
@@ -73,6 +62,7 @@ bool adi_books_counters_decode(struct df_bytes bytes, struct adi_books_counters 
         ret->position = df_get_u64be(&r);
         ret->seq = df_get_u64be(&r);
         ret->runs = df_get_u64be(&r);
+        ret->run_seq = df_get_u64be(&r);
         ret->postings = df_get_u64be(&r);
         ret->adjustments = df_get_u64be(&r);
         ret->closes = df_get_u64be(&r);

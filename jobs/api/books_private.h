@@ -4,7 +4,7 @@
  *   'd' tenant, advertiser                         -> advertiser
  *   'a' tenant, posted period, advertiser, seq     -> posting
  *   'p' tenant, advertiser, period, asked_by       -> closed
- *   'z' tenant, advertiser, to_quarter             -> seq, at_ms, ... of a close that was taken
+ *   'z' tenant, advertiser, to_quarter             -> seqs, at_ms, ... of a close that was taken
  *   'o' ~number of the run                         -> newest at_ms so far, seq, applied
  *   'i' id of the run                              -> number of the run
  *   'g' tenant or "", quarter, currency            -> sums of the newest postings
@@ -25,7 +25,8 @@
 struct adi_books_counters {
         uint64_t position; /* to read on from */
         uint64_t seq;      /* of the newest posting */
-        uint64_t runs;     /* applied */
+        uint64_t runs;     /* applied or refused */
+        uint64_t run_seq;  /* of the newest posting when the last run was applied */
         uint64_t postings, adjustments, closes;
         uint64_t gaps; /* postings whose seq is not the next: 0, or an alarm */
         int64_t at_ms; /* the greatest of the runs */
@@ -59,7 +60,6 @@ struct ad_billing_read {
 
 /* ---- books_keys.c ---- */
 void adi_books_key(struct df_buf *b, uint8_t kind, const struct df_bytes *parts, size_t count);
-void adi_books_put(struct df_buf *b, struct df_bytes part); /* a string in byte order */
 /* Everything of a cell but its seq; cleared before. */
 void adi_books_cell_key(struct df_buf *b, const struct ad_target *t);
 void adi_books_quarter_key(struct df_buf *b, struct df_bytes tenant, uint64_t quarter);
@@ -77,6 +77,7 @@ int adi_books_entry(struct df_bytes value, enum ad_books_kind kind, struct df_ar
 /* ---- books_read.c ---- */
 struct adi_close { /* that was taken */
         uint64_t to_quarter, seq;
+        uint64_t from_seq; /* of the point from which on it counts */
         bool whole_tenant;
         char open_period[AD_PERIOD_MAX + 1];
 };

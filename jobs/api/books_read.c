@@ -238,14 +238,20 @@ static int on_taken(void *arg, struct df_bytes key, struct df_bytes value, struc
 {
         struct taken *x = arg;
         struct df_reader v = df_reader(value);
-        struct adi_close c = {.to_quarter = df_get_u64be(&v), .seq = df_get_u64be(&v)};
-        int64_t at_ms = (int64_t)df_get_u64be(&v);
-        bool whole = df_get_u8(&v) != 0;
-        struct df_bytes period = df_get_bytes(&v, df_reader_left(&v));
+        struct adi_close c = {.to_quarter = df_get_u64be(&v)};
+        struct df_bytes period;
+        int64_t at_ms;
+        bool whole;
+
+        c.seq = df_get_u64be(&v);
+        c.from_seq = df_get_u64be(&v);
+        at_ms = (int64_t)df_get_u64be(&v);
+        whole = df_get_u8(&v) != 0;
+        period = df_get_bytes(&v, df_reader_left(&v));
 
         if (v.bad || period.len > AD_PERIOD_MAX)
                 return adi_books_damaged(err);
-        if (c.seq > x->point.seq || at_ms > x->point.at_ms)
+        if (c.from_seq > x->point.seq || at_ms > x->point.at_ms)
                 return 0;
         c.whole_tenant = whole;
         memcpy(c.open_period, period.data, period.len);

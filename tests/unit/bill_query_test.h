@@ -255,7 +255,7 @@ static inline struct sum naive(const struct ad_query *q, struct ad_billing_point
                         continue;
                 bt_sums(v, &billed, &realtime);
                 close = bt_close_of(t, at, &closed_to);
-                bt_sums(close ? bt_newest(i, close->seq) : v, &then, &realtime);
+                bt_sums(close ? bt_at_close(i, close, at) : v, &then, &realtime);
                 bt_sums(v, &billed, &realtime);
                 if (bt_equal(&billed, &zero) && bt_equal(&realtime, &zero) &&
                     bt_equal(&billed, &then))

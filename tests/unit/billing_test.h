@@ -36,7 +36,7 @@ struct bt_run {
 struct bt_close {
         struct df_bytes tenant, advertiser;
         char period[8], asked_by[16], open[8];
-        uint64_t to_quarter, seq;
+        uint64_t to_quarter, seq, from_seq;
         int64_t at_ms;
         bool refused;
 };
@@ -248,10 +248,16 @@ static inline void bt_close(struct df_buf *b)
         uint64_t *to = &bt.closed_to[tenant][a];
 
         assert_true(bt.close_count < BT_CLOSES_MAX);
+        /* What a close posts itself, about rows before the first period. */
+        bt.runs[bt.run_count] = (struct bt_run){.id = "close", .at_ms = bt.now_ms};
+        for (uint64_t n = bt_pick(3); n > 0; n--)
+                bt_post(b, (size_t)bt_pick(BT_CELLS));
         *c = (struct bt_close){.tenant = bt_tenants[tenant],
                                .refused = bt_pick(4) == 0,
                                .seq = bt.seq,
                                .at_ms = bt.now_ms};
+        for (size_t i = 0; i < bt.run_count; i++)
+                c->from_seq = bt.runs[i].refused ? c->from_seq : bt.runs[i].seq;
         if (tenant)
                 c->advertiser = bt_advertisers[a];
         c->to_quarter = (*to ? *to : BT_QUARTER + 20) + 1 + bt_pick(60);
@@ -364,7 +370,7 @@ static inline const struct bt_close *bt_close_of(const struct ad_target *t,
         for (size_t i = 0; i < bt.close_count; i++) {
                 const struct bt_close *c = &bt.closes[i];
 
-                if (c->refused || c->seq > at.seq || c->at_ms > at.at_ms ||
+                if (c->refused || c->from_seq > at.seq || c->at_ms > at.at_ms ||
                     !df_bytes_eq(c->tenant, t->tenant_id) ||
                     (c->advertiser.len && !df_bytes_eq(c->advertiser, t->advertiser_id)))
                         continue;
@@ -373,6 +379,12 @@ static inline const struct bt_close *bt_close_of(const struct ad_target *t,
                         found = c;
         }
         return found;
+}
+
+static inline const struct bt_version *bt_at_close(size_t cell, const struct bt_close *c,
+                                                   struct ad_billing_point at)
+{
+        return bt_newest(cell, c->seq < at.seq ? c->seq : at.seq);
 }
 
 static inline bool bt_equal(const struct ad_cell *a, const struct ad_cell *b)

@@ -88,7 +88,7 @@ static int on_cell(void *arg, const struct ad_billing_cell *c, struct df_error *
         close = bt_close_of(t, x->scope.point, &closed_to);
         check(c->closed_to == closed_to && c->closed == (close != NULL));
         if (close)
-                bt_sums(bt_newest(i, close->seq), &billed, &realtime);
+                bt_sums(bt_at_close(i, close, x->scope.point), &billed, &realtime);
         check(bt_equal(&billed, &c->at_close));
         check(c->adjusted == !bt_equal(&billed, &c->billed));
         x->seen++;
