@@ -19,7 +19,7 @@ SEED = 4711
 QUARTER = 900_000
 BASE = 20513 * 96
 NAMES = ["impressions", "clicks", "conversions", "spend_micros", "payout_micros", "conversion_value_micros"]
-CAUSES = ["late", "duplicate", "conflict", "price", "unfolded", "not_yet_processed", "unexplained"]
+CAUSES = ["late", "duplicate", "conflict", "price", "unfolded", "not_yet_processed", "unexplained", "label", "correction"]
 
 
 class Api(Adtally):

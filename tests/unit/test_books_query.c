@@ -211,7 +211,7 @@ static void test_text(void **state)
         says(&text, "window_start,campaign_id,currency,realtime_impressions,");
         says(&text, "realtime_invalid_conversions,billing_impressions,");
         says(&text, ",drift,late_impressions,");
-        says(&text, ",unexplained_invalid_conversions,state,adjusted\r\n");
+        says(&text, ",correction_invalid_conversions,state,adjusted\r\n");
         says(&text, "2027-01-15T09:00:00Z,c2,EUR,105,2,0,6,1,0,0,0,0,100,3,0,3,1,0,0,0,0,0.833333,"
                     "0,1,0,0,0,0,0,0,0,-5,0,0,-3,0,0,0,0,0,0,0,");
         x = small_question("billing");
