@@ -232,7 +232,8 @@ static int books_on_cut(struct df_operator *op, struct df_out *out, struct df_er
         }
         for (size_t i = 0; i < taken; i++)
                 free(b->queue[i].bytes);
-        memmove(b->queue, b->queue + taken, (b->queued - taken) * sizeof(*b->queue));
+        if (taken > 0) /* there may be no queue yet */
+                memmove(b->queue, b->queue + taken, (b->queued - taken) * sizeof(*b->queue));
         b->queued -= taken;
         if (b->queued > 0)
                 df_out_more(out);
