@@ -102,6 +102,13 @@ const struct df_setting ad_settings[] = {
         {"s3-session-token", DF_TEXT, NULL, .arg = "TOKEN", .help = "of the store, if it has one",
          .secret = true},
 
+        {"reconcile", DF_CHOICE, "on", .choices = "on|off",
+         .help = "whether this machine makes the bill; one of those that share a log"},
+        {"reconcile-every", DF_DURATION, "1h", 100, 7 * DAY_MS, .help = "a run of what is new"},
+        {"reconcile-nightly", DF_TEXT, "02:10", .arg = "HH:MM|off",
+         .help = "UTC: a run that compares with realtime all that the log still has"},
+        {"reconcile-threads", DF_INTEGER, "1", 1, 64, .help = "of a run"},
+
         {"quiet", DF_BOOL, "false", .help = "no progress"},
         {"json", DF_BOOL, "false", .help = "machine-readable output"},
         {"log-level", DF_CHOICE, "info", .choices = "debug|info|warn|error",
@@ -194,11 +201,18 @@ int ad_open_log(const struct df_config *c, struct df_log **ret, struct df_error 
 
 int ad_create_topics(struct df_log *log, uint32_t partitions, struct df_error *err)
 {
-        static const char *const topics[] = {AD_TOPIC_EVENTS, AD_TOPIC_ROLLUPS, AD_TOPIC_LATE,
-                                             AD_TOPIC_QUARANTINE};
+        const struct {
+                const char *name;
+                uint32_t partitions;
+        } topics[] = {
+                {AD_TOPIC_EVENTS, partitions}, {AD_TOPIC_ROLLUPS, partitions},
+                {AD_TOPIC_LATE, partitions},   {AD_TOPIC_QUARANTINE, partitions},
+                {AD_TOPIC_COMMANDS, 1},        {AD_TOPIC_RUNS, 1},
+                {AD_TOPIC_BILLING, 1},
+        };
 
         for (size_t i = 0; i < sizeof(topics) / sizeof(topics[0]); i++) {
-                int rc = df_log_topic_create(log, topics[i], partitions, err);
+                int rc = df_log_topic_create(log, topics[i].name, topics[i].partitions, err);
 
                 if (rc < 0)
                         return rc;

@@ -24,6 +24,7 @@ extern const size_t ad_setting_count;
 #define AD_TOPIC_BILLING "billing"   /* as many as runs */
 #define AD_TOPIC_IMPORT_PREFIX "import."
 #define AD_GROUP_REALTIME "realtime" /* on Kafka, after --kafka-prefix */
+#define AD_GROUP_BOOKS "books"       /* the offset in `runs` alone; nobody joins it */
 /* Outputs of a run of `adtally replay`: inputs of nobody. */
 #define AD_TOPIC_REPLAY_PREFIX "replay-"
 #define AD_TOPIC_RECONCILE_PREFIX "reconcile-" /* of a run of `adtally reconcile` */
@@ -44,8 +45,10 @@ int ad_open_log_at(const struct df_config *c, const char *where, struct df_log *
 bool ad_log_is_file(const struct df_config *c);
 /* DATA/<name>, into ret (at least 4096 bytes). */
 int ad_data_path(const struct df_config *c, const char *name, char *ret, struct df_error *err);
-/* Create the job's topics unless they exist: events, rollups, late, quarantine, all with
- * `--partitions`. DF_ESCHEMA (K14) when one has another count. */
+/* Create the job's topics unless they exist: events, rollups, late, quarantine, with
+ * `--partitions`; commands, runs and billing, with one. DF_ESCHEMA (K14) when one has another
+ * count. commands and billing are kept for ever: nothing retains them on the file log, and on Kafka
+ * their settings say so. */
 int ad_create_topics(struct df_log *log, uint32_t partitions, struct df_error *err);
 
 /* The operators' parameters and the task's rules; price_table is left NULL. */

@@ -23,7 +23,7 @@ from test_crash import SETTINGS, check, finish, generate
 from test_first import stamp, this_minute
 
 QUICK = ["--kafka-session-timeout", "6s"]
-OUTPUTS = ["events", "late", "quarantine", "rollups"]
+TOPICS = {"billing": 1, "commands": 1, "events": 4, "late": 4, "quarantine": 4, "rollups": 4, "runs": 1}  # partitions
 
 
 # ---- the file log, read by other code --------------------------------------------------------------------------------
@@ -141,14 +141,14 @@ def test_everything_goes_on_where_it_stopped(filled, kafka):
     """D1, K8: what was counted before is a duplicate afterwards; rows, ledger, sources and positions are the same."""
     a, sent, minute, before = filled
     was = file_log(a.data)
-    assert {t for t, _ in was} == set(OUTPUTS) and sum(map(len, was.values())) > 20
+    assert {t for t, _ in was} == set(TOPICS) and sum(map(len, was.values())) > 20
     done = migrate(a, kafka)
     assert f"adtally up --data {a.data} --log kafka:{kafka.bootstrap} --kafka-prefix {kafka.prefix}" in done.stdout
-    for t in OUTPUTS:
+    for t in TOPICS:
         n = sum(len(r) for (name, _), r in was.items() if name == t)
         size = sum(len(v) for (name, _), r in was.items() if name == t for _, _, v in r)
         line = next(x for x in done.stdout.splitlines() if x.startswith(t + " "))
-        assert line.split() == [t, "4", str(n), str(size), "yes"]
+        assert line.split() == [t, str(TOPICS[t]), str(n), str(size), "yes"]
     same(kafka, was, "after the move")
     current = {p: (a.data / f"state/events/{p}/CURRENT").read_text().strip() for p in range(4)}
     for p, (offset, metadata) in reader.committed(kafka.bootstrap, kafka.prefix).items():
@@ -180,7 +180,7 @@ def test_traffic_goes_through_the_move(start, kafka):
     assert sum(map(len, was.values())) > 20, f"seed {seed}"
     migrate(a, kafka)
     on_kafka(a, kafka)
-    same_prefix = {k: [r for r in v if r[0] < len(was[k])] for k, v in copied(kafka, OUTPUTS).items()}
+    same_prefix = {k: [r for r in v if r[0] < len(was[k])] for k, v in copied(kafka, TOPICS).items()}
     assert same_prefix == was, f"seed {seed}"
     finish(sender, seed)
     check(a, truth, seed, "--killed")
@@ -303,7 +303,7 @@ def test_broker_lost_in_the_middle(filled, kafka):
     env = {**os.environ, "DF_FAIL": "copy=delay(4000)@4"}
     p = subprocess.Popen([str(ADTALLY), *command(a, kafka)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     until = time.time() + 30
-    while not any(copied_yet(kafka, t) for t in OUTPUTS):
+    while not any(copied_yet(kafka, t) for t in TOPICS):
         assert time.time() < until and p.poll() is None
         time.sleep(0.1)
     kafka.cluster.nodes[0].kill()
