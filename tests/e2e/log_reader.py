@@ -94,7 +94,7 @@ def runs(data):
             vector = {}
             for part in (fields(f[2]) for f in m if f[0] == 4):
                 source = fields(one(part, 1))
-                vector[one(source, 3, 0)] = one(part, 2, 0)
+                vector[text(source, 1), one(source, 3, 0)] = one(part, 2, 0)
             out.append(("begin", {"run": text(m, 1), "chain": text(m, 2), "whole": bool(one(m, 3, 0)), "vector": vector,
                                   "at_ms": one(m, 8, 0), "asked_by": text(m, 10)}))
         elif kind == 2:

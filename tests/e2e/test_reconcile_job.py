@@ -1,5 +1,6 @@
 """The reconcile job: its runs in `runs`, the books in `billing`, killed wherever it posts (R2 to R4). The oracles are the
 recount of test_reconcile.py and an independent reader of the topics."""
+import json
 import random
 import subprocess
 import threading
@@ -7,6 +8,7 @@ import time
 from collections import defaultdict
 
 import log_reader
+import test_import_resume as history
 from archive_reader import event_ids
 from conftest import BUILD, Adtally, run
 from test_reconcile import (HORIZON, BILLING, MEASURES, PARTITIONS, QUARTER, SETTINGS, judge, made, recount)
@@ -53,8 +55,8 @@ def wanted(events, traffic, data, vector):
     rows = defaultdict(dict)
     for (quarter, campaign, publisher, cause), row in recount(events).items():
         rows[quarter, "default", "acme", campaign, publisher, "EUR"][cause] = row
-    for partition, to in vector.items():
-        for offset, value in log_reader.records(data, "events", partition):
+    for (stream, partition), to in vector.items():
+        for offset, value in log_reader.records(data, stream, partition) if stream == "events" else []:
             for name in event_ids(value) if offset < to else []:
                 if not name.startswith("live-"):
                     continue
@@ -66,6 +68,16 @@ def wanted(events, traffic, data, vector):
                     row[side]["clicks"] += 1
                     row[side]["spend_nanos"] += cost * 1000
     return rows
+
+
+def imported(rows):
+    """What history.make_rows made, both sides the same."""
+    out = defaultdict(lambda: {"none": {side: defaultdict(int) for side in ("billed", "realtime")}})
+    for t, kind, camp, cost in rows:
+        for side in out[(history.START + t) * 1000 // QUARTER, "default", "a", camp, "", "EUR"]["none"].values():
+            side["impressions" if kind == "view" else "clicks"] += 1
+            side["spend_nanos"] += {"0.25": 250000, "1": 1000000, "0.000001": 1, "": 0}[cost] * 1000
+    return out
 
 
 def same(got, want, seed):
@@ -143,26 +155,32 @@ def test_killed_wherever_it_posts_nothing_is_posted_twice(place, monkeypatch):
                                       ",,,,cpc,0.5,EUR,\n")
         run("prices", "load", place / "prices", "--data", data)
         wait_for(lambda: applied(a)[-1]["chain"] != first and not applied(a)[-1]["whole"], a)
+        # So is one with an import, whose cells it adds up, too.
+        second, rows = applied(a)[-1]["chain"], history.make_rows(seed, 500)
+        history.write(place / "old.csv", rows)
+        subprocess.run(history.command(a, place / "old.csv", "--wait", "30s"), check=True, stdout=subprocess.DEVNULL)
+        wait_for(lambda: applied(a)[-1]["chain"] not in (first, second) and not applied(a)[-1]["whole"], a)
         traffic.end()
         a.stop()
         ended, done = check_runs(data, seed), applied(a)
         last = ended[done[-1]["run"]]  # one more may be posted, and not be in the books yet
         assert asked(data) == ["ask-1", "ask-2"], f"seed {seed}"
         cells = check_postings(data, seed)
-        same(cells, wanted(events, traffic, data, last["vector"]), seed)
+        same(cells, {**wanted(events, traffic, data, last["vector"]), **imported(rows)}, seed)
         assert done[-1]["sha256"] == last["sha256"]
         assert last["unexplained"] == 0 and last["pending"] == 0 and not last["whole"]
-        assert done[0]["whole"] and list(dict.fromkeys(d["chain"] for d in done)) == [first, last["chain"]]
-        whole = next(d for d in done if d["chain"] == last["chain"])
+        assert done[0]["whole"] and list(dict.fromkeys(d["chain"] for d in done)) == [first, second, last["chain"]]
+        whole = next(d for d in done if d["chain"] == second)
         assert whole["whole"] and whole["posted"] < 10 and all(d["why"] == "" for d in done)
-        assert [p.name for p in (data / "reconcile").iterdir() if p.is_dir()] == [last["chain"]]
+        assert len([p for p in (data / "reconcile").iterdir() if p.is_dir()]) == 2  # of events, and of the import
         assert not list((data / "log/topics").glob(f"reconcile-{first}-*"))
         # What was added up run by run is what is added up at once.
         rules = ["--dedupe-horizon", HORIZON, "--billing-horizon", BILLING, "--partitions", PARTITIONS]
-        args = ["reconcile", "--data", data, "--quiet", "--wait", "0ms", *rules, "--out"]
+        args = ["reconcile", "--data", data, "--quiet", "--json", "--wait", "0ms", *rules, "--out"]
         for _ in (1, 2):  # the stop may have interrupted a run, which comes to its own end first
-            run(*args, place / "kept")
-        run("reconcile", "--data", data, "--drop", last["chain"])
+            kept = json.loads(run(*args, place / "kept").stdout)
+        assert kept["run"] == second
+        run("reconcile", "--data", data, "--drop", second)
         run(*args, place / "anew")
         assert (place / "kept").read_bytes() == (place / "anew").read_bytes() != b""
     finally:
