@@ -88,7 +88,7 @@ struct ad_job_file {
         char instance[AD_INSTANCE_MAX + 1]; /* of realtime; else "" */
         struct ad_job_stamp stamp;
 };
-#define AD_JOBS_MAX (AD_INSTANCES_MAX + 3)
+#define AD_JOBS_MAX (AD_INSTANCES_MAX + 4)
 struct ad_samples {
         struct df_buf text; /* what the samples borrow */
         struct ad_sample *list;

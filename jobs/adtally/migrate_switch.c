@@ -8,6 +8,7 @@
 #include "jobs/adtally/migrate.h"
 #include "jobs/common/settings.h"
 #include "jobs/realtime/tasks.h"
+#include "jobs/reconcile/job.h"
 
 /* ---- topics ---- */
 
@@ -155,10 +156,16 @@ static int settle(void *arg, const struct df_worker_task *task, struct df_error 
 
 int ad_move_settle(struct ad_move *m, struct df_error *err)
 {
+        struct df_log_writer *billing = NULL;
         int rc;
 
+        for (size_t i = 0; i < m->topic_count; i++)
+                if (strcmp(m->topics[i].info.name, AD_TOPIC_BILLING) == 0)
+                        billing = m->topics[i].writer;
         m->position_count = 0;
         rc = ad_tasks_each(m->tasks, settle, m, err);
+        if (rc == 0)
+                rc = ad_books_task(m->config, m->from, billing, settle, m, err);
         return rc < 0 ? rc : look_again(m, err); /* with what was appended now */
 }
 
@@ -180,11 +187,13 @@ static int commit(const struct ad_move *m, struct df_error *err)
 
         for (size_t i = 0; rc == 0 && i < m->position_count; i++) {
                 const struct ad_move_position *p = &m->positions[i];
+                bool books = strcmp(p->stream, AD_TOPIC_RUNS) == 0;
 
                 rc = ad_move_step("commit", err);
                 if (rc == 0)
-                        rc = df_kafka_copy_commit(m->to, AD_GROUP_REALTIME, p->stream, p->partition,
-                                                  p->offset, p->metadata, err);
+                        rc = df_kafka_copy_commit(m->to, books ? AD_GROUP_BOOKS : AD_GROUP_REALTIME,
+                                                  p->stream, p->partition, p->offset, p->metadata,
+                                                  err);
         }
         return rc;
 }

@@ -8,7 +8,7 @@
 
 #define FILE_MAX (8u << 20)
 
-const char *const ad_job_names[] = {"ingest", "realtime", "api", "archive", NULL};
+const char *const ad_job_names[] = {"ingest", "realtime", "api", "archive", "reconcile", NULL};
 
 static int add_sample(struct ad_samples *s, const struct ad_sample *sample, struct df_error *err)
 {
@@ -248,7 +248,7 @@ double ad_archive_lag_share(const struct ad_samples *s, const struct ad_sample *
 
 bool ad_job_is_optional(const char *job)
 {
-        return strcmp(job, "archive") == 0;
+        return strcmp(job, "archive") == 0 || strcmp(job, "reconcile") == 0;
 }
 
 bool ad_job_missing(const struct ad_samples *s, const char *job, int64_t now_ms)

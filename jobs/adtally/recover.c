@@ -86,6 +86,11 @@ struct place {
         struct df_committed committed; /* on Kafka */
 };
 
+static const char *group_of(const char *topic)
+{
+        return strcmp(topic, AD_TOPIC_RUNS) == 0 ? AD_GROUP_BOOKS : AD_GROUP_REALTIME;
+}
+
 static int find_place(const struct df_config *c, struct place *ret, struct df_error *err)
 {
         struct df_log *log = NULL;
@@ -108,7 +113,7 @@ static int find_place(const struct df_config *c, struct place *ret, struct df_er
                 return rc;
         rc = ad_open_log(c, &log, err);
         if (rc == 0)
-                rc = df_kafka_committed(log, AD_GROUP_REALTIME, ret->topic, ret->partition,
+                rc = df_kafka_committed(log, group_of(ret->topic), ret->topic, ret->partition,
                                         &ret->committed, err);
         df_log_close(log);
         return rc;

@@ -92,6 +92,11 @@ static void judge(struct report *r)
                                 "%s/%s has records that are not archived for %.0f h: they are lost "
                                 "to bills once the log deletes them (A3)",
                                 stream, partition, s->value / 3600);
+                if (strcmp(s->name, "adtally_reconcile_unexplained_cells") == 0 && s->value != 0)
+                        problem(r, "%.0f cells of realtime are UNEXPLAINED: see docs/RUNBOOK.md",
+                                s->value);
+                if (strcmp(s->name, "adtally_reconcile_failed") == 0 && s->value != 0)
+                        problem(r, "the last reconcile run failed: see the log lines of reconcile");
                 if (strcmp(s->name, "adtally_ingest_ready") == 0 && s->value == 0)
                         problem(r, "ingest refuses events: the clock jumped or the disk is full");
         }
@@ -198,11 +203,17 @@ static void print_text(const struct report *r)
         static const char *const view[] = {"adtally_freshness_seconds", "adtally_ledger_imbalance",
                                            "adtally_view_lag_records", NULL};
 
+        static const char *const bill[] = {
+                "adtally_reconcile_runs_total",        "adtally_reconcile_working",
+                "adtally_reconcile_progress_ratio",    "adtally_reconcile_pending_cells",
+                "adtally_reconcile_unexplained_cells", NULL};
+
         print_jobs(r);
         print_partitions(r);
         print_metrics(r, "ingest", ingest);
         print_metrics(r, "view", view);
         print_metrics(r, "archive", archive);
+        print_metrics(r, "bill", bill);
         print_disk(r);
         printf("\n%s\n", !r->running        ? "nothing runs on this data directory: adtally up"
                          : r->problem_count ? "PROBLEMS"

@@ -53,6 +53,11 @@ static const char *const shared[] = {"data",
                                      "realtime-processes",
                                      "instance",
                                      "checkpoint-store",
+                                     "reconcile",
+                                     "reconcile-every",
+                                     "reconcile-nightly",
+                                     "reconcile-threads",
+                                     "billing-horizon",
                                      "archive",
                                      "archive-segment",
                                      "s3-endpoint",
@@ -62,7 +67,7 @@ static const char *const shared[] = {"data",
                                      "s3-session-token",
                                      NULL};
 
-#define JOBS_MAX (AD_REALTIME_PROCESSES_MAX + 3)
+#define JOBS_MAX (AD_REALTIME_PROCESSES_MAX + 4)
 _Static_assert(JOBS_MAX <= DF_CHILDREN_MAX, "the supervisor's limit");
 
 struct job { /* one child, with the memory its df_child borrows */
@@ -136,12 +141,19 @@ static void wait_for_orphans(const struct df_config *c)
                 (void)usleep(50000);
 }
 
-/* Status files of realtime processes that are gone, but for the own instance's, and of an archive
+static bool is_off(const struct df_config *c, const char *job)
+{
+        return (strcmp(job, "archive") == 0 && ad_archive_is_off(c)) ||
+               (strcmp(job, "reconcile") == 0 &&
+                strcmp(df_config_text(c, "reconcile"), "off") == 0);
+}
+
+/* Status files of realtime processes that are gone, but for the own instance's, and of a job
  * that is off now: of fewer processes than last time nobody shall miss the others. */
 static int forget_gone(const struct df_config *c, struct df_error *err)
 {
         const char *data = df_config_text(c, "data");
-        char path[PATH_MAX];
+        char path[PATH_MAX], name[32];
         struct ad_samples s;
         int rc = ad_samples_read(data, &s, err);
 
@@ -150,8 +162,9 @@ static int forget_gone(const struct df_config *c, struct df_error *err)
         for (size_t i = 0; rc == 0 && i < s.job_count; i++) {
                 const char *instance = s.jobs[i].instance;
 
-                if (ad_archive_is_off(c) && ad_job_is_optional(s.jobs[i].job)) {
-                        rc = ad_data_path(c, "run/archive.prom", path, err);
+                if (is_off(c, s.jobs[i].job)) {
+                        (void)snprintf(name, sizeof(name), "run/%s.prom", s.jobs[i].job);
+                        rc = ad_data_path(c, name, path, err);
                         if (rc == 0 && unlink(path) < 0)
                                 rc = df_fail_errno(err, DF_EIO, "remove %s", path);
                         continue;
@@ -242,8 +255,10 @@ static int fill_children(struct state *s, const struct df_config *c, struct df_e
 
         for (size_t n = 1; rc == 0 && n <= s->realtime_count; n++)
                 rc = fill_child(s, c, "realtime", n, -1, err);
-        if (rc == 0 && !ad_archive_is_off(c))
+        if (rc == 0 && !is_off(c, "archive"))
                 rc = fill_child(s, c, "archive", 1, -1, err);
+        if (rc == 0 && !is_off(c, "reconcile"))
+                rc = fill_child(s, c, "reconcile", 1, -1, err);
         if (rc == 0)
                 rc = fill_child(s, c, "api", 1, s->pair[1], err);
         return rc == 0 ? fill_child(s, c, "ingest", 1, s->pair[0], err) : rc;

@@ -149,7 +149,8 @@ static void check_samples(const struct ad_samples *s, struct df_buf *why)
                          ad_archive_lag_share(s, m) > AD_ARCHIVE_LAG_FAILS)
                         df_buf_printf(why, "the archive is %.0f s behind (A3): %s\n", m->value,
                                       m->labels);
-                else if (strcmp(m->name, "adtally_task_running") == 0)
+                else if (strcmp(m->name, "adtally_task_running") == 0 &&
+                         strcmp(m->job, "realtime") == 0)
                         running += m->value != 0;
         }
         if (running == 0)

@@ -102,6 +102,13 @@ const struct df_setting ad_settings[] = {
         {"s3-session-token", DF_TEXT, NULL, .arg = "TOKEN", .help = "of the store, if it has one",
          .secret = true},
 
+        {"reconcile", DF_CHOICE, "on", .choices = "on|off",
+         .help = "whether this machine makes the bill; one of those that share a log"},
+        {"reconcile-every", DF_DURATION, "1h", 100, 7 * DAY_MS, .help = "a run of what is new"},
+        {"reconcile-nightly", DF_TEXT, "02:10", .arg = "HH:MM|off",
+         .help = "UTC: a run that compares with realtime all that the log still has"},
+        {"reconcile-threads", DF_INTEGER, "1", 1, 64, .help = "of a run"},
+
         {"quiet", DF_BOOL, "false", .help = "no progress"},
         {"json", DF_BOOL, "false", .help = "machine-readable output"},
         {"log-level", DF_CHOICE, "info", .choices = "debug|info|warn|error",

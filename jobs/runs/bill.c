@@ -7,7 +7,7 @@
 #include "jobs/common/corrections.h"
 #include "jobs/common/prices.h"
 
-static uint32_t newest_prices(const struct df_config *c)
+uint32_t ad_bill_price_version(const struct df_config *c)
 {
         struct ad_prices *p = NULL;
         uint32_t version = 0;
@@ -22,7 +22,7 @@ static void fill_params(const struct df_config *c, const struct ad_run_kind *kin
                         struct ad_params *ret)
 {
         ret->billing_horizon_hours = (uint32_t)df_config_integer(c, "billing-horizon");
-        ret->billing_price_version = newest_prices(c);
+        ret->billing_price_version = ad_bill_price_version(c);
         if (kind->corrections)
                 ret->corrections = ad_correction_log_set(kind->corrections);
 }

@@ -18,6 +18,9 @@
 
 extern const struct ad_run_kind ad_run_reconcile;
 
+/* Of the newest price table now: part of what the run is; 0 = none. */
+uint32_t ad_bill_price_version(const struct df_config *c);
+
 /* What such a run reads: archive and log as one, or (--archive none) the log itself. *ret_objects,
  * NULL without an archive, and *ret, unless it is `log`, are the caller's to close, *ret first. */
 struct df_objects;
@@ -64,7 +67,7 @@ struct ad_compare_options {
         bool keep;
         bool all; /* keep: but begin with all that the log has */
         /* Each difference, a minute cell of realtime's: `realtime` is what realtime has beyond
-         * what its rules give (counts wrap). NULL: only totals. */
+         * what its rules give (signed, proto/books.h). NULL: only totals. */
         int (*difference)(void *arg, const struct ad_bill_row *row, struct df_error *err);
         void *arg;
 };

@@ -231,6 +231,8 @@ static int read_written(struct compare *f, struct df_log *log, struct df_error *
         *w = (struct written){.from_ms = INT64_MIN};
         f->side = WRITTEN;
         rc = read_place(f, 'w', w, sizeof(*w), err);
+        if (rc == 0 && w->any && w->reached >= f->run->pin.span[f->partition].to)
+                return 0; /* an import that is over: its rows may have left the log since */
         if (rc == 0)
                 rc = df_log_bounds(log, AD_TOPIC_ROLLUPS, f->partition, &first, &end, err);
         if (rc == 0)
@@ -300,8 +302,8 @@ static int tell(struct compare *f, const struct ad_row *row, uint32_t cause, str
 
         if (!f->options->difference)
                 return 0;
-        if (!ad_cell_wrap_subtract(&difference.realtime, &f->cell[REPLAYED]))
-                return df_fail(err, DF_ELIMIT, "a difference exceeds 128 bits");
+        if (!ad_cell_subtract(&difference.realtime, &f->cell[REPLAYED]))
+                return df_fail(err, DF_ELIMIT, "a difference exceeds 128 bits, or 64 of a count");
         return f->options->difference(f->options->arg, &difference, err);
 }
 

@@ -217,6 +217,18 @@ static int write_rows(struct fold *f, const char *path, struct df_error *err)
         return rc;
 }
 
+/* So that they need not be told again to be known. */
+static int keep_summary(struct ad_fold *f, const struct ad_bill_result *r, struct df_error *err)
+{
+        struct adi_summary s = {.rows = r->rows};
+
+        if (r->from > 0 || r->to < UINT64_MAX)
+                return 0;
+        memcpy(s.digest, r->digest, sizeof(s.digest));
+        df_store_put(df_kv_store(f->kv), df_bytes("s", 1), df_bytes(&s, sizeof(s)));
+        return df_store_commit(df_kv_store(f->kv), err);
+}
+
 int ad_fold_rows(struct ad_fold *store, const char *out, struct ad_bill_result *ret,
                  struct df_error *err)
 {
@@ -228,6 +240,8 @@ int ad_fold_rows(struct ad_fold *store, const char *out, struct ad_bill_result *
         n = snprintf(path, sizeof(path), "%s%s", out ? out : run->dir, out ? ".part" : "/rows");
         rc = n < (int)sizeof(path) ? write_rows(&f, path, err)
                                    : df_fail(err, DF_EINVAL, "--out: the path is too long");
+        if (rc == 0)
+                rc = keep_summary(store, ret, err);
         if (rc == 0 && out && rename(path, out) < 0)
                 rc = df_fail_errno(err, DF_EIO, "rename %s to %s", path, out);
         if (!out || rc < 0)

@@ -118,6 +118,25 @@ void ad_fold_close(struct ad_fold *f)
         free(f);
 }
 
+bool ad_fold_was_posted(const struct ad_fold *f)
+{
+        return f->posted;
+}
+
+bool ad_fold_summary(struct ad_fold *f, uint64_t *ret_rows, char ret_digest[65])
+{
+        struct adi_summary s;
+        bool found = false;
+
+        if (df_kv_get(f->kv, NULL, df_bytes("s", 1), &f->value, &found, NULL) < 0 || !found ||
+            f->value.len != sizeof(s))
+                return false;
+        memcpy(&s, f->value.data, sizeof(s));
+        *ret_rows = s.rows;
+        memcpy(ret_digest, s.digest, sizeof(s.digest));
+        return true;
+}
+
 /* ---- reading ---- */
 
 static int take_row(void *arg, const struct ad_bill_row *row, struct df_error *err)
@@ -160,6 +179,8 @@ static int take_collection(void *arg, const struct df_collection *c, struct df_e
 
         f->k = c->origin.k;
         f->number = 0;
+        if (c->count)
+                df_store_del(df_kv_store(f->kv), df_bytes("s", 1));
         for (size_t i = 0; rc == 0 && i < c->count; i++)
                 rc = ad_wire_bill_decode(c->payloads[i], take_row, f, err);
         mark_key(f);

@@ -12,7 +12,7 @@
  * everything is posted again.
  *
  * Order of calls: open, take, [differences_begin, difference*, differences_end], rows,
- *                 { targets, posted }*, close. While the run's lock is held.
+ *                 [targets, posted], close. While the run's lock is held.
  * Thread: one. Errors: as df/rocksdb.h; DF_ELIMIT: a sum exceeds 128 bits.
  */
 #ifndef AD_FOLD_H
@@ -38,23 +38,23 @@ void ad_fold_close(struct ad_fold *f);
 
 /* Between begin and end: what a comparison found, instead of what the last one did. `row` is the
  * cell in a quarter, its cause, and as `realtime` what realtime has beyond what its rules give
- * (counts wrap); several of a cell are added up. */
+ * (signed, proto/books.h); several of a cell are added up. */
 int ad_fold_differences_begin(struct ad_fold *f, struct df_error *err);
 int ad_fold_difference(struct ad_fold *f, const struct ad_bill_row *row, struct df_error *err);
 int ad_fold_differences_end(struct ad_fold *f, struct df_error *err);
 
-/* The chain was never posted to its end: its targets are those of all cells. */
-bool ad_fold_is_whole(const struct ad_fold *f);
-/* The target of each cell that changed since, in canonical order; what fn gets dies with the call.
+/* Whether it was part of what was posted to the end: if not, targets of all cells are wanted. */
+bool ad_fold_was_posted(const struct ad_fold *f);
+/* Rows and digest (64 hex digits and a zero) of all cells, when nothing came since they were told;
+ * false: ad_fold_rows must. */
+bool ad_fold_summary(struct ad_fold *f, uint64_t *ret_rows, char ret_digest[65]);
+/* The target of each cell, over these folds (live events, imports), that changed in one of them
+ * since they were posted; whole: of all cells. In canonical order; what fn gets dies with the call.
  */
-int ad_fold_targets(struct ad_fold *f,
+int ad_fold_targets(struct ad_fold *const *folds, size_t count, bool whole,
                     int (*fn)(void *arg, const struct ad_target *t, struct df_error *err),
                     void *arg, struct df_error *err);
 /* They are in the books' topic: durable. */
-int ad_fold_posted(struct ad_fold *f, struct df_error *err);
-
-/* a - b, and a + b, of cells whose counts may wrap. False: an amount exceeds 128 bits. */
-bool ad_cell_wrap_subtract(struct ad_cell *from, const struct ad_cell *v);
-bool ad_cell_wrap_add(struct ad_cell *sum, const struct ad_cell *v);
+int ad_fold_posted(struct ad_fold *const *folds, size_t count, struct df_error *err);
 
 #endif

@@ -5,6 +5,7 @@
  *   'n' cell cause number     difference that the comparison under way found
  *   'o' cell cause            difference of the last comparison
  *   'p' partition             struct ad_replay_mark: how far it was read
+ *   's'                       struct adi_summary of all rows; gone when there are new ones
  *   'w'                       it was posted to its end once
  * cell: quarter and names, ordered; cause: a byte; place: partition, checkpoint, number in it.
  */
@@ -17,6 +18,11 @@
 #define ADI_PLACE_BYTES 16
 #define ADI_NUMBER_BYTES 8
 #define ADI_COMMIT_EVERY 20000 /* writes of a long pass */
+
+struct adi_summary {
+        uint64_t rows;
+        char digest[65];
+};
 
 struct ad_fold {
         const struct ad_replay *run;

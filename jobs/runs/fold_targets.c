@@ -2,38 +2,6 @@
  * now (fold.h). */
 #include "jobs/runs/fold_private.h"
 
-static bool wrap_nanos(df_nanos *sum, df_nanos v, bool minus)
-{
-        return minus ? !__builtin_sub_overflow(*sum, v, sum) : df_nanos_add(sum, v);
-}
-
-static bool wrap(struct ad_cell *sum, const struct ad_cell *v, bool minus)
-{
-        struct ad_cell s = *sum;
-        const uint64_t sign = minus ? UINT64_MAX : 1; /* -1: counts wrap */
-
-        if (!wrap_nanos(&s.spend, v->spend, minus) || !wrap_nanos(&s.payout, v->payout, minus) ||
-            !wrap_nanos(&s.value, v->value, minus))
-                return false;
-        s.impressions += sign * v->impressions;
-        s.clicks += sign * v->clicks;
-        s.conversions += sign * v->conversions;
-        for (int i = 0; i < 3; i++)
-                s.invalid[i] += sign * v->invalid[i];
-        *sum = s;
-        return true;
-}
-
-bool ad_cell_wrap_subtract(struct ad_cell *from, const struct ad_cell *v)
-{
-        return wrap(from, v, true);
-}
-
-bool ad_cell_wrap_add(struct ad_cell *sum, const struct ad_cell *v)
-{
-        return wrap(sum, v, false);
-}
-
 static int too_much(struct df_error *err)
 {
         return df_fail(err, DF_ELIMIT, "a sum exceeds 128 bits");
@@ -82,7 +50,7 @@ static int add_difference(void *arg, const struct ad_bill_row *row, struct df_er
 {
         struct difference *d = arg;
 
-        return ad_cell_wrap_add(&d->realtime, &row->realtime) ? 0 : too_much(err);
+        return ad_cell_add_signed(&d->realtime, &row->realtime) ? 0 : too_much(err);
 }
 
 /* key: of an 'o'. row: names of a cell that has no other part; or empty. */
@@ -217,7 +185,8 @@ int ad_fold_differences_end(struct ad_fold *f, struct df_error *err)
 /* ---- targets ---- */
 
 struct targets {
-        struct ad_fold *f;
+        struct ad_fold *const *folds;
+        size_t count;
         int (*fn)(void *arg, const struct ad_target *t, struct df_error *err);
         void *arg;
         struct df_buf from, to, row; /* the cell's keys, and its first row */
@@ -231,8 +200,8 @@ static int add_row(void *arg, const struct ad_bill_row *row, struct df_error *er
         struct ad_cause_cell *c = &t->causes[row->cause];
 
         t->has[row->cause] = true;
-        if (!ad_cell_wrap_add(&c->billed, &row->billed) ||
-            !ad_cell_wrap_add(&c->realtime, &row->realtime))
+        if (!ad_cell_add_signed(&c->billed, &row->billed) ||
+            !ad_cell_add_signed(&c->realtime, &row->realtime))
                 return too_much(err);
         return 0;
 }
@@ -272,7 +241,8 @@ static int give(void *arg, const struct ad_bill_row *row, struct df_error *err)
 }
 
 /* A cell's keys of a kind: [kind cell, kind cell 0xff...): a cause is below 0xff. */
-static int read_parts(struct targets *t, char kind, struct df_bytes cell, struct df_error *err)
+static int read_parts(struct targets *t, struct ad_fold *f, char kind, struct df_bytes cell,
+                      struct df_error *err)
 {
         int rc;
 
@@ -286,7 +256,7 @@ static int read_parts(struct targets *t, char kind, struct df_bytes cell, struct
         rc = df_buf_check(&t->from, err);
         if (rc == 0)
                 rc = df_buf_check(&t->to, err);
-        return rc == 0 ? df_kv_range(t->f->kv, NULL, df_buf_bytes(&t->from), df_buf_bytes(&t->to),
+        return rc == 0 ? df_kv_range(f->kv, NULL, df_buf_bytes(&t->from), df_buf_bytes(&t->to),
                                      on_part, t, err)
                        : rc;
 }
@@ -297,19 +267,21 @@ static int on_dirty(void *arg, struct df_bytes key, struct df_bytes value, struc
 {
         struct targets *t = arg;
         struct df_bytes cell = df_bytes(key.data + 1, key.len - 1);
-        int rc;
+        int rc = 0;
 
         memset(t->causes, 0, sizeof(t->causes));
         memset(t->has, 0, sizeof(t->has));
         df_buf_clear(&t->row);
-        rc = read_parts(t, 'c', cell, err);
-        if (rc == 0)
-                rc = read_parts(t, 'o', cell, err);
+        for (size_t i = 0; rc == 0 && i < t->count; i++) {
+                rc = read_parts(t, t->folds[i], 'c', cell, err);
+                if (rc == 0)
+                        rc = read_parts(t, t->folds[i], 'o', cell, err);
+        }
         if (rc == 0 && t->row.len == 0)
                 df_buf_append(&t->row, value.data, value.len);
         if (rc == 0 && t->row.len == 0)
                 return df_fail(err, DF_ECORRUPT, "a changed cell is not in the store %s",
-                               t->f->dir);
+                               t->folds[0]->dir);
         return rc == 0 ? ad_wire_bill_decode(df_buf_bytes(&t->row), give, t, err) : rc;
 }
 
@@ -361,37 +333,68 @@ static int mark_all(struct ad_fold *f, struct df_error *err)
         return rc == 0 ? df_store_commit(df_kv_store(f->kv), err) : rc;
 }
 
-bool ad_fold_is_whole(const struct ad_fold *f)
+/* Marks of one fold into the first one's. */
+static int copy_mark(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
 {
-        return !f->posted;
+        struct ad_fold *first = arg;
+
+        df_buf_clear(&first->key);
+        df_buf_clear(&first->value);
+        df_buf_append(&first->key, key.data, key.len);
+        df_buf_append(&first->value, value.data, value.len);
+        if (adi_fold_put(first, err) < 0)
+                return err ? err->code : DF_ENOMEM;
+        return adi_fold_commit_some(first, err);
 }
 
-int ad_fold_targets(struct ad_fold *f,
+static int join_marks(struct ad_fold *const *folds, size_t count, struct df_error *err)
+{
+        struct df_bytes from, to;
+        uint8_t ends[2];
+        int rc = 0;
+
+        adi_fold_kind('d', ends, &from, &to);
+        for (size_t i = 1; rc == 0 && i < count; i++)
+                rc = df_kv_range(folds[i]->kv, NULL, from, to, copy_mark, folds[0], err);
+        return rc == 0 ? df_store_commit(df_kv_store(folds[0]->kv), err) : rc;
+}
+
+int ad_fold_targets(struct ad_fold *const *folds, size_t count, bool whole,
                     int (*fn)(void *arg, const struct ad_target *t, struct df_error *err),
                     void *arg, struct df_error *err)
 {
-        struct targets t = {.f = f, .fn = fn, .arg = arg};
+        struct targets t = {.folds = folds, .count = count, .fn = fn, .arg = arg};
         struct df_bytes from, to;
         uint8_t ends[2];
-        int rc = f->posted ? 0 : mark_all(f, err);
+        int rc = 0;
 
+        for (size_t i = 0; rc == 0 && whole && i < count; i++)
+                rc = mark_all(folds[i], err);
+        if (rc == 0)
+                rc = join_marks(folds, count, err);
         adi_fold_kind('d', ends, &from, &to);
         if (rc == 0)
-                rc = df_kv_range(f->kv, NULL, from, to, on_dirty, &t, err);
+                rc = df_kv_range(folds[0]->kv, NULL, from, to, on_dirty, &t, err);
         df_buf_release(&t.from);
         df_buf_release(&t.to);
         df_buf_release(&t.row);
         return rc;
 }
 
-int ad_fold_posted(struct ad_fold *f, struct df_error *err)
+int ad_fold_posted(struct ad_fold *const *folds, size_t count, struct df_error *err)
 {
         struct df_bytes from, to;
-        uint8_t ends[2], key = 'w';
+        uint8_t ends[2];
+        int rc = 0;
 
         adi_fold_kind('d', ends, &from, &to);
-        df_store_del_range(df_kv_store(f->kv), from, to);
-        df_store_put(df_kv_store(f->kv), df_bytes(&key, 1), df_bytes(&key, 1));
-        f->posted = true;
-        return df_store_commit(df_kv_store(f->kv), err);
+        for (size_t i = 0; rc == 0 && i < count; i++) {
+                struct df_store *kv = df_kv_store(folds[i]->kv);
+
+                df_store_del_range(kv, from, to);
+                df_store_put(kv, df_bytes("w", 1), df_bytes("w", 1));
+                folds[i]->posted = true;
+                rc = df_store_commit(kv, err);
+        }
+        return rc;
 }

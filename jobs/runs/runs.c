@@ -79,6 +79,14 @@ static void name_log(const struct df_config *c, char *ret, size_t size)
                 (void)snprintf(ret, size, "kafka %s", df_config_text(c, "kafka-prefix"));
 }
 
+bool ad_replay_is_here(const struct df_config *c, const struct ad_replay *r)
+{
+        char log[sizeof(r->log)];
+
+        name_log(c, log, sizeof(log));
+        return strcmp(log, r->log) == 0;
+}
+
 /* ---- the file RUN ---- */
 
 static int write_run(const struct ad_replay *r, struct df_error *err)
@@ -417,6 +425,7 @@ static int take_up(struct ad_replay *r, bool pin_only, struct df_error *err)
         rc = read_run(r, err);
         if (rc == 0 && !pin_only)
                 rc = lock_run(r, err);
+        r->resumed = !r->done;
         if (rc == 0 && r->kind->open && r->done)
                 for (uint32_t p = 0; p < now->topic.partitions; p++)
                         if (now->span[p].to > r->pin.span[p].to) {

@@ -98,7 +98,8 @@ struct ad_replay {
         char log[240];   /* "file", or "kafka <prefix>" */
         char *from, *to; /* the words of the command; owned */
         bool done;
-        bool locked; /* ad_replay_list: some process works on it */
+        bool resumed; /* its end was pinned by an earlier command, which was interrupted */
+        bool locked;  /* ad_replay_list: some process works on it */
         int lock_fd;
 };
 /* The run of this command: an unfinished one of the same words (its pin holds, wherever the end is
@@ -117,6 +118,8 @@ int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, co
 int ad_replay_list(const struct df_config *c, const struct ad_run_kind *kind,
                    int (*fn)(void *arg, const struct ad_replay *run, struct df_error *err),
                    void *arg, struct df_error *err);
+/* Whether the run is on the log of the settings, not on the one before `adtally migrate`. */
+bool ad_replay_is_here(const struct df_config *c, const struct ad_replay *r);
 int ad_replay_mark_done(struct ad_replay *r, struct df_error *err);
 /* Topics, offsets, registration, directory. May be called again after an error. */
 int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err);
@@ -132,6 +135,11 @@ void ad_replay_names(const struct ad_replay *r, struct ad_replay_names *ret);
 struct ad_replay_logs {
         struct df_log *source; /* what is read: the log, or the archive and the log as one */
         struct df_log *log;    /* where the outputs go */
+        uint32_t threads;      /* 0: --workers */
+        /* Called some ten times a second with the offsets done and wanted; true: hold the work
+         * until the next call. NULL: none. */
+        bool (*watch)(void *arg, uint64_t done, uint64_t all);
+        void *watch_arg;
 };
 /* Until every partition is processed and committed. DF_EAGAIN: it was asked to stop; the same
  * command goes on. Any refusal of a partition (K11) ends it by name. */

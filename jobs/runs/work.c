@@ -25,6 +25,7 @@ struct part {
 };
 
 struct work {
+        const struct ad_replay_logs *logs;
         struct df_log *log, *source;
         struct ad_replay *run;
         struct ad_replay_names names;
@@ -122,7 +123,8 @@ static int add_part(const struct df_config *c, struct work *w, uint32_t index, s
 static int begin(const struct df_config *c, struct work *w, struct df_error *err)
 {
         struct df_workers_options o = {
-                .threads = (uint32_t)df_config_integer(c, "workers"),
+                .threads = w->logs->threads ? w->logs->threads
+                                            : (uint32_t)df_config_integer(c, "workers"),
                 .interval_min_ms = df_config_ms(c, "checkpoint-min"),
                 .interval_max_ms = df_config_ms(c, "checkpoint-max"),
         };
@@ -145,6 +147,10 @@ static int begin(const struct df_config *c, struct work *w, struct df_error *err
                 w->params.horizon_hours = w->params.billing_horizon_hours = 0;
                 w->params.pricing = AD_PRICE_CLIENT;
         }
+        if (w->run->kind->config(c, w->run->kind) != w->run->config)
+                return df_fail(err, DF_EAGAIN,
+                               "the price table changed since run %s was found: once more",
+                               w->run->id);
         w->parts = calloc(partitions, sizeof(*w->parts));
         if (!w->parts)
                 return df_fail(err, DF_ENOMEM, "%u partitions", partitions);
@@ -205,6 +211,9 @@ static int wait_done(struct work *w, bool quiet, struct df_error *err)
                 l = (struct look){.run = w->run};
                 df_workers_each(w->pool, look_at, &l);
                 df_progress_whole(&progress, l.offsets, all);
+                if (w->logs->watch)
+                        df_workers_hold(w->pool,
+                                        w->logs->watch(w->logs->watch_arg, l.offsets, all));
                 if (l.refused)
                         rc = refuse(w->run, &l, err);
                 else if (l.done == pin->topic.partitions)
@@ -237,7 +246,7 @@ int ad_replay_work(const struct df_config *c, const struct ad_replay_logs *logs,
                    struct ad_replay *r, struct df_error *err)
 {
         struct df_log *log = logs->log;
-        struct work w = {.log = log, .source = logs->source, .run = r};
+        struct work w = {.logs = logs, .log = log, .source = logs->source, .run = r};
         int rc;
 
         ad_replay_names(r, &w.names);

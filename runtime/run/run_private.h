@@ -66,6 +66,7 @@ struct dfi_worker {
         struct dfi_slot *arrived;  /* under the pool's lock: to be moved to slots */
         struct dfi_slot *returned; /* under the pool's lock: their commits have ended */
         size_t committing;         /* the same: handed over, and not yet in returned */
+        bool held;                 /* as the pool said */
         uint64_t retries;          /* of pool->retries, as far as this worker has followed them */
         struct df_group *group;
         uint64_t topics_version; /* of pool->topics, as subscribed */
@@ -78,6 +79,7 @@ struct df_workers {
         pthread_mutex_t lock;
         pthread_cond_t wake;
         bool stop;
+        bool held;           /* nothing is polled */
         uint64_t retries;    /* calls of df_workers_retry */
         const char **topics; /* subscribed; owned */
         size_t topic_count;

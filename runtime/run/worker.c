@@ -147,6 +147,14 @@ void df_workers_retry(struct df_workers *p)
         pthread_mutex_unlock(&p->lock);
 }
 
+void df_workers_hold(struct df_workers *p, bool hold)
+{
+        pthread_mutex_lock(&p->lock);
+        p->held = hold;
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+}
+
 void df_workers_stop(struct df_workers *p)
 {
         pthread_mutex_lock(&p->lock);

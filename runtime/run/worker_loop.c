@@ -263,6 +263,7 @@ static bool between_rounds(struct dfi_worker *w, bool idle)
                         if (s->state == DFI_REFUSED)
                                 s->state = DFI_CLOSED; /* retry_ms has passed long ago */
         w->retries = p->retries;
+        w->held = p->held;
         go_on = !p->stop;
         pthread_mutex_unlock(&p->lock);
         return go_on;
@@ -281,7 +282,7 @@ void *dfi_worker_main(void *arg)
                 dfi_commits_follow(w, false);
                 if (w->pool->options.open_group)
                         dfi_group_follow(w);
-                for (struct dfi_slot *s = w->slots; s; s = s->next)
+                for (struct dfi_slot *s = w->slots; s && !w->held; s = s->next)
                         busy |= step_slot(w, s);
                 if (now - viewed_ms >= 500) {
                         viewed_ms = now;

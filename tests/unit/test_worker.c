@@ -203,6 +203,29 @@ static void test_try_again_is_no_restart(void **state)
         stop();
 }
 
+/* While held nothing is read. */
+static void test_hold(void **state)
+{
+        int64_t until = df_monotonic_ms() + WAIT_MS;
+        int polled, before;
+
+        atomic_store(&fakes[0].available, ENDLESS);
+        create(1, 10, 20, 20);
+        add(0);
+        wait_for(&fakes[0].polled, 1);
+        df_workers_hold(pool, true);
+        do {
+                before = atomic_load(&fakes[0].polled);
+                (void)usleep(20000);
+                polled = atomic_load(&fakes[0].polled);
+        } while (polled != before && df_monotonic_ms() < until);
+        assert_int_equal(polled, before);
+        df_workers_hold(pool, false);
+        wait_for(&fakes[0].polled, polled + 1);
+        atomic_store(&fakes[0].available, 0);
+        stop();
+}
+
 static void test_metrics(void **state)
 {
         struct df_buf b = {0};
@@ -273,6 +296,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_interval_follows_commit_time, clear, end),
                 cmocka_unit_test_setup_teardown(test_when_commits_are_due, clear, end),
                 cmocka_unit_test_setup_teardown(test_try_again_is_no_restart, clear, end),
+                cmocka_unit_test_setup_teardown(test_hold, clear, end),
                 cmocka_unit_test_setup_teardown(test_metrics, clear, end),
                 cmocka_unit_test_setup_teardown(test_median, clear, end),
         };

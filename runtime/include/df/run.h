@@ -150,6 +150,9 @@ int df_workers_subscribe(struct df_workers *w, const char *const *topics, size_t
 int df_workers_failed(struct df_workers *w, struct df_error *err);
 /* Take refused tasks over again: what refused them was mended (`adtally recover`). Thread: any. */
 void df_workers_retry(struct df_workers *w);
+/* While held nothing is read or begun; commits under way go on. For work that gives way to other
+ * processes. Thread: any. */
+void df_workers_hold(struct df_workers *w, bool hold);
 /* Drain: every task commits what it has processed, then the threads end. */
 void df_workers_stop(struct df_workers *w);
 void df_workers_each(struct df_workers *w, void (*fn)(void *arg, const struct df_worker_view *view),

@@ -1,0 +1,186 @@
+/* job.h - the reconcile job: runs by a schedule or when asked, and the books (R1 to R4).
+ *
+ *   schedule.c  when a run is due
+ *   commands.c  what people ask (topic `commands`)
+ *   state.c     DATA/reconcile/JOB
+ *   pace.c      giving way to realtime
+ *   run.c       one run, from the vector to the post
+ *   post.c      its records in `runs`
+ *   books.c     the task that reads `runs` and writes `billing`
+ *   applied.c   what the books say of a run
+ *   status.c    DATA/run/reconcile.prom and DATA/run/reconcile.json
+ *
+ * One run at a time, in the main thread, which has a pool of --reconcile-threads for the work; the
+ * books have a pool of their own, the status file a thread. All run at nice 10: what is counted
+ * now goes first.
+ *
+ * One process a data directory (`adtally up`), and one a log: it is the one writer of `runs`, and
+ * the owner of the books. On the file log the second one is refused (DF_EFENCED). On Kafka it is
+ * fenced: --reconcile off is for all machines but one. The books' state is in --checkpoint-store,
+ * where there is one, so that this can become another machine.
+ */
+#ifndef AD_RECONCILE_JOB_H
+#define AD_RECONCILE_JOB_H
+
+#include <pthread.h>
+
+#include "jobs/common/settings.h"
+#include "jobs/runs/fold.h"
+
+/* ---- when (schedule.c): pure; times are Unix ms ---- */
+struct ad_schedule {
+        int64_t every_ms;
+        int64_t nightly_ms; /* of the UTC day; -1 = off */
+        int64_t first_ms;   /* not before */
+};
+enum ad_due {
+        AD_DUE_NOT,
+        AD_DUE_RUN,
+        AD_DUE_WHOLE, /* and it compares all that the log has */
+};
+/* "HH:MM" or "off". DF_EINVAL. */
+int ad_schedule_nightly(const char *text, int64_t *ret_ms, struct df_error *err);
+/* ran, compared: when the last run, and the last one that compared all, began; 0 = never. A nightly
+ * run that was missed is made up for. */
+enum ad_due ad_schedule_due(const struct ad_schedule *s, int64_t now, int64_t ran,
+                            int64_t compared);
+/* After so many failures in a row the next try waits so long. */
+int64_t ad_schedule_retry_ms(uint32_t failures);
+
+/* ---- what is kept (state.c) ---- */
+struct ad_job_state {
+        char chain[AD_RUN_ID_MAX + 1]; /* the last one that was posted whole; "" = none yet */
+        char run[AD_RUN_ID_MAX + 1];   /* the last one that was posted */
+        uint64_t commands;             /* RunRequests before this offset were run */
+        bool known;                    /* there was a file */
+        int64_t ran_ms, compared_ms; /* when the last run, and the last that compared all, began */
+        uint64_t unexplained, pending; /* of the last run */
+};
+/* A file that is missing or damaged says nothing: *ret is zero. Nothing is lost with it: the next
+ * run is whole, and `runs` says what was asked (ad_commands_handled). */
+int ad_job_state_read(const char *data, struct ad_job_state *ret, struct df_error *err);
+int ad_job_state_write(const char *data, const struct ad_job_state *s, struct df_error *err);
+
+/* ---- what is asked (commands.c) ---- */
+struct ad_commands;
+/* Reads from the first record; RunRequests from `from` on wait to be run. */
+int ad_commands_open(struct df_log *log, uint64_t from, struct ad_commands **ret,
+                     struct df_error *err);
+/* Takes in what was appended since. */
+int ad_commands_follow(struct ad_commands *c, struct df_error *err);
+/* The first that waits: its id, valid until the next call of anything, and its offset. */
+bool ad_commands_first(const struct ad_commands *c, const char **ret_id, uint64_t *ret_offset);
+size_t ad_commands_waiting(const struct ad_commands *c);
+void ad_commands_done(struct ad_commands *c); /* the first one */
+void ad_commands_close(struct ad_commands *c);
+/* Without the file JOB: the offset behind the last RunRequest whose run is in `runs`. */
+int ad_commands_handled(struct df_log *log, uint64_t *ret, struct df_error *err);
+
+/* ---- what the books say (applied.c) ---- */
+struct ad_job_answers;
+/* From now on. */
+int ad_job_answers_open(struct df_log *log, struct ad_job_answers **ret, struct df_error *err);
+/* *ret_refused: a run was refused since the last call. */
+int ad_job_answers_follow(struct ad_job_answers *a, bool *ret_refused, struct df_error *err);
+void ad_job_answers_close(struct ad_job_answers *a);
+
+/* ---- giving way (pace.c) ---- */
+struct ad_pace {
+        const char *data;
+        int64_t lag_max_ms; /* of realtime's watermarks, while records wait */
+        int64_t looked_ms, held_ms, freed_ms;
+        bool held;
+};
+/* What a status file of realtime says: whether a task has records before it and its watermark is
+ * so far behind. Pure; text ends with a zero byte. */
+bool ad_pace_behind(const char *text, double lag_max_s);
+/* Whether the work should wait. It looks twice a second, and holds no longer than 30 s at a time,
+ * with 2 s of work in between: where realtime cannot catch up a bill is wanted all the same. */
+bool ad_pace_hold(struct ad_pace *p);
+
+/* ---- what is shown (status.c) ---- */
+enum ad_job_phase { AD_JOB_IDLE, AD_JOB_WORKING, AD_JOB_COMPARING, AD_JOB_POSTING };
+struct ad_job_status {
+        pthread_mutex_t lock;
+        char path[4096]; /* reconcile.json */
+        enum ad_job_phase phase;
+        char run[AD_RUN_ID_MAX + 1], chain[AD_RUN_ID_MAX + 1], asked_by[AD_COMMAND_ID_MAX + 1];
+        int64_t since_ms;   /* of the run under way; idle: of the last one's end */
+        int64_t work_ms;    /* monotonic: when the work of this run began */
+        uint64_t begun;     /* offsets done then */
+        uint64_t done, all; /* offsets */
+        bool held;
+        size_t waiting; /* RunRequests */
+        uint64_t runs, failures, targets;
+        bool failed; /* the last try */
+        char why[DF_ERROR_TEXT_MAX];
+        int64_t last_ms, success_ms; /* duration, and end, of the last run that was posted */
+        char digest[65];
+        uint64_t unexplained, pending;
+        struct df_workers *books;
+};
+void ad_job_status_phase(struct ad_job_status *s, enum ad_job_phase phase);
+void ad_job_status_work(struct ad_job_status *s, uint64_t done, uint64_t all, bool held);
+/* df_status_start's; writes reconcile.json, too. arg: struct ad_job_status. */
+void ad_job_status_render(void *arg, struct df_buf *b);
+
+/* ---- the books (books.c) ---- */
+struct ad_books;
+int ad_books_start(const struct df_config *c, struct df_log *log, struct ad_books **ret,
+                   struct df_error *err);
+struct df_workers *ad_books_pool(const struct ad_books *b);
+void ad_books_stop(struct ad_books *b);
+/* Calls fn with the task, for a command that opens its session itself; billing: the topic's writer
+ * on the file log. Not at all when there is no topic `runs`. */
+int ad_books_task(const struct df_config *c, struct df_log *log, struct df_log_writer *billing,
+                  int (*fn)(void *arg, const struct df_worker_task *task, struct df_error *err),
+                  void *arg, struct df_error *err);
+
+/* ---- the job ---- */
+struct ad_job {
+        const struct df_config *config;
+        const char *data;
+        struct ad_replay_logs logs;
+        struct df_log_writer *runs; /* the topic */
+        struct ad_commands *commands;
+        struct ad_job_answers *answers;
+        struct ad_schedule schedule;
+        int64_t ran_ms; /* when the last run of this process began */
+        struct ad_job_state state;
+        struct ad_pace pace;
+        struct ad_job_status status;
+};
+
+/* What a run is made of: one topic of raw events, `events` or imports (R6). Each has a run of
+ * jobs/runs of its own, whose state goes on; the targets are sums over them. */
+struct ad_job_part {
+        struct ad_replay *run;
+        struct ad_fold *fold;
+        uint64_t rows, unexplained, pending;
+        char digest[65];
+        int64_t *final_through_ms; /* of each partition: windows before it are final */
+};
+#define AD_JOB_TOPICS_MAX 1024
+
+/* A run that was posted: while the locks of its parts are held and their folds are open. */
+struct ad_posted {
+        const struct ad_job_part *parts; /* the first is `events` */
+        size_t part_count;
+        const struct ad_run_begin *begin;
+        const struct ad_run_end *end;
+        const struct ad_correction_log *corrections; /* it bills with */
+};
+
+/* asked_by: "" = the schedule. *ret_asked: the run answers asked_by; false when it first had to end
+ * one that was interrupted. DF_EAGAIN, DF_EFENCED: later again. */
+int ad_job_run(struct ad_job *j, const char *asked_by, bool compare_all, bool *ret_asked,
+               struct df_error *err);
+
+/* RunBegin, targets, RunEnd (post.c), durable. What a crash leaves is written again whole: targets
+ * are absolute, so that changes nothing. end->targets is filled in. */
+int ad_job_post(struct ad_job *j, const struct ad_run_begin *begin, struct ad_fold *const *folds,
+                size_t fold_count, struct ad_run_end *end, struct df_error *err);
+/* One record of `runs`, durable. step: its fail point. */
+int ad_job_append(struct ad_job *j, const char *step, struct df_bytes record, struct df_error *err);
+
+#endif

@@ -1,0 +1,129 @@
+/* status.c - what the job is doing: DATA/run/reconcile.prom and reconcile.json (job.h). */
+#include <math.h>
+#include <stdio.h>
+
+#include "df/trace.h"
+#include "jobs/common/json.h"
+#include "jobs/common/times.h"
+#include "jobs/reconcile/job.h"
+
+static const char *const phases[] = {
+        [AD_JOB_IDLE] = "idle",
+        [AD_JOB_WORKING] = "working",
+        [AD_JOB_COMPARING] = "comparing",
+        [AD_JOB_POSTING] = "posting",
+};
+
+void ad_job_status_phase(struct ad_job_status *s, enum ad_job_phase phase)
+{
+        pthread_mutex_lock(&s->lock);
+        if ((s->phase == AD_JOB_IDLE) != (phase == AD_JOB_IDLE))
+                s->since_ms = df_wall_ms();
+        s->phase = phase;
+        if (phase == AD_JOB_IDLE) {
+                s->run[0] = s->chain[0] = s->asked_by[0] = '\0';
+                s->done = s->all = 0;
+        }
+        if (phase != AD_JOB_WORKING)
+                s->held = false;
+        pthread_mutex_unlock(&s->lock);
+}
+
+void ad_job_status_work(struct ad_job_status *s, uint64_t done, uint64_t all, bool held)
+{
+        pthread_mutex_lock(&s->lock);
+        if (s->work_ms == 0) {
+                s->work_ms = df_monotonic_ms();
+                s->begun = done;
+        }
+        s->done = done;
+        s->all = all;
+        s->held = held;
+        pthread_mutex_unlock(&s->lock);
+}
+
+/* Seconds; -1 = not known. */
+static double left(const struct ad_job_status *s)
+{
+        double took = (double)(df_monotonic_ms() - s->work_ms) / 1000;
+
+        if (s->phase != AD_JOB_WORKING || s->done <= s->begun || s->done > s->all)
+                return -1;
+        return took * (double)(s->all - s->done) / (double)(s->done - s->begun);
+}
+
+static double progress(const struct ad_job_status *s)
+{
+        return s->phase == AD_JOB_IDLE      ? 0
+               : s->phase != AD_JOB_WORKING ? 1
+               : s->all                     ? (double)s->done / (double)s->all
+                                            : 0;
+}
+
+static int make_json(const struct ad_job_status *s, struct df_buf *b, struct df_error *err)
+{
+        char since[AD_TIME_TEXT_MAX];
+        struct ad_json *j = ad_json_begin(b);
+        double eta = left(s);
+
+        (void)ad_time_text(s->since_ms, since);
+        ad_json_open(j);
+        ad_json_put_text(j, "state", phases[s->phase]);
+        ad_json_put_text(j, "run", s->run);
+        ad_json_put_text(j, "chain", s->chain);
+        ad_json_put_int(j, "done", s->done);
+        ad_json_put_int(j, "total", s->all);
+        ad_json_key(j, "eta_s");
+        ad_json_double(j, eta < 0 ? NAN : eta);
+        ad_json_put_text(j, "asked_by", s->asked_by);
+        ad_json_put_text(j, "since", since);
+        ad_json_put_bool(j, "gives_way", s->held);
+        ad_json_put_int(j, "waiting", s->waiting);
+        ad_json_put_text(j, "error", s->failed ? s->why : "");
+        ad_json_close(j);
+        return ad_json_end(j, b, err);
+}
+
+static void metrics(const struct ad_job_status *s, struct df_buf *b)
+{
+        char label[160];
+
+        df_metric(b, "adtally_reconcile_runs_total", "", (double)s->runs);
+        df_metric(b, "adtally_reconcile_failures_total", "", (double)s->failures);
+        df_metric(b, "adtally_reconcile_targets_total", "", (double)s->targets);
+        df_metric(b, "adtally_reconcile_failed", "", s->failed);
+        df_metric(b, "adtally_reconcile_working", "", s->phase != AD_JOB_IDLE);
+        df_metric(b, "adtally_reconcile_gives_way", "", s->held);
+        df_metric(b, "adtally_reconcile_waiting", "", (double)s->waiting);
+        df_metric(b, "adtally_reconcile_progress_ratio", "", progress(s));
+        if (left(s) >= 0)
+                df_metric(b, "adtally_reconcile_eta_seconds", "", left(s));
+        df_metric(b, "adtally_reconcile_unexplained_cells", "", (double)s->unexplained);
+        df_metric(b, "adtally_reconcile_pending_cells", "", (double)s->pending);
+        df_metric(b, "adtally_reconcile_success_time_seconds", "", (double)s->success_ms / 1000);
+        if (!s->digest[0])
+                return;
+        df_metric(b, "adtally_reconcile_duration_seconds", "", (double)s->last_ms / 1000);
+        (void)snprintf(label, sizeof(label), "sha256=\"%s\"", s->digest);
+        df_metric(b, "adtally_reconcile_rows_info", label, 1);
+}
+
+void ad_job_status_render(void *arg, struct df_buf *b)
+{
+        struct ad_job_status *s = arg;
+        struct df_buf json = {0};
+        struct df_error err = {0};
+        int rc;
+
+        pthread_mutex_lock(&s->lock);
+        metrics(s, b);
+        rc = make_json(s, &json, &err);
+        pthread_mutex_unlock(&s->lock);
+        if (s->books)
+                df_workers_render(s->books, b);
+        if (rc == 0)
+                rc = df_write_file(s->path, df_buf_bytes(&json), false, &err);
+        if (rc < 0)
+                df_trace(DF_WARN, "status", "%s", err.text);
+        df_buf_release(&json);
+}
