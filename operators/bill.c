@@ -28,6 +28,14 @@ struct bill_key {
         uint32_t tenant, advertiser, campaign, publisher, currency, cause;
 };
 
+/* The strings of a key, by their names. */
+enum { TENANT, ADVERTISER, CAMPAIGN, PUBLISHER, NAMES };
+struct bill_staged {
+        const struct ad_event *events[ADI_STAGE];
+        uint32_t names[NAMES][ADI_STAGE];
+        uint32_t count;
+};
+
 struct bill_entry {
         struct bill_key key;
         struct ad_cell billed, realtime;
@@ -42,6 +50,7 @@ struct bill {
         uint32_t sent;                      /* entries before it are in the outbox */
         uint32_t stored;                    /* blobs in the store */
         const struct ad_price_table *table; /* the run's; NULL: costs are the clients' */
+        struct bill_staged staged;
         struct df_buf buf;
 };
 
@@ -56,11 +65,21 @@ _Static_assert(sizeof(struct bill_key) == 32, "hashed as bytes: no padding");
 
 /* ---- the table ---- */
 
+static uint64_t hash_of(const struct bill_key *k)
+{
+        uint64_t a = k->quarter ^ (uint64_t)k->cause << 56;
+        uint64_t b = (uint64_t)k->tenant << 32 | k->advertiser;
+        uint64_t c = (uint64_t)k->campaign << 32 | k->publisher;
+
+        a = adi_fold(a ^ 0x9e3779b97f4a7c15u, b ^ 0xd6e8feb86659fd93u);
+        return adi_fold(a ^ k->currency, c ^ 0xbf58476d1ce4e5b9u);
+}
+
 static void index_entries(struct bill *b)
 {
         memset(b->slots, 0, ((size_t)b->mask + 1) * sizeof(*b->slots));
         for (uint32_t i = 0; i < b->count; i++) {
-                uint64_t h = df_hash64(df_bytes(&b->entries[i].key, sizeof(struct bill_key)));
+                uint64_t h = hash_of(&b->entries[i].key);
 
                 while (b->slots[h & b->mask])
                         h++;
@@ -91,7 +110,7 @@ static int grow(struct bill *b, struct df_error *err)
 static int find(struct bill *b, const struct bill_key *key, struct bill_entry **ret,
                 struct df_error *err)
 {
-        uint64_t h = df_hash64(df_bytes(key, sizeof(*key)));
+        uint64_t h = hash_of(key);
 
         for (; b->slots[h & b->mask]; h++) {
                 *ret = &b->entries[b->slots[h & b->mask] - 1];
@@ -139,127 +158,176 @@ static int bill_open(struct df_operator *op, struct df_error *err)
         return 0;
 }
 
-/* ---- judging ---- */
+/* ---- what an event adds ---- */
 
 enum side { BILLED, REALTIME };
 
-static int add_money(struct bill *b, const struct bill_key *key, enum side side,
-                     const struct ad_cell *v, struct df_error *err)
+/* To one cell: one of its counts, or none, and money. */
+struct addend {
+        uint32_t count; /* type - 1; 3 more when it is invalid; COUNTS: none */
+        int64_t spend, payout, value;
+};
+#define COUNTS 6
+
+static uint64_t *count_of(struct ad_cell *c, uint32_t count)
+{
+        switch (count) {
+        case AD_IMPRESSION - 1:
+                return &c->impressions;
+        case AD_CLICK - 1:
+                return &c->clicks;
+        case AD_CONVERSION - 1:
+                return &c->conversions;
+        default:
+                return &c->invalid[count - 3];
+        }
+}
+
+static struct bill_key key_of(const struct ad_event *ev, const uint32_t names[NAMES],
+                              enum ad_cause cause)
+{
+        return (struct bill_key){
+                .quarter = (uint64_t)ev->event_ms / AD_QUARTER_MS,
+                .tenant = names[TENANT],
+                .advertiser = names[ADVERTISER],
+                .campaign = names[CAMPAIGN],
+                .publisher = names[PUBLISHER],
+                .currency = adi_currency(ev->currency),
+                .cause = cause,
+        };
+}
+
+static int add_to(struct bill *b, const struct bill_key *key, enum side side,
+                  const struct addend *v, struct df_error *err)
 {
         struct bill_entry *e;
+        struct ad_cell *c;
         int rc = find(b, key, &e, err);
 
         if (rc < 0)
                 return rc;
-        if (!ad_cell_add(side == BILLED ? &e->billed : &e->realtime, v))
+        c = side == BILLED ? &e->billed : &e->realtime;
+        if (v->count < COUNTS)
+                ++*count_of(c, v->count); /* 64 bits: never full */
+        if ((v->spend && !df_nanos_add(&c->spend, v->spend)) ||
+            (v->payout && !df_nanos_add(&c->payout, v->payout)) ||
+            (v->value && !df_nanos_add(&c->value, v->value)))
                 return df_fail(err, DF_ELIMIT, "bill: a sum exceeds 128 bits");
         return 0;
 }
 
-static int key_of(struct bill *b, const struct ad_event *ev, enum ad_cause cause,
-                  struct bill_key *ret, struct df_error *err)
-{
-        const struct df_bytes strings[] = {ev->tenant_id, ev->dims[AD_DIM_ADVERTISER],
-                                           ev->dims[AD_DIM_CAMPAIGN], ev->dims[AD_DIM_PUBLISHER]};
-        uint32_t names[4];
-        int rc = 0;
-
-        for (int i = 0; rc == 0 && i < 4; i++)
-                rc = adi_names_get(&b->names, strings[i], &names[i], err);
-        *ret = (struct bill_key){
-                .quarter = (uint64_t)ev->event_ms / AD_QUARTER_MS,
-                .tenant = names[0],
-                .advertiser = names[1],
-                .campaign = names[2],
-                .publisher = names[3],
-                .currency = adi_currency(ev->currency),
-                .cause = cause,
-        };
-        return rc;
-}
-
 /* The same as tumble adds: an event with a label counts as invalid and brings no money; a value in
- * another currency goes to that currency's cell. */
-static int add(struct bill *b, const struct ad_event *ev, enum ad_cause cause, enum side side,
-               struct df_error *err)
+ * another currency goes to that currency's cell. names: of the event's tenant and dimensions. */
+static int add(struct bill *b, const struct ad_event *ev, const uint32_t names[NAMES],
+               enum ad_cause cause, enum side side, struct df_error *err)
 {
         bool invalid = ev->labels & (AD_LABEL_BOT | AD_LABEL_TEST);
-        struct ad_cell v = {0}, value = {0};
-        struct bill_key key;
+        struct addend v = {.count = ev->type - 1 + (invalid ? 3 : 0)};
+        struct addend value = {.count = COUNTS};
+        struct bill_key key = key_of(ev, names, cause);
         bool apart;
-        int rc = key_of(b, ev, cause, &key, err);
+        int rc;
 
-        if (invalid)
-                v.invalid[ev->type - 1] = 1;
-        else if (ev->type == AD_IMPRESSION)
-                v.impressions = 1;
-        else if (ev->type == AD_CLICK)
-                v.clicks = 1;
-        else
-                v.conversions = 1;
         if (!invalid) {
                 v.spend = ev->cost_nanos;
                 v.payout = ev->payout_nanos;
+                value.value = ev->value_nanos;
         }
-        value.value = invalid ? 0 : ev->value_nanos;
         apart = value.value != 0 && ev->value_currency.len > 0 &&
                 adi_currency(ev->value_currency) != key.currency;
         if (!apart)
                 v.value = value.value;
-        if (rc == 0)
-                rc = add_money(b, &key, side, &v, err);
+        rc = add_to(b, &key, side, &v, err);
         if (rc == 0 && apart) {
                 key.currency = adi_currency(ev->value_currency);
-                rc = add_money(b, &key, side, &value, err);
+                rc = add_to(b, &key, side, &value, err);
         }
         return rc;
 }
 
-/* The event as the bill prices it. False: no line of the table applies. */
-static bool price(const struct bill *b, const struct ad_event *ev, struct ad_event *ret)
+/* ---- judging ---- */
+
+/* The event as the bill prices it, made in *room when that differs; NULL: no line of the table
+ * applies. */
+static const struct ad_event *price(const struct bill *b, const struct ad_event *ev,
+                                    struct ad_event *room)
 {
         const struct ad_params *p = b->op.ctx.params;
 
-        *ret = *ev;
         if (!b->table || (p->pricing == AD_PRICE_CLIENT_ELSE_TABLE && ev->flags & AD_EV_HAS_COST))
-                return true;
-        return ad_price_apply(b->table, ret);
+                return ev;
+        *room = *ev;
+        return ad_price_apply(b->table, room) ? room : NULL;
 }
 
 static bool equally_priced(const struct ad_event *a, const struct ad_event *b)
 {
-        return a->cost_nanos == b->cost_nanos && df_bytes_eq(a->currency, b->currency);
+        return a == b ||
+               (a->cost_nanos == b->cost_nanos && df_bytes_eq(a->currency, b->currency));
 }
 
-static int judge(struct bill *b, const struct ad_event *ev, struct df_error *err)
+static int judge(struct bill *b, const struct ad_event *ev, const uint32_t names[NAMES],
+                 struct df_error *err)
 {
-        bool counted = ev->outcome == AD_COUNTED, billed = ev->bill_outcome == AD_NONE;
-        struct ad_event at_price;
+        bool counted = ev->outcome == AD_COUNTED;
+        const struct ad_event *billed;
+        struct ad_event room;
         int rc;
 
-        /* No row can hold it: neither side counts it. */
-        if (ev->outcome == AD_INVALID || ev->outcome == AD_OVERFLOW)
-                return 0;
-        if (!billed)
-                return counted ? add(b, ev,
+        if (ev->bill_outcome != AD_NONE)
+                return counted ? add(b, ev, names,
                                      ev->bill_outcome == AD_DUPLICATE ? AD_CAUSE_DUPLICATE
                                                                       : AD_CAUSE_CONFLICT,
                                      REALTIME, err)
                                : 0;
-        billed = price(b, ev, &at_price);
-        if (counted && billed && equally_priced(ev, &at_price))
-                return add(b, ev, AD_CAUSE_NONE, BILLED, err); /* realtime: the same */
+        billed = price(b, ev, &room);
+        if (counted && billed && equally_priced(ev, billed))
+                return add(b, ev, names, AD_CAUSE_NONE, BILLED, err); /* realtime: the same */
         if (counted) {
-                rc = add(b, ev, AD_CAUSE_PRICE, REALTIME, err);
-                return rc == 0 && billed ? add(b, &at_price, AD_CAUSE_PRICE, BILLED, err) : rc;
+                rc = add(b, ev, names, AD_CAUSE_PRICE, REALTIME, err);
+                return rc == 0 && billed ? add(b, billed, names, AD_CAUSE_PRICE, BILLED, err) : rc;
         }
         if (!billed)
                 return 0;
-        return add(b, &at_price,
+        return add(b, billed, names,
                    ev->outcome == AD_LATE            ? AD_CAUSE_LATE
                    : ev->outcome == AD_PRICE_MISSING ? AD_CAUSE_PRICE
                                                      : AD_CAUSE_UNEXPLAINED,
                    BILLED, err);
+}
+
+static int judge_staged(struct bill *b, struct df_error *err)
+{
+        static const size_t strings[NAMES] = {
+                [TENANT] = offsetof(struct ad_event, tenant_id),
+                [ADVERTISER] = offsetof(struct ad_event, dims[AD_DIM_ADVERTISER]),
+                [CAMPAIGN] = offsetof(struct ad_event, dims[AD_DIM_CAMPAIGN]),
+                [PUBLISHER] = offsetof(struct ad_event, dims[AD_DIM_PUBLISHER]),
+        };
+        struct bill_staged *s = &b->staged;
+        int rc = 0;
+
+        for (int n = 0; rc == 0 && n < NAMES; n++)
+                rc = adi_names_stage(&b->names, s->events, s->count, strings[n], s->names[n], err);
+        for (uint32_t i = 0; rc == 0 && i < s->count; i++) {
+                uint32_t names[NAMES];
+
+                for (int n = 0; n < NAMES; n++)
+                        names[n] = s->names[n][i];
+                rc = judge(b, s->events[i], names, err);
+        }
+        s->count = 0;
+        return rc;
+}
+
+/* Does it change any sum? No row can hold an event that ended as invalid or by overflow: neither
+ * side counts it. */
+static bool is_to_judge(const struct ad_event *ev)
+{
+        if (ev->flags & AD_EV_MARK || ev->outcome == AD_SKIP || ev->outcome == AD_INVALID ||
+            ev->outcome == AD_OVERFLOW)
+                return false;
+        return ev->bill_outcome == AD_NONE || ev->outcome == AD_COUNTED;
 }
 
 static int bill_process(struct df_operator *op, struct df_batch *batch, struct df_out *out,
@@ -270,9 +338,16 @@ static int bill_process(struct df_operator *op, struct df_batch *batch, struct d
         int rc = 0;
 
         df_check(batch->kind == AD_KIND_EVENTS);
-        for (size_t i = 0; rc == 0 && i < batch->count; i++)
-                if (!(events[i].flags & AD_EV_MARK) && events[i].outcome != AD_SKIP)
-                        rc = judge(b, &events[i], err);
+        b->staged.count = 0;
+        for (size_t i = 0; rc == 0 && i < batch->count; i++) {
+                if (!is_to_judge(&events[i]))
+                        continue;
+                b->staged.events[b->staged.count++] = &events[i];
+                if (b->staged.count == ADI_STAGE)
+                        rc = judge_staged(b, err);
+        }
+        if (rc == 0)
+                rc = judge_staged(b, err);
         return rc < 0 ? rc : df_out_forward(out, batch, err);
 }
 
@@ -361,21 +436,24 @@ static int bill_snapshot(struct df_operator *op, uint64_t k, struct df_error *er
 
 static int restore_row(void *arg, const struct ad_bill_row *row, struct df_error *err)
 {
+        const struct df_bytes strings[NAMES] = {row->tenant_id, row->advertiser_id,
+                                                row->campaign_id, row->publisher_id};
         struct bill *b = arg;
         struct ad_event ev = {
-                .tenant_id = row->tenant_id,
-                .dims = {[AD_DIM_ADVERTISER] = row->advertiser_id,
-                         [AD_DIM_CAMPAIGN] = row->campaign_id,
-                         [AD_DIM_PUBLISHER] = row->publisher_id},
                 .currency = row->currency,
                 .event_ms = (int64_t)row->quarter * AD_QUARTER_MS,
         };
+        uint32_t names[NAMES];
         struct bill_entry *e;
         struct bill_key key;
-        int rc = key_of(b, &ev, row->cause, &key, err);
+        int rc = 0;
 
-        if (rc == 0)
-                rc = find(b, &key, &e, err);
+        for (int i = 0; rc == 0 && i < NAMES; i++)
+                rc = adi_names_get(&b->names, strings[i], &names[i], err);
+        if (rc < 0)
+                return rc;
+        key = key_of(&ev, names, row->cause);
+        rc = find(b, &key, &e, err);
         if (rc < 0)
                 return rc;
         e->billed = row->billed;

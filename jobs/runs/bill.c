@@ -17,8 +17,19 @@ static uint32_t newest_prices(const struct df_config *c)
         return version;
 }
 
+/* Realtime's rows are compared by grouping 0 alone (bill_compare.c), and a cap holds for each
+ * grouping by itself (W7): the run counts no other. */
+static const struct ad_groupings compared = {
+        .version = 1,
+        .count = 1,
+        .list = {{2, {AD_DIM_ADVERTISER, AD_DIM_CAMPAIGN}}},
+};
+/* Of the state that a run keeps: one of another layout begins anew. */
+#define LAYOUT 2
+
 static void fill_params(const struct df_config *c, struct ad_params *ret)
 {
+        ret->groupings = &compared;
         ret->billing_horizon_hours = (uint32_t)df_config_integer(c, "billing-horizon");
         ret->billing_price_version = newest_prices(c);
 }
@@ -26,12 +37,13 @@ static void fill_params(const struct df_config *c, struct ad_params *ret)
 static uint64_t config_digest(const struct df_config *c)
 {
         struct ad_params p = {0};
-        uint64_t shape[3];
+        uint64_t shape[4];
 
         fill_params(c, &p);
         shape[0] = ad_config_digest(c);
         shape[1] = p.billing_horizon_hours;
         shape[2] = p.billing_price_version;
+        shape[3] = LAYOUT;
         return df_hash64(df_bytes(shape, sizeof(shape)));
 }
 
