@@ -262,8 +262,7 @@ static const struct ad_event *price(const struct bill *b, const struct ad_event 
 
 static bool equally_priced(const struct ad_event *a, const struct ad_event *b)
 {
-        return a == b ||
-               (a->cost_nanos == b->cost_nanos && df_bytes_eq(a->currency, b->currency));
+        return a == b || (a->cost_nanos == b->cost_nanos && df_bytes_eq(a->currency, b->currency));
 }
 
 static int judge(struct bill *b, const struct ad_event *ev, const uint32_t names[NAMES],

@@ -87,9 +87,9 @@ void adi_tags_release(struct adi_tags *t)
         t->count = 0;
 }
 
-static uint32_t class_of(const struct adi_tags *t, int64_t hour)
+static uint32_t class_of(const struct adi_tags *t, int64_t place)
 {
-        int64_t per = t->hours_per_class, n = t->classes;
+        int64_t per = t->hours_per_class, n = t->classes, hour = adi_place_hour(place);
         int64_t group = hour / per - (hour % per < 0);
 
         return (uint32_t)(((group % n) + n) % n);
