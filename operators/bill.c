@@ -21,6 +21,7 @@
 #include "proto/bill.h"
 
 #define TABLE_MIN 1024u
+#define AHEAD 8u               /* events whose entries are fetched before they are needed */
 #define ROWS_BYTES (64u << 10) /* of an emitted payload */
 
 struct bill_key {
@@ -32,7 +33,9 @@ struct bill_key {
 enum { TENANT, ADVERTISER, CAMPAIGN, PUBLISHER, NAMES };
 struct bill_staged {
         const struct ad_event *events[ADI_STAGE];
-        uint32_t names[NAMES][ADI_STAGE];
+        uint32_t columns[NAMES][ADI_STAGE];
+        uint32_t names[ADI_STAGE][NAMES]; /* the same by event */
+        uint64_t hashes[ADI_STAGE];       /* of the key it most probably has */
         uint32_t count;
 };
 
@@ -295,6 +298,29 @@ static int judge(struct bill *b, const struct ad_event *ev, const uint32_t names
                    BILLED, err);
 }
 
+/* Most events are billed as realtime counts them, and their cell is there. */
+static void fetch_slot(struct bill *b, uint32_t i)
+{
+        struct bill_staged *s = &b->staged;
+        struct bill_key key;
+
+        for (int n = 0; n < NAMES; n++)
+                s->names[i][n] = s->columns[n][i];
+        key = key_of(s->events[i], s->names[i], AD_CAUSE_NONE);
+        s->hashes[i] = hash_of(&key);
+        __builtin_prefetch(&b->slots[s->hashes[i] & b->mask]);
+}
+
+static void fetch_entry(const struct bill *b, uint32_t i)
+{
+        uint32_t at = b->slots[b->staged.hashes[i] & b->mask];
+
+        if (at == 0)
+                return;
+        __builtin_prefetch(&b->entries[at - 1].key);
+        __builtin_prefetch(&b->entries[at - 1].billed.spend, 1);
+}
+
 static int judge_staged(struct bill *b, struct df_error *err)
 {
         static const size_t strings[NAMES] = {
@@ -307,13 +333,14 @@ static int judge_staged(struct bill *b, struct df_error *err)
         int rc = 0;
 
         for (int n = 0; rc == 0 && n < NAMES; n++)
-                rc = adi_names_stage(&b->names, s->events, s->count, strings[n], s->names[n], err);
+                rc = adi_names_stage(&b->names, s->events, s->count, strings[n], s->columns[n],
+                                     err);
+        for (uint32_t i = 0; rc == 0 && i < s->count; i++)
+                fetch_slot(b, i);
         for (uint32_t i = 0; rc == 0 && i < s->count; i++) {
-                uint32_t names[NAMES];
-
-                for (int n = 0; n < NAMES; n++)
-                        names[n] = s->names[n][i];
-                rc = judge(b, s->events[i], names, err);
+                if (i + AHEAD < s->count)
+                        fetch_entry(b, i + AHEAD);
+                rc = judge(b, s->events[i], s->names[i], err);
         }
         s->count = 0;
         return rc;
