@@ -194,7 +194,7 @@ int adi_set_keep(struct adi_set *s, int64_t from, int64_t to, struct df_error *e
         struct adi_slot *kept;
         size_t n = 0, k = 0;
 
-        for (uint64_t i = 0; i <= s->mask; i++)
+        for (uint64_t i = 0; from <= to && i <= s->mask; i++)
                 n += s->slots[i].hour >= first && s->slots[i].hour <= last;
         if (n == s->count)
                 return 0;
