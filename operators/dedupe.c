@@ -8,9 +8,10 @@
  *
  * dedupe_billing (D4) stands in its place in a reconcile run and gives two verdicts on each event
  * that guard let pass: realtime's, which is the one above, and the bill's, over the billing horizon
- * and by content alone (ad_event_content: a copy with another event time is a duplicate), which goes
- * to bill_outcome and ends none. The map is one, of the longer horizon, with both fingerprints:
- * dedupe_both.c says why the shorter one can be asked of it. These files are compiled twice.
+ * and by content alone (ad_event_content: a copy with another event time is a duplicate), which
+ * goes to bill_outcome and ends none. The map is one, of the longer horizon, with both
+ * fingerprints: dedupe_both.c says why the shorter one can be asked of it. These files are compiled
+ * twice (dedupe_private.h); where they say 24 bytes an id, it is 32 there.
  *
  * H = 0 (imports): one bucket for ever; any earlier occurrence makes a duplicate, and the last in
  * log order is compared with.

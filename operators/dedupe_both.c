@@ -2,15 +2,15 @@
  *
  * Both rules record the same: every event that guard let pass, under (hour, id). Realtime's map is
  * therefore the part of the bill's that it has not forgotten, and as both ask for the occurrence
- * greatest by (hour, log order), with the same upper end, one answer serves both: where the greatest
- * of all lies within realtime's horizon it is realtime's too, and where it lies below, realtime has
- * none.
+ * greatest by (hour, log order), with the same upper end, one answer serves both: where the
+ * greatest of all lies within realtime's horizon it is realtime's too, and where it lies below,
+ * realtime has none.
  *
- * What is left is a clock that is set back (T2): what realtime had forgotten stays forgotten, though
- * its hours come again. So an id that is recorded in an hour that realtime had ended already begins
- * an epoch. A bucket's place is (hour, epoch), ordered like (hour, log order), and for each epoch it
- * is known up to which hour realtime has forgotten since. Only where the greatest occurrence is a
- * forgotten one, the others are looked for, hour by hour.
+ * What is left is a clock that is set back (T2): what realtime had forgotten stays forgotten,
+ * though its hours come again. So an id that is recorded in an hour that realtime had ended already
+ * begins an epoch. A bucket's place is (hour, epoch), ordered like (hour, log order), and for each
+ * epoch it is known up to which hour realtime has forgotten since. Only where the greatest
+ * occurrence is a forgotten one, the others are looked for, hour by hour.
  */
 #include "operators/dedupe_private.h"
 

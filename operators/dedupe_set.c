@@ -1,8 +1,9 @@
 /* dedupe_set.c - the ids of the open hours: one open-addressing hash set.
  *
- * Linear probing over entries of 32 bytes (40 for billing), at most half full. The key is a hash already: its top
- * bits place it, so that the table lies almost in the order of a run. An id that occurred in two
- * open hours has two entries in the same chain: one pass over the chain answers for all hours.
+ * Linear probing over entries of 32 bytes (40 for billing), at most half full. The key is a hash
+ * already: its top bits place it, so that the table lies almost in the order of a run. An id that
+ * occurred in two open hours has two entries in the same chain: one pass over the chain answers for
+ * all hours.
  * Entries leave by hour only (adi_set_keep), never singly.
  */
 #include <stdlib.h>

@@ -10,8 +10,8 @@
  * six; each costs a read.)
  *
  * A table does not grow: a larger one begins, new ids go there, and the old one is freed when its
- * last hour is dropped. 64 / (21 x 0.75) = 4.1 bytes an id, times 1.25 for room. Billing takes twice
- * what is alive: for a month nothing ends there, and each question looks into every table.
+ * last hour is dropped. 64 / (21 x 0.75) = 4.1 bytes an id, times 1.25 for room. Billing takes
+ * twice what is alive: for a month nothing ends there, and each question looks into every table.
  */
 #include "operators/dedupe_private.h"
 
