@@ -68,11 +68,12 @@ static int dedupe_open(struct df_operator *op, struct df_error *err)
 #ifdef ADI_BILLING
         uint32_t horizon = p->billing_horizon_hours;
 
-        if (p->horizon_hours == 0 || horizon > ADI_HORIZON_MAX || horizon < p->horizon_hours)
+        if (horizon > ADI_HORIZON_MAX || horizon < p->horizon_hours ||
+            (horizon == 0) != (p->horizon_hours == 0))
                 return df_fail(err, DF_EINVAL,
                                "%s: horizon of %u hours; at most %d, and no less than realtime's, "
-                               "which has one",
-                               op->ops->name, horizon, ADI_HORIZON_MAX);
+                               "%u; 0 only with 0",
+                               op->ops->name, horizon, ADI_HORIZON_MAX, p->horizon_hours);
         adi_both_open(d, p->horizon_hours);
 #else
         uint32_t horizon = p->horizon_hours;

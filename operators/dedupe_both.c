@@ -26,7 +26,7 @@ void adi_both_reach(struct adi_dedupe *d, int64_t hour)
         struct adi_both *t = &d->both;
         int64_t before = hour - 1 - t->realtime_hours;
 
-        for (uint32_t e = 0; e <= t->epoch; e++)
+        for (uint32_t e = 0; t->realtime_hours > 0 && e <= t->epoch; e++)
                 if (t->ended[e] < before)
                         t->ended[e] = before;
 }

@@ -186,7 +186,7 @@ static void open_world(struct rig *r, bool bill, uint32_t horizon, size_t open_i
 {
         rig_prepare(r, bill ? ad_chain_bill : ad_chain_main, 3); /* decode, guard, dedupe */
         r->params.base.horizon_hours = horizon;
-        r->params.base.billing_horizon_hours = BILLING;
+        r->params.base.billing_horizon_hours = horizon ? BILLING : 0;
         r->params.base.dedupe_open_ids = open_ids;
         rig_start(r);
         write_world(r, seed, by_content);
@@ -195,12 +195,13 @@ static void open_world(struct rig *r, bool bill, uint32_t horizon, size_t open_i
 static void check_world(uint64_t seed, uint64_t seen[2][DF_OUTCOMES_MAX])
 {
         size_t open_ids = seed % 3 ? 24 : 1000;
+        bool bounded = seed % 5 != 0; /* or as for imports: an id counts once for ever */
         struct rig realtime, bill, both;
         struct df_sim_random cut;
 
-        open_world(&realtime, false, HORIZON, 1000, seed, false);
-        open_world(&bill, false, BILLING, 1000, seed, true);
-        open_world(&both, true, HORIZON, open_ids, seed, false);
+        open_world(&realtime, false, bounded ? HORIZON : 0, 1000, seed, false);
+        open_world(&bill, false, bounded ? BILLING : 0, 1000, seed, true);
+        open_world(&both, true, bounded ? HORIZON : 0, open_ids, seed, false);
         df_sim_random_init(&cut, seed);
         run_world(&realtime, NULL);
         run_world(&bill, NULL);
