@@ -8,6 +8,7 @@
 #define HOUR_MS 3600000
 #define HORIZON 2
 #define BILLING 30
+#define EPOCHS_MAX 1024 /* ADI_EPOCHS_MAX */
 
 static void open_rig(struct rig *r)
 {
@@ -241,12 +242,39 @@ static void test_one_map_answers_as_two(void **state)
         }
 }
 
+/* Each round ends the hours of the one before for realtime, and comes back to them. */
+static void test_clocks_set_back_without_end(void **state)
+{
+        struct ad_event then = rig_event("a", RIG_T0);
+        struct ad_event later = rig_event("a", RIG_T0 + (HORIZON + 3) * (int64_t)HOUR_MS);
+        struct ad_batch reset = {.clock_reset = true};
+        struct df_error err = {0};
+        size_t used = 0;
+        struct rig r;
+
+        (void)state;
+        open_rig(&r);
+        for (int i = 0; i < EPOCHS_MAX; i++) {
+                rig_log(&r, &reset, &then, 1, then.receive_ms);
+                rig_log(&r, &reset, &later, 1, later.receive_ms);
+        }
+        rig_run(&r, 2 * EPOCHS_MAX);
+        for (int i = 1; i < EPOCHS_MAX; i++)
+                check(&r, 2 * (size_t)i, AD_NONE, AD_DUPLICATE);
+        rig_log(&r, &reset, &then, 1, then.receive_ms);
+        assert_int_equal(df_task_process(r.task, r.records + 2 * EPOCHS_MAX, 1, &used, &err),
+                         DF_ELIMIT);
+        assert_non_null(strstr(err.text, "set back more than 1023 times"));
+        rig_close(&r);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_copies),
                 cmocka_unit_test(test_cuts),
                 cmocka_unit_test(test_one_map_answers_as_two),
+                cmocka_unit_test(test_clocks_set_back_without_end),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
