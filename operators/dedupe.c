@@ -191,24 +191,29 @@ static int give_verdict(struct adi_dedupe *d, struct ad_event *ev, const struct 
                         const struct adi_hits *hits, int64_t hour, const struct adi_seen *seen,
                         struct df_out *out, struct df_error *err)
 {
-        struct adi_seen realtime = *seen;
+        const struct adi_seen *realtime = seen;
         enum ad_reason v;
-        int rc = 0;
-
 #ifdef ADI_BILLING
+        struct adi_seen known;
+
         ev->bill_outcome = verdict(seen, id->content, seen->id.content);
-        if (seen->found)
-                rc = adi_both_seek(d, ev->key, hits, hour, seen, &realtime, err);
+        if (seen->found) {
+                int rc = adi_both_seek(d, ev->key, hits, hour, seen, &known, err);
+
+                if (rc < 0)
+                        return rc;
+                realtime = &known;
+        }
 #else
         (void)d;
         (void)hits;
         (void)hour;
         (void)err;
 #endif
-        v = verdict(&realtime, id->fingerprint, realtime.id.fingerprint);
-        if (rc == 0 && v != AD_NONE)
+        v = verdict(realtime, id->fingerprint, realtime->id.fingerprint);
+        if (v != AD_NONE)
                 ad_end(out, ev, v);
-        return rc;
+        return 0;
 }
 
 static int judge(struct adi_dedupe *d, struct ad_event *ev, struct df_out *out,
@@ -216,7 +221,7 @@ static int judge(struct adi_dedupe *d, struct ad_event *ev, struct df_out *out,
 {
         int64_t hour = hour_of(d, ev->receive_ms), place = hour, from = hour, to = hour;
         struct adi_id id = id_of(ev);
-        struct adi_hits hits = {0};
+        struct adi_hits hits;
         struct adi_seen seen;
         int rc = 0;
 

@@ -1,6 +1,4 @@
 /* identity.c - which event this is (D1), where it goes (E3), and what its client stated. */
-#include <endian.h>
-
 #include "proto/bill.h"
 
 struct df_hash128 ad_event_key(struct df_bytes tenant_id, struct df_bytes event_id)
@@ -23,35 +21,19 @@ uint32_t ad_event_partition(struct df_hash128 key, uint32_t partitions)
         return (uint32_t)(key.lo % partitions);
 }
 
-/* Most strings are short: two moves that overlap, and no call. */
-static void copy(uint8_t *to, const uint8_t *from, size_t len)
-{
-        if (len > 16 || len < 4) {
-                for (size_t i = 0; len < 4 && i < len; i++)
-                        to[i] = from[i];
-                if (len > 16)
-                        memcpy(to, from, len);
-        } else if (len >= 8) {
-                memcpy(to, from, 8);
-                memcpy(to + len - 8, from + len - 8, 8);
-        } else {
-                memcpy(to, from, 4);
-                memcpy(to + len - 4, from + len - 4, 4);
-        }
-}
-
 static size_t put_str(uint8_t *to, struct df_bytes s)
 {
         df_check(s.len <= AD_EVENT_ID_MAX);
         to[0] = (uint8_t)s.len;
-        copy(to + 1, s.data, s.len);
+        if (s.len)
+                memcpy(to + 1, s.data, s.len);
         return 1 + s.len;
 }
 
 static size_t put_64(uint8_t *to, uint64_t v)
 {
-        v = htole64(v);
-        memcpy(to, &v, 8);
+        for (int i = 0; i < 8; i++)
+                to[i] = (uint8_t)(v >> (8 * i));
         return 8;
 }
 
