@@ -7,6 +7,7 @@
  *   price       cost from the client or from the versioned table
  *   late        W5: late events to their topic
  *   tumble      W1 to W4, W7: cells, groupings, rows, final_through
+ *   correct     R5: only in reconcile: which corrections the event is billed with
  *   bill        R3: only in reconcile, with dedupe_billing (D4) after dedupe: what the bill counts,
  *               and why that differs from realtime
  *   quarantine  E2: what was quarantined or in conflict to its topic, in log order
@@ -56,6 +57,7 @@ struct ad_params {
         uint32_t cell_cap;      /* W7 */
         uint32_t billing_horizon_hours; /* D4; reconcile alone */
         uint32_t billing_price_version; /* of the table by which it bills; reconcile alone */
+        const struct ad_corrections *corrections; /* correct.h; reconcile alone; NULL: none */
         const struct ad_groupings *groupings;
         enum ad_pricing pricing; /* the same for all tenants of a cluster */
         /* The table of this version, or NULL: then the task is refused by name (W6). May be NULL
@@ -65,7 +67,8 @@ struct ad_params {
 };
 
 extern const struct df_operator_ops ad_op_decode, ad_op_guard, ad_op_dedupe, ad_op_price,
-        ad_op_late, ad_op_tumble, ad_op_quarantine, ad_op_dedupe_billing, ad_op_bill, ad_op_books;
+        ad_op_late, ad_op_tumble, ad_op_quarantine, ad_op_dedupe_billing, ad_op_correct, ad_op_bill,
+        ad_op_books;
 
 /* table.c: every operator there is (for the law tests), and the chain of the main job. */
 extern const struct df_operator_ops *const ad_operators[];

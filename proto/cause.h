@@ -18,14 +18,18 @@
           "realtime folded the campaign into __other__; the bill does "                            \
           "not")                                                                                   \
         X(PENDING, 6, "not_yet_processed", "realtime has not come to the run's end")               \
-        X(UNEXPLAINED, 7, "unexplained", "realtime's rows are not what its rules give: an alarm")
+        X(UNEXPLAINED, 7, "unexplained", "realtime's rows are not what its rules give: an alarm")  \
+        X(LABEL, 8, "label",                                                                       \
+          "a correction labelled the event afterwards: billed as invalid, without money")          \
+        X(CORRECTION, 9, "correction",                                                             \
+          "a correction voided it, or bills it at another price or in another cell")
 
 enum ad_cause {
 #define X(name, value, code, text) AD_CAUSE_##name = (value),
         AD_CAUSE_MAP(X)
 #undef X
 };
-#define AD_CAUSE_COUNT 8
+#define AD_CAUSE_COUNT 10
 
 /* "unknown" beyond. */
 const char *ad_cause_code(unsigned cause);

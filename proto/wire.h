@@ -51,6 +51,8 @@ enum ad_event_flag {
 #define AD_SKIP UINT32_MAX /* ad_event.outcome of marks: no outcome, never counted */
 enum ad_label { AD_LABEL_BOT = 1u << 0, AD_LABEL_TEST = 1u << 1 };
 
+struct ad_effect; /* operators/correct.h */
+
 struct ad_event {
         struct df_bytes event_id;
         struct df_bytes tenant_id;
@@ -82,6 +84,8 @@ struct ad_event {
         uint32_t price_version; /* of its record */
         uint32_t outcome;       /* enum ad_reason; AD_NONE while it is alive */
         uint32_t bill_outcome;  /* the bill's own, set by dedupe_billing */
+        /* Of the bill alone, set by correct; as long as the batch. NULL: no correction applies. */
+        const struct ad_effect *correction;
 };
 
 struct ad_heartbeat {

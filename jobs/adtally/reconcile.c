@@ -6,6 +6,7 @@
 #include "df/objects.h"
 #include "df/trace.h"
 #include "jobs/adtally/reconcile.h"
+#include "jobs/common/corrections.h"
 #include "jobs/common/times.h"
 
 static const char usage[] =
@@ -107,17 +108,23 @@ static int reconcile(const struct df_config *c, const struct ad_replay_logs *log
 {
         struct ad_bill_result *r = calloc(1, sizeof(*r));
         struct ad_replay *run = calloc(1, sizeof(*run));
+        struct ad_run_kind kind = ad_run_reconcile;
+        struct ad_correction_log *corrections = NULL;
         int rc = r && run ? parse_range(c, r, err) : df_fail(err, DF_ENOMEM, "run");
 
         if (rc == 0)
-                rc = ad_replay_begin_of(c, &ad_run_reconcile, logs->source,
-                                        df_config_text(c, "topic"), run, err);
+                rc = ad_correction_log_read(logs->log, AD_CORRECTIONS_ALL, &corrections, err);
+        kind.corrections = corrections;
+        if (rc == 0)
+                rc = ad_replay_begin_of(c, &kind, logs->source, df_config_text(c, "topic"), run,
+                                        err);
         if (rc == 0) {
                 rc = finish(c, logs, run, r, err);
                 ad_replay_end(run);
         }
         if (rc == 0 && ad_bill_unexplained(r))
                 *ret_exit = DF_EXIT_FAILURE;
+        ad_correction_log_destroy(corrections);
         free(run);
         free(r);
         return rc;

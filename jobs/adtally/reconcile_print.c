@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "jobs/adtally/reconcile.h"
+#include "jobs/common/corrections.h"
 #include "jobs/common/json.h"
 #include "jobs/common/times.h"
 
@@ -49,7 +50,12 @@ static void print_total(const struct ad_bill_total *t)
 
 static void print_text(const struct ad_replay *run, const struct ad_bill_result *r)
 {
+        const struct ad_correction_log *l = run->kind->corrections;
+
         printf("run %s: %" PRIu64 " rows (cell, cause), SHA-256 %s\n", run->id, r->rows, r->digest);
+        if (ad_correction_log_to(l))
+                printf("with %zu corrections, of the commands before %" PRIu64 "\n",
+                       ad_corrections_count(ad_correction_log_set(l)), ad_correction_log_to(l));
         printf("%-18s %3s %14s %14s %22s %22s\n", "cause", "", "events billed", "realtime",
                "spend: difference", "payout: difference");
         for (size_t i = 0; i < r->total_count; i++)
@@ -87,6 +93,7 @@ static void put_total(struct ad_json *j, const struct ad_bill_total *t)
 static int print_json(const struct ad_replay *run, const struct ad_bill_result *r,
                       struct df_error *err)
 {
+        const struct ad_correction_log *l = run->kind->corrections;
         struct df_buf b = {0};
         struct ad_json *j = ad_json_begin(&b);
         int rc;
@@ -98,6 +105,8 @@ static int print_json(const struct ad_replay *run, const struct ad_bill_result *
         for (uint32_t p = 0; p < run->pin.topic.partitions; p++)
                 ad_json_int(j, run->pin.span[p].to);
         ad_json_close_array(j);
+        ad_json_put_int(j, "corrections", ad_corrections_count(ad_correction_log_set(l)));
+        ad_json_put_int(j, "corrections_to", ad_correction_log_to(l));
         ad_json_key(j, "causes");
         ad_json_open_array(j);
         for (size_t i = 0; i < r->total_count; i++)

@@ -10,6 +10,7 @@
 #include "df/run.h"
 #include "df/trace.h"
 #include "jobs/common/settings.h"
+#include "proto/wire.h"
 
 #define RECORDS 512 /* of one partition, before the next one has its turn */
 #define CONSUMER "archive"
@@ -144,10 +145,21 @@ static int seek(struct part *p, struct df_error *err)
                                   df_archive_position(p->archive), CONSUMER, &p->reader, err);
 }
 
+/* Behind an import nothing comes, perhaps for ever (R6): it is archived as soon as it has ended. */
+static bool ends_import(const struct df_record *r)
+{
+        struct ad_batch b;
+
+        return ad_wire_batch_peek(r->value, &b, NULL) == 0 && b.has_import_end;
+}
+
 static int open_part(struct part *p, struct df_error *err)
 {
+        bool import =
+                strncmp(p->id.topic, AD_TOPIC_IMPORT_PREFIX, strlen(AD_TOPIC_IMPORT_PREFIX)) == 0;
         struct df_archive_options o = {
                 .objects = p->all->objects,
+                .ends = import ? ends_import : NULL,
                 .limit = df_config_bytes(p->all->config, "archive-segment"),
                 .step = step,
                 .step_arg = p,

@@ -4,6 +4,7 @@
 #include "df/archive.h"
 #include "df/hash.h"
 #include "jobs/common/archive.h"
+#include "jobs/common/corrections.h"
 #include "jobs/common/prices.h"
 
 static uint32_t newest_prices(const struct df_config *c)
@@ -27,23 +28,27 @@ static const struct ad_groupings compared = {
 /* Of the state that a run keeps: one of another layout begins anew. */
 #define LAYOUT 2
 
-static void fill_params(const struct df_config *c, struct ad_params *ret)
+static void fill_params(const struct df_config *c, const struct ad_run_kind *kind,
+                        struct ad_params *ret)
 {
         ret->groupings = &compared;
         ret->billing_horizon_hours = (uint32_t)df_config_integer(c, "billing-horizon");
         ret->billing_price_version = newest_prices(c);
+        if (kind->corrections)
+                ret->corrections = ad_correction_log_set(kind->corrections);
 }
 
-static uint64_t config_digest(const struct df_config *c)
+static uint64_t config_digest(const struct df_config *c, const struct ad_run_kind *kind)
 {
         struct ad_params p = {0};
-        uint64_t shape[4];
+        uint64_t shape[5];
 
-        fill_params(c, &p);
+        fill_params(c, kind, &p);
         shape[0] = ad_config_digest(c);
         shape[1] = p.billing_horizon_hours;
         shape[2] = p.billing_price_version;
-        shape[3] = LAYOUT;
+        shape[3] = kind->corrections ? ad_correction_log_digest(kind->corrections) : 0;
+        shape[4] = LAYOUT;
         return df_hash64(df_bytes(shape, sizeof(shape)));
 }
 

@@ -24,12 +24,18 @@ static const char *const output_names[AD_OUT_BILL_COUNT] = {
         [AD_OUT_BILL] = "bill",
 };
 
+static uint64_t settings_digest(const struct df_config *c, const struct ad_run_kind *kind)
+{
+        (void)kind;
+        return ad_config_digest(c);
+}
+
 const struct ad_run_kind ad_run_replay = {
         .name = "replay",
         .chain = ad_chain_main,
         .chain_length = &ad_chain_main_length,
         .outputs = AD_OUT_COUNT,
-        .config = ad_config_digest,
+        .config = settings_digest,
 };
 
 void ad_replay_names(const struct ad_replay *r, struct ad_replay_names *ret)
@@ -386,7 +392,7 @@ static int pin_now(const struct df_config *c, struct df_log *log, const char *to
         if (rc == 0 && ad_topic_is_import(topic))
                 rc = ad_replay_pin_imports(log, &r->pin, err);
         free(w);
-        r->config = r->kind->config(c);
+        r->config = r->kind->config(c, r->kind);
         (void)snprintf(r->version, sizeof(r->version), "%s", ADTALLY_VERSION);
         name_log(c, r->log, sizeof(r->log));
         r->from = strdup(words[0]);

@@ -77,10 +77,14 @@ struct ad_run_kind {
         const struct df_operator_ops *const *chain;
         const size_t *chain_length;
         size_t outputs; /* of enum ad_output, and AD_OUT_BILL */
+        /* What a reconcile run bills with (jobs/common/corrections.h); NULL: nothing. Whoever makes
+         * a run sets it in a copy of the kind, which lives as long as the run. */
+        const struct ad_correction_log *corrections;
         /* Digest of all that shapes its numbers. */
-        uint64_t (*config)(const struct df_config *c);
+        uint64_t (*config)(const struct df_config *c, const struct ad_run_kind *kind);
         /* Fills in what its chain needs beyond the live one's parameters; NULL: nothing. */
-        void (*params)(const struct df_config *c, struct ad_params *ret);
+        void (*params)(const struct df_config *c, const struct ad_run_kind *kind,
+                       struct ad_params *ret);
 };
 extern const struct ad_run_kind ad_run_replay;
 

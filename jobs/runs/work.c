@@ -143,7 +143,7 @@ static int begin(const struct df_config *c, struct work *w, struct df_error *err
                 return rc;
         ad_task_params(c, w->prices, &w->params);
         if (w->run->kind->params)
-                w->run->kind->params(c, &w->params);
+                w->run->kind->params(c, w->run->kind, &w->params);
         if (ad_topic_is_import(w->run->pin.topic.name)) { /* as realtime's tasks of such */
                 w->params.horizon_hours = w->params.billing_horizon_hours = 0;
                 w->params.pricing = AD_PRICE_CLIENT;

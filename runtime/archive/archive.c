@@ -241,32 +241,41 @@ static int note(struct df_archive_part *p, struct df_archive_entry *e, struct df
         }
 }
 
-int df_archive_add(struct df_archive_part *p, const struct df_record *r, struct df_error *err)
+/* The segment ends before `end`; the next begins where the archive ends now. */
+static int cut(struct df_archive_part *p, uint64_t end, struct df_error *err)
 {
         struct df_archive_entry e;
-        int rc;
+        int rc = put_segment(p, end, &e, err);
+
+        if (rc == 0)
+                rc = step(p, "archive.manifest", err);
+        if (rc == 0)
+                rc = note(p, &e, err);
+        if (rc == 0)
+                rc = step(p, "archive.done", err);
+        if (rc < 0)
+                return rc;
+        p->position = df_archive_last(p)->end;
+        df_segment_begin(p->writer, p->position);
+        return 0;
+}
+
+int df_archive_add(struct df_archive_part *p, const struct df_record *r, struct df_error *err)
+{
+        int rc = 0;
 
         if (r->offset < p->position)
                 return 0; /* it is archived */
         if (!df_segment_takes(p->writer, r)) {
-                rc = put_segment(p, r->offset, &e, err);
-                if (rc == 0)
-                        rc = step(p, "archive.manifest", err);
-                if (rc == 0)
-                        rc = note(p, &e, err);
-                if (rc == 0)
-                        rc = step(p, "archive.done", err);
-                if (rc < 0)
-                        return rc;
-                p->position = df_archive_last(p)->end;
-                df_segment_begin(p->writer, p->position);
-                if (p->position != r->offset)
-                        return 0; /* others are further: go there */
+                rc = cut(p, r->offset, err);
+                if (rc < 0 || p->position != r->offset)
+                        return rc; /* or others are further: go there */
         }
         rc = df_segment_add(p->writer, r, err);
-        if (rc == 0)
-                p->position = r->offset + 1;
-        return rc;
+        if (rc < 0)
+                return rc;
+        p->position = r->offset + 1;
+        return p->options.ends && p->options.ends(r) ? cut(p, p->position, err) : 0;
 }
 
 void df_archive_close(struct df_archive_part *p)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from conftest import BUILD, Adtally, run
 
 MAKE_LOG = BUILD / "tests/e2e/make_log"
+MAKE_COMMANDS = BUILD / "tests/e2e/make_commands"
 HORIZON, BILLING = 2, 60  # hours
 GRACE, OUT_OF_ORDERNESS, QUARTER, HOUR, MINUTE = 15 * 60000, 10000, 900000, 3600000, 60000
 PARTITIONS = 2
@@ -299,5 +300,135 @@ def test_damage_is_named_before_anything_is_billed(place):
         result = reconcile(a, "--wait", "1s", "--out", place / "rows")
         compare(place / "rows", events, 96)
         assert not result["unexplained"]
+    finally:
+        a.destroy()
+
+
+# ---- corrections -------------------------------------------------------------------------------------------------
+def ask(data, commands):
+    """Appends commands to the topic: what people asked, in order."""
+    lines = "".join(" ".join(f"{k}={v}" for k, v in c if v is not None) + "\n" for c in commands)
+    subprocess.run([MAKE_COMMANDS, data / "log"], input=lines, text=True, check=True)
+
+
+def in_force(commands):
+    """What is left of the corrections: the first of an id, without those that were cancelled later."""
+    seen, out = set(), []
+    for c in map(dict, commands):
+        if (c.get("tenant"), c["id"]) in seen:
+            continue
+        seen.add((c.get("tenant"), c["id"]))
+        if c["do"] == "cancel":
+            out = [o for o in out if (o["id"], o.get("tenant")) != (c["of"], c.get("tenant"))]
+        elif c["do"] != "run":
+            out.append(c | {"events": [v for k, v in commands[[dict(x) for x in commands].index(c)] if k == "event"]})
+    return out
+
+
+def applies(c, e):
+    return (c.get("tenant") is None and (not c["events"] or e["id"] in c["events"])
+            and all(name not in c or c[name] == have for name, have in (
+                ("advertiser", "acme"), ("campaign", e["campaign"]), ("publisher", e["publisher"])))
+            and (not c.get("bits") or e["labels"] & c["bits"])
+            and c.get("from", 0) <= e["event_ms"] and (not c.get("to") or e["event_ms"] < c["to"]))
+
+
+def billed_as(e, corrections):
+    """None: not at all. Otherwise cell, currency of the cost, cost, and whether it is invalid."""
+    cell, price, invalid = ["acme", e["campaign"], e["publisher"]], ("EUR", e["cost"]), bool(e["labels"])
+    for c in (c for c in corrections if applies(c, e)):
+        if c["do"] == "void":
+            return None
+        if c["do"] == "reprice":
+            price = (c.get("currency", "EUR"), c["price"])
+        if c["do"] == "remap":
+            cell = [c.get("to_" + k, was) for k, was in zip(("advertiser", "campaign", "publisher"), cell)]
+        invalid |= c["do"] == "label"
+    return tuple(cell), price[0], 0 if invalid else price[1], invalid
+
+
+def recount_corrected(events, corrections):
+    rows = defaultdict(lambda: {"billed": defaultdict(int), "realtime": defaultdict(int)})
+
+    def add(e, what, cause, side):
+        cell, currency, cost, invalid = what
+        key = e["event_ms"] // QUARTER, *cell
+        for name, v in amounts(e | {"labels": invalid, "cost": cost}).items():
+            at = currency if name not in ("payout_nanos", "conversion_value_nanos") else "EUR"
+            if v or at == currency:
+                rows[*key, at, cause][side][name] += v
+
+    causes = defaultdict(int)
+    for e in (e for e in events if e["cause"]):
+        cause, sent = e["cause"], billed_as(e, [])
+        bill = billed_as(e, corrections) if e["billed"] else None
+        if e["billed"] and bill is None:
+            cause = "correction"
+        elif e["billed"] and bill != sent:
+            cause = "label" if bill[3] and not sent[3] else "correction"
+        causes[cause] += 1
+        if e["counted"]:
+            add(e, sent, cause, "realtime")
+        if bill:
+            add(e, bill, cause, "billed")
+    return rows, causes
+
+
+def compare_corrected(path, events, commands, seed):
+    want, causes = recount_corrected(events, in_force(commands))
+    got = {}
+    for r in map(json.loads, path.read_text().splitlines()):
+        start = calendar.timegm(time.strptime(r["window_start"], "%Y-%m-%dT%H:%M:%SZ")) * 1000 // QUARTER
+        got[start, r["advertiser_id"], r["campaign_id"], r["publisher_id"], r["currency"], r["cause"]] = r
+    assert set(got) == set(want), f"seed {seed}: {sorted(set(got) ^ set(want))[:5]}"
+    for key, row in want.items():
+        for side in ("billed", "realtime"):
+            for name, v in got[key][side].items():
+                assert v == row[side][name], f"seed {seed}: {key} {side} {name}"
+    return causes
+
+
+def test_corrections_change_the_bill_and_not_realtime(place):
+    """R5: void, reprice (also in another currency), remap, label, and cancelled ones, to the nano and by cause; realtime's
+    side, and what realtime shows, stay. Another correction, or a cancel, is another run."""
+    seed = 98
+    data, events = made(place, seed, events=3000, hours=10)
+    judge(events)
+    late = [e["id"] for e in events if e["cause"] == "late"][:9]
+    first = [e["id"] for e in events if e["cause"] == "none" and not e["labels"]]
+    middle = events[len(events) // 2]["event_ms"] // QUARTER * QUARTER
+    commands = [
+        [("id", "v1"), ("do", "void"), *(("event", i) for i in first[5:40] + late[:5])],
+        [("id", "p1"), ("do", "reprice"), ("campaign", "c1"), ("from", middle), ("price", 777), ("currency", "USD")],
+        [("id", "p2"), ("do", "reprice"), ("campaign", "c1"), ("publisher", "p2"), ("price", 5)],
+        [("id", "m1"), ("do", "remap"), ("campaign", "c2"), ("to", middle), ("to_campaign", "c9"), ("to_advertiser", "other")],
+        [("id", "m2"), ("do", "remap"), ("publisher", "p0"), ("campaign", "c2"), ("to_publisher", "p9")],
+        [("id", "l1"), ("do", "label"), ("advertiser", "acme"), ("campaign", "c3"), ("publisher", "p1"), ("label", 1)],
+        [("id", "v2"), ("do", "void"), ("campaign", "c4"), ("bits", 1)],
+        [("id", "gone"), ("do", "void"), ("campaign", "c0")],
+        [("id", "x"), ("tenant", "another"), ("do", "void")],
+        [("id", "r1"), ("do", "run")],
+        [("id", "c1"), ("do", "cancel"), ("of", "gone")],
+        [("id", "c2"), ("do", "cancel"), ("of", "never")],
+        [("id", "p1"), ("do", "void"), ("campaign", "c1")],  # the id is used: not a correction
+    ]
+    ask(data, commands)
+    a = Adtally(data, *SETTINGS)
+    try:
+        a.start()
+        result = reconcile(a, "--out", place / "rows")
+        causes = compare_corrected(place / "rows", events, commands, seed)
+        assert all(causes[c] >= 5 for c in ("none", "late", "duplicate", "conflict", "label", "correction")), causes
+        assert not result["unexplained"] and result["corrections"] == 8 and result["corrections_to"] == 11
+        shown = a.metrics(**{"from": "2020-01-01T00:00:00Z", "to": "2040-01-01T00:00:00Z", "window": "total"})
+        assert shown["totals"][0]["spend_micros"] == round(
+            sum(c["realtime"]["spend_nanos"] for c in result["causes"]) / 1000)
+        a.stop()
+        more = [[("id", "c3"), ("do", "cancel"), ("of", "m1")], [("id", "v3"), ("do", "void"), ("event", late[6])]]
+        ask(data, more)
+        again = reconcile(a, "--out", place / "rows", "--wait", "1s")
+        compare_corrected(place / "rows", events, commands + more, seed)
+        assert again["run"] != result["run"] and again["corrections"] == 8 and again["corrections_to"] == 15
+        assert not again["unexplained"] and reconcile(a, "--wait", "1s")["sha256"] == again["sha256"]
     finally:
         a.destroy()

@@ -3,12 +3,9 @@
  * checkpoints, and wherever a task is taken over, the sums are the same. */
 #include "unit.h"
 
-#include "tests/unit/operators_test.h"
-
-#include "proto/bill.h"
+#include "tests/unit/bill_test.h"
 
 #define EVENTS_MAX 4000
-#define CELLS_MAX 20000
 #define HORIZON 3  /* hours, realtime's */
 #define BILLING 60 /* the bill's */
 #define HOUR_MS 3600000
@@ -39,87 +36,6 @@ static const struct ad_price_table *find_table(void *arg, uint32_t version)
 {
         (void)arg;
         return version == 1 || version == 2 ? &tables[version - 1] : NULL;
-}
-
-/* ---- sums by cell and cause ---- */
-
-struct cell {
-        uint64_t quarter;
-        char campaign[16], publisher[16], currency[4];
-        uint32_t cause;
-        struct ad_cell billed, realtime;
-};
-struct sums {
-        struct cell list[CELLS_MAX];
-        size_t count;
-};
-
-static void text(char *to, size_t size, struct df_bytes b)
-{
-        assert_true(b.len < size);
-        if (b.len)
-                memcpy(to, b.data, b.len);
-        to[b.len] = '\0';
-}
-
-static struct cell *cell_of(struct sums *s, uint64_t quarter, struct df_bytes campaign,
-                            struct df_bytes publisher, struct df_bytes currency, uint32_t cause)
-{
-        struct cell c = {.quarter = quarter, .cause = cause};
-
-        text(c.campaign, sizeof(c.campaign), campaign);
-        text(c.publisher, sizeof(c.publisher), publisher);
-        text(c.currency, sizeof(c.currency), currency.len ? currency : df_bytes_str("XXX"));
-        for (size_t i = 0; i < s->count; i++) {
-                struct cell *at = &s->list[i];
-
-                if (at->quarter == c.quarter && at->cause == cause &&
-                    strcmp(at->campaign, c.campaign) == 0 &&
-                    strcmp(at->publisher, c.publisher) == 0 &&
-                    strcmp(at->currency, c.currency) == 0)
-                        return at;
-        }
-        assert_true(s->count < CELLS_MAX);
-        s->list[s->count] = c;
-        return &s->list[s->count++];
-}
-
-static int by_key(const void *x, const void *y)
-{
-        const struct cell *a = x, *b = y;
-        int c = (a->quarter > b->quarter) - (a->quarter < b->quarter);
-
-        c = c ? c : strcmp(a->campaign, b->campaign);
-        c = c ? c : strcmp(a->publisher, b->publisher);
-        c = c ? c : strcmp(a->currency, b->currency);
-        return c ? c : (int)a->cause - (int)b->cause;
-}
-
-/* ---- what a run emitted ---- */
-
-static int add_row(void *arg, const struct ad_bill_row *row, struct df_error *err)
-{
-        struct cell *c = cell_of(arg, row->quarter, row->campaign_id, row->publisher_id,
-                                 row->currency, row->cause);
-
-        (void)err;
-        assert_int_equal(row->tenant_id.len, 2);
-        assert_true(ad_cell_add(&c->billed, &row->billed));
-        assert_true(ad_cell_add(&c->realtime, &row->realtime));
-        return 0;
-}
-
-static void read_sums(struct rig *r, struct sums *ret)
-{
-        struct df_reader reader = df_reader(df_buf_bytes(&r->emitted[AD_OUT_BILL]));
-        struct df_error err = {0};
-
-        ret->count = 0;
-        while (df_reader_left(&reader) > 0)
-                if (ad_wire_bill_decode(df_get_bytes(&reader, df_get_u32le(&reader)), add_row, ret,
-                                        &err) < 0)
-                        fail_msg("%s", err.text);
-        qsort(ret->list, ret->count, sizeof(ret->list[0]), by_key);
 }
 
 /* ---- the naive recount ---- */
@@ -178,8 +94,7 @@ static void count(struct sums *s, const struct ad_event *ev, uint32_t cause, boo
         struct ad_cell v = {0}, value = {0};
         uint64_t quarter = (uint64_t)ev->event_ms / AD_QUARTER_MS;
         bool apart = ev->value_currency.len && !same(ev->value_currency, ev->currency);
-        struct cell *c = cell_of(s, quarter, ev->dims[AD_DIM_CAMPAIGN], ev->dims[AD_DIM_PUBLISHER],
-                                 ev->currency, cause);
+        struct cell *c = cell_of(s, quarter, ev, ev->currency, cause);
 
         if (ev->labels) {
                 v.invalid[ev->type - 1] = 1;
@@ -198,8 +113,7 @@ static void count(struct sums *s, const struct ad_event *ev, uint32_t cause, boo
                 assert_true(ad_cell_add(&c->realtime, &v));
         if (!apart || value.value == 0)
                 return;
-        c = cell_of(s, quarter, ev->dims[AD_DIM_CAMPAIGN], ev->dims[AD_DIM_PUBLISHER],
-                    ev->value_currency, cause);
+        c = cell_of(s, quarter, ev, ev->value_currency, cause);
         if (billed)
                 assert_true(ad_cell_add(&c->billed, &value));
         if (realtime)
@@ -359,19 +273,7 @@ static void open_rig(struct rig *r, uint64_t seed)
         write_log(r, seed);
 }
 
-static struct sums ours, theirs;
-
-static void check_sums(const struct rig *r, struct sums *want, uint64_t seed, const char *how)
-{
-        struct sums *got = &ours;
-
-        read_sums((struct rig *)(uintptr_t)r, got);
-        for (size_t i = 0; i < want->count || i < got->count; i++)
-                if (i >= want->count || i >= got->count ||
-                    memcmp(&got->list[i], &want->list[i], sizeof(struct cell)) != 0)
-                        fail_msg("seed %llu, %s: cell %zu of %zu, wanted %zu",
-                                 (unsigned long long)seed, how, i, got->count, want->count);
-}
+static struct sums theirs;
 
 /* Cut into checkpoints of `every` records, each taken over by another task when restart. */
 static void run_cut(struct rig *r, uint64_t seed, size_t every, bool restart)

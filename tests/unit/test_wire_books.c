@@ -701,7 +701,7 @@ static void order_and_values(void **state)
         t.causes = &of;
         t.cause_count = 1;
         ad_wire_run_record(&limit_bytes, &v);
-        check_limit("cause", decode_record, 1, "cause is beyond its limit: 8, at most 7");
+        check_limit("cause", decode_record, 1, "cause is beyond its limit: 10, at most 9");
         v.kind = AD_RUN_CLOSE;
         v.close.totals = totals;
         v.close.total_count = 2;

@@ -58,6 +58,9 @@ struct df_archive_options {
         /* The log's first offset now: where an archive begins that holds nothing of this partition
          * yet. DF_EOFFSET: it lies behind what is archived. */
         uint64_t start;
+        /* Whether a segment ends behind this record, whatever its limit and hour: nothing may come
+         * for long. Says the same of a record each time. NULL: never. */
+        bool (*ends)(const struct df_record *r);
         /* Fail points, called before a step with its name: archive.put (a segment into the store),
          * archive.manifest (its entry), archive.done (both are there). NULL = none. A negative
          * result is returned as if the step had failed. */
