@@ -27,33 +27,10 @@
  */
 #include <stdlib.h>
 
-#include "operators/correct.h"
-#include "operators/tumble_private.h"
+#include "operators/bill_private.h"
 
 #define TABLE_MIN 1024u
 #define ROWS_BYTES (64u << 10) /* of an emitted payload */
-
-struct bill_key {
-        uint64_t quarter;
-        uint32_t tenant, advertiser, campaign, publisher, currency, cause;
-};
-
-struct bill_entry {
-        struct bill_key key;
-        struct ad_cell billed, realtime;
-};
-
-struct bill {
-        struct df_operator op;
-        struct adi_names names;
-        struct bill_entry *entries;
-        uint32_t *slots; /* index + 1 into entries, 0 = empty */
-        uint32_t count, cap, mask;
-        uint32_t sent;                      /* entries before it are in the outbox */
-        uint32_t stored;                    /* blobs in the store */
-        const struct ad_price_table *table; /* the run's; NULL: costs are the clients' */
-        struct df_buf buf;
-};
 
 static struct bill *bill_of(struct df_operator *op)
 {
@@ -66,11 +43,21 @@ _Static_assert(sizeof(struct bill_key) == 32, "hashed as bytes: no padding");
 
 /* ---- the table ---- */
 
+uint64_t adi_bill_hash(const struct bill_key *k)
+{
+        uint64_t a = k->quarter ^ (uint64_t)k->cause << 56;
+        uint64_t b = (uint64_t)k->tenant << 32 | k->advertiser;
+        uint64_t c = (uint64_t)k->campaign << 32 | k->publisher;
+
+        a = adi_fold(a ^ 0x9e3779b97f4a7c15u, b ^ 0xd6e8feb86659fd93u);
+        return adi_fold(a ^ k->currency, c ^ 0xbf58476d1ce4e5b9u);
+}
+
 static void index_entries(struct bill *b)
 {
         memset(b->slots, 0, ((size_t)b->mask + 1) * sizeof(*b->slots));
         for (uint32_t i = 0; i < b->count; i++) {
-                uint64_t h = df_hash64(df_bytes(&b->entries[i].key, sizeof(struct bill_key)));
+                uint64_t h = adi_bill_hash(&b->entries[i].key);
 
                 while (b->slots[h & b->mask])
                         h++;
@@ -98,10 +85,10 @@ static int grow(struct bill *b, struct df_error *err)
         return 0;
 }
 
-static int find(struct bill *b, const struct bill_key *key, struct bill_entry **ret,
-                struct df_error *err)
+int adi_bill_find(struct bill *b, const struct bill_key *key, struct bill_entry **ret,
+                  struct df_error *err)
 {
-        uint64_t h = df_hash64(df_bytes(key, sizeof(*key)));
+        uint64_t h = adi_bill_hash(key);
 
         for (; b->slots[h & b->mask]; h++) {
                 *ret = &b->entries[b->slots[h & b->mask] - 1];
@@ -111,7 +98,7 @@ static int find(struct bill *b, const struct bill_key *key, struct bill_entry **
         if (b->count == b->cap) {
                 int rc = grow(b, err);
 
-                return rc < 0 ? rc : find(b, key, ret, err);
+                return rc < 0 ? rc : adi_bill_find(b, key, ret, err);
         }
         *ret = &b->entries[b->count++];
         **ret = (struct bill_entry){.key = *key};
@@ -149,221 +136,16 @@ static int bill_open(struct df_operator *op, struct df_error *err)
         return 0;
 }
 
-/* ---- judging ---- */
+/* ---- events ---- */
 
-enum side { BILLED, REALTIME };
-
-static int add_money(struct bill *b, const struct bill_key *key, enum side side,
-                     const struct ad_cell *v, struct df_error *err)
+/* Does it change any sum? No row can hold an event that ended as invalid or by overflow: neither
+ * side counts it. */
+static bool is_to_judge(const struct ad_event *ev)
 {
-        struct bill_entry *e;
-        int rc = find(b, key, &e, err);
-
-        if (rc < 0)
-                return rc;
-        if (!ad_cell_add(side == BILLED ? &e->billed : &e->realtime, v))
-                return df_fail(err, DF_ELIMIT, "bill: a sum exceeds 128 bits");
-        return 0;
-}
-
-static int key_of(struct bill *b, const struct ad_event *ev, enum ad_cause cause,
-                  struct bill_key *ret, struct df_error *err)
-{
-        const struct df_bytes strings[] = {ev->tenant_id, ev->dims[AD_DIM_ADVERTISER],
-                                           ev->dims[AD_DIM_CAMPAIGN], ev->dims[AD_DIM_PUBLISHER]};
-        uint32_t names[4];
-        int rc = 0;
-
-        for (int i = 0; rc == 0 && i < 4; i++)
-                rc = adi_names_get(&b->names, strings[i], &names[i], err);
-        *ret = (struct bill_key){
-                .quarter = (uint64_t)ev->event_ms / AD_QUARTER_MS,
-                .tenant = names[0],
-                .advertiser = names[1],
-                .campaign = names[2],
-                .publisher = names[3],
-                .currency = adi_currency(ev->currency),
-                .cause = cause,
-        };
-        return rc;
-}
-
-static bool is_invalid(const struct ad_event *ev)
-{
-        return (ev->labels & (AD_LABEL_BOT | AD_LABEL_TEST)) != 0;
-}
-
-/* The same as tumble adds: an event with a label counts as invalid and brings no money; a value in
- * another currency goes to that currency's cell. */
-static int add(struct bill *b, const struct ad_event *ev, enum ad_cause cause, enum side side,
-               struct df_error *err)
-{
-        bool invalid = is_invalid(ev);
-        struct ad_cell v = {0}, value = {0};
-        struct bill_key key;
-        bool apart;
-        int rc = key_of(b, ev, cause, &key, err);
-
-        if (invalid)
-                v.invalid[ev->type - 1] = 1;
-        else if (ev->type == AD_IMPRESSION)
-                v.impressions = 1;
-        else if (ev->type == AD_CLICK)
-                v.clicks = 1;
-        else
-                v.conversions = 1;
-        if (!invalid) {
-                v.spend = ev->cost_nanos;
-                v.payout = ev->payout_nanos;
-        }
-        value.value = invalid ? 0 : ev->value_nanos;
-        apart = value.value != 0 && ev->value_currency.len > 0 &&
-                adi_currency(ev->value_currency) != key.currency;
-        if (!apart)
-                v.value = value.value;
-        if (rc == 0)
-                rc = add_money(b, &key, side, &v, err);
-        if (rc == 0 && apart) {
-                key.currency = adi_currency(ev->value_currency);
-                rc = add_money(b, &key, side, &value, err);
-        }
-        return rc;
-}
-
-/* The event as the bill prices it. False: no line of the table applies. */
-static bool price(const struct bill *b, const struct ad_event *ev, struct ad_event *ret)
-{
-        const struct ad_params *p = b->op.ctx.params;
-
-        *ret = *ev;
-        if (!b->table || (p->pricing == AD_PRICE_CLIENT_ELSE_TABLE && ev->flags & AD_EV_HAS_COST))
-                return true;
-        return ad_price_apply(b->table, ret);
-}
-
-static bool equally_priced(const struct ad_event *a, const struct ad_event *b)
-{
-        return a->cost_nanos == b->cost_nanos && df_bytes_eq(a->currency, b->currency);
-}
-
-/* Of an event that is no copy. */
-static int judge_first(struct bill *b, const struct ad_event *ev, struct df_error *err)
-{
-        bool counted = ev->outcome == AD_COUNTED, billed;
-        struct ad_event at_price;
-        int rc;
-
-        billed = price(b, ev, &at_price);
-        if (counted && billed && equally_priced(ev, &at_price))
-                return add(b, ev, AD_CAUSE_NONE, BILLED, err); /* realtime: the same */
-        if (counted) {
-                rc = add(b, ev, AD_CAUSE_PRICE, REALTIME, err);
-                return rc == 0 && billed ? add(b, &at_price, AD_CAUSE_PRICE, BILLED, err) : rc;
-        }
-        if (!billed)
-                return 0;
-        return add(b, &at_price,
-                   ev->outcome == AD_LATE            ? AD_CAUSE_LATE
-                   : ev->outcome == AD_PRICE_MISSING ? AD_CAUSE_PRICE
-                                                     : AD_CAUSE_UNEXPLAINED,
-                   BILLED, err);
-}
-
-/* ---- corrections ---- */
-
-/* What a correction says but for the price, of which the currency may be another than the payout's:
- * *ret_currency is that of the cost. */
-static struct ad_event corrected(const struct ad_event *ev, struct df_bytes *ret_currency)
-{
-        const struct ad_effect *c = ev->correction;
-        struct ad_event v = *ev;
-
-        if (c->dim[0])
-                v.dims[AD_DIM_ADVERTISER] = c->dim[0]->advertiser_id;
-        if (c->dim[1])
-                v.dims[AD_DIM_CAMPAIGN] = c->dim[1]->campaign_id;
-        if (c->dim[2])
-                v.dims[AD_DIM_PUBLISHER] = c->dim[2]->publisher_id;
-        if (c->labelled)
-                v.labels |= AD_LABEL_BOT;
-        *ret_currency = v.currency;
-        if (c->price) {
-                v.cost_nanos = c->price->price_nanos;
-                if (c->price->currency.len)
-                        *ret_currency = c->price->currency;
-        }
-        return v;
-}
-
-/* Does the bill show them alike? cost is a's currency of cost. */
-static bool alike(const struct ad_event *a, struct df_bytes cost, const struct ad_event *b)
-{
-        return df_bytes_eq(a->dims[AD_DIM_ADVERTISER], b->dims[AD_DIM_ADVERTISER]) &&
-               df_bytes_eq(a->dims[AD_DIM_CAMPAIGN], b->dims[AD_DIM_CAMPAIGN]) &&
-               df_bytes_eq(a->dims[AD_DIM_PUBLISHER], b->dims[AD_DIM_PUBLISHER]) &&
-               adi_currency(cost) == adi_currency(b->currency) &&
-               adi_currency(a->currency) == adi_currency(b->currency) &&
-               is_invalid(a) == is_invalid(b) && (is_invalid(a) || a->cost_nanos == b->cost_nanos);
-}
-
-/* Event and cost in the cell of the cost's currency; payout and value stay in theirs. */
-static int add_apart(struct bill *b, const struct ad_event *ev, struct df_bytes cost,
-                     enum ad_cause cause, struct df_error *err)
-{
-        struct ad_cell payout = {.payout = ev->payout_nanos}, value = {.value = ev->value_nanos};
-        struct ad_event priced = *ev;
-        struct bill_key key;
-        int rc;
-
-        if (adi_currency(cost) == adi_currency(ev->currency))
-                return add(b, ev, cause, BILLED, err);
-        priced.currency = cost;
-        priced.payout_nanos = priced.value_nanos = 0;
-        rc = add(b, &priced, cause, BILLED, err);
-        if (rc == 0)
-                rc = key_of(b, ev, cause, &key, err);
-        if (rc == 0 && payout.payout != 0 && !is_invalid(ev))
-                rc = add_money(b, &key, BILLED, &payout, err);
-        if (ev->value_currency.len > 0)
-                key.currency = adi_currency(ev->value_currency);
-        if (rc == 0 && value.value != 0 && !is_invalid(ev))
-                rc = add_money(b, &key, BILLED, &value, err);
-        return rc;
-}
-
-static int judge_corrected(struct bill *b, const struct ad_event *ev, struct df_error *err)
-{
-        const struct ad_effect *c = ev->correction;
-        bool counted = ev->outcome == AD_COUNTED, priced;
-        struct ad_event plain, v;
-        struct df_bytes cost;
-        enum ad_cause cause;
-        int rc;
-
-        if (c->voided)
-                return counted ? add(b, ev, AD_CAUSE_CORRECTION, REALTIME, err) : 0;
-        priced = price(b, ev, &plain);
-        v = corrected(&plain, &cost);
-        if ((!priced && !c->price) || (priced && alike(&v, cost, &plain)))
-                return judge_first(b, ev, err); /* it changes nothing */
-        if (counted && alike(&v, cost, ev))
-                return add(b, ev, AD_CAUSE_NONE, BILLED, err);
-        cause = is_invalid(&v) && !is_invalid(ev) ? AD_CAUSE_LABEL : AD_CAUSE_CORRECTION;
-        rc = counted ? add(b, ev, cause, REALTIME, err) : 0;
-        return rc == 0 ? add_apart(b, &v, cost, cause, err) : rc;
-}
-
-static int judge(struct bill *b, const struct ad_event *ev, struct df_error *err)
-{
-        enum ad_cause cause =
-                ev->bill_outcome == AD_DUPLICATE ? AD_CAUSE_DUPLICATE : AD_CAUSE_CONFLICT;
-
-        /* No row can hold it: neither side counts it. */
-        if (ev->outcome == AD_INVALID || ev->outcome == AD_OVERFLOW)
-                return 0;
-        if (ev->bill_outcome != AD_NONE)
-                return ev->outcome == AD_COUNTED ? add(b, ev, cause, REALTIME, err) : 0;
-        return ev->correction ? judge_corrected(b, ev, err) : judge_first(b, ev, err);
+        if (ev->flags & AD_EV_MARK || ev->outcome == AD_SKIP || ev->outcome == AD_INVALID ||
+            ev->outcome == AD_OVERFLOW)
+                return false;
+        return ev->bill_outcome == AD_NONE || ev->outcome == AD_COUNTED;
 }
 
 static int bill_process(struct df_operator *op, struct df_batch *batch, struct df_out *out,
@@ -374,9 +156,16 @@ static int bill_process(struct df_operator *op, struct df_batch *batch, struct d
         int rc = 0;
 
         df_check(batch->kind == AD_KIND_EVENTS);
-        for (size_t i = 0; rc == 0 && i < batch->count; i++)
-                if (!(events[i].flags & AD_EV_MARK) && events[i].outcome != AD_SKIP)
-                        rc = judge(b, &events[i], err);
+        b->staged.count = 0;
+        for (size_t i = 0; rc == 0 && i < batch->count; i++) {
+                if (!is_to_judge(&events[i]))
+                        continue;
+                b->staged.events[b->staged.count++] = &events[i];
+                if (b->staged.count == ADI_STAGE)
+                        rc = adi_bill_judge(b, err);
+        }
+        if (rc == 0)
+                rc = adi_bill_judge(b, err);
         return rc < 0 ? rc : df_out_forward(out, batch, err);
 }
 
@@ -467,19 +256,21 @@ static int restore_row(void *arg, const struct ad_bill_row *row, struct df_error
 {
         struct bill *b = arg;
         struct ad_event ev = {
-                .tenant_id = row->tenant_id,
                 .dims = {[AD_DIM_ADVERTISER] = row->advertiser_id,
                          [AD_DIM_CAMPAIGN] = row->campaign_id,
                          [AD_DIM_PUBLISHER] = row->publisher_id},
                 .currency = row->currency,
                 .event_ms = (int64_t)row->quarter * AD_QUARTER_MS,
         };
+        uint32_t names[NAMES];
         struct bill_entry *e;
         struct bill_key key;
-        int rc = key_of(b, &ev, row->cause, &key, err);
+        int rc = adi_bill_names(b, row->tenant_id, ev.dims, names, err);
 
-        if (rc == 0)
-                rc = find(b, &key, &e, err);
+        if (rc < 0)
+                return rc;
+        key = adi_bill_key(&ev, names, row->cause);
+        rc = adi_bill_find(b, &key, &e, err);
         if (rc < 0)
                 return rc;
         e->billed = row->billed;

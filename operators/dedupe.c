@@ -5,9 +5,13 @@
  * occurrence greatest by (receive hour, log order). Every event that guard let pass is recorded,
  * duplicates and conflicts too: so (hour, id) holds the fingerprint of the last occurrence in that
  * hour. Repeating it within its hour adds nothing; in another hour it does.
- * dedupe_billing (D4) is the same over the billing horizon, beside realtime's: it judges every
- * event that guard let pass, whatever dedupe said of it, by its content alone (ad_event_content: a
- * copy with another event time is a duplicate), writes its verdict to bill_outcome, and ends none.
+ *
+ * dedupe_billing (D4) stands in its place in a reconcile run and gives two verdicts on each event
+ * that guard let pass: realtime's, which is the one above, and the bill's, over the billing horizon
+ * and by content alone (ad_event_content: a copy with another event time is a duplicate), which
+ * goes to bill_outcome and ends none. The map is one, of the longer horizon, with both
+ * fingerprints: dedupe_both.c says why the shorter one can be asked of it. These files are compiled
+ * twice (dedupe_private.h); where they say 24 bytes an id, it is 32 there.
  *
  * H = 0 (imports): one bucket for ever; any earlier occurrence makes a duplicate, and the last in
  * log order is compared with.
@@ -51,7 +55,7 @@
 static struct adi_dedupe *dedupe_of(struct df_operator *op)
 {
         df_check(op->magic == DF_OPERATOR_MAGIC);
-        df_check(op->ops == &ad_op_dedupe || op->ops == &ad_op_dedupe_billing);
+        df_check(op->ops == &ADI_DEDUPE_OPS);
         return (struct adi_dedupe *)op;
 }
 _Static_assert(offsetof(struct adi_dedupe, op) == 0, "op is the first member");
@@ -61,18 +65,27 @@ static int dedupe_open(struct df_operator *op, struct df_error *err)
         struct adi_dedupe *d = dedupe_of(op);
         const struct ad_params *p = op->ctx.params;
         size_t limit = p->dedupe_open_ids ? p->dedupe_open_ids : ADI_OPEN_IDS;
-        bool billing = op->ops == &ad_op_dedupe_billing;
-        uint32_t horizon = billing ? p->billing_horizon_hours : p->horizon_hours;
+#ifdef ADI_BILLING
+        uint32_t horizon = p->billing_horizon_hours;
 
-        if (horizon > ADI_HORIZON_MAX || (billing && horizon < p->horizon_hours))
-                return df_fail(err, DF_EINVAL, "%s: horizon of %u hours; at most %d%s",
-                               op->ops->name, horizon, ADI_HORIZON_MAX,
-                               billing ? ", and no less than realtime's" : "");
+        if (horizon > ADI_HORIZON_MAX || horizon < p->horizon_hours ||
+            (horizon == 0) != (p->horizon_hours == 0))
+                return df_fail(err, DF_EINVAL,
+                               "%s: horizon of %u hours; at most %d, and no less than realtime's, "
+                               "%u; 0 only with 0",
+                               op->ops->name, horizon, ADI_HORIZON_MAX, p->horizon_hours);
+        adi_both_open(d, p->horizon_hours);
+#else
+        uint32_t horizon = p->horizon_hours;
+
+        if (horizon > ADI_HORIZON_MAX)
+                return df_fail(err, DF_EINVAL, "%s: horizon of %u hours; at most %d", op->ops->name,
+                               horizon, ADI_HORIZON_MAX);
+#endif
         if (limit > ADI_OPEN_IDS_MAX)
                 return df_fail(err, DF_EINVAL, "dedupe: %zu open ids; at most %u", limit,
                                ADI_OPEN_IDS_MAX);
         d->horizon_hours = horizon;
-        d->billing = billing;
         d->block_ids = limit < 16 * ADI_BLOCK_IDS ? (uint32_t)limit / 16 + 1 : ADI_BLOCK_IDS;
         d->header_dirty = true;
         adi_tags_init(&d->tags, d->horizon_hours);
@@ -108,8 +121,11 @@ static int reach_hour(struct adi_dedupe *d, int64_t hour, struct df_error *err)
         d->header_dirty = true;
         d->merge.look = true;
         if (d->horizon_hours > 0)
-                adi_buckets_expire(d, hour - 1 - d->horizon_hours);
-        return spill(d, hour - 1, hour, err);
+                adi_buckets_expire(d, adi_place(hour - 1 - d->horizon_hours, 0));
+#ifdef ADI_BILLING
+        adi_both_reach(d, hour);
+#endif
+        return spill(d, adi_place(hour - 1, 0), adi_place(hour + 1, -1), err);
 }
 
 static int set_add(struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id,
@@ -126,24 +142,23 @@ static int set_add(struct adi_dedupe *d, struct adi_bucket *b, const struct adi_
         return rc;
 }
 
-static int record(struct adi_dedupe *d, const struct ad_event *ev, uint64_t fingerprint,
-                  int64_t hour, const struct adi_seen *seen, struct df_error *err)
+static int record(struct adi_dedupe *d, const struct adi_id *id, int64_t place,
+                  const struct adi_seen *seen, struct df_error *err)
 {
-        struct adi_id id = {ev->key.hi, ev->key.lo, fingerprint};
         struct adi_bucket *b;
         int rc;
 
-        if (seen->own && seen->own->fingerprint == id.fingerprint)
+        if (seen->own && adi_id_says(&seen->own->id, id))
                 return 0;
-        if (!seen->own && seen->found && seen->hour == hour && seen->fingerprint == id.fingerprint)
+        if (!seen->own && seen->found && seen->hour == place && adi_id_says(&seen->id, id))
                 return 0;
-        rc = adi_bucket_get(d, hour, &b, err);
+        rc = adi_bucket_get(d, place, &b, err);
         if (rc == 0 && seen->own)
-                seen->own->fingerprint = id.fingerprint;
+                seen->own->id = *id;
         else if (rc == 0)
-                rc = set_add(d, b, &id, err);
+                rc = set_add(d, b, id, err);
         if (rc == 0)
-                adi_delta_append(d, b, &id);
+                adi_delta_append(d, b, id);
         return rc;
 }
 
@@ -154,46 +169,87 @@ static int64_t hour_of(const struct adi_dedupe *d, int64_t receive_ms)
         return receive_ms / HOUR_MS - (receive_ms % HOUR_MS < 0);
 }
 
+static struct adi_id id_of(const struct ad_event *ev)
+{
+        return (struct adi_id){
+                .hi = ev->key.hi,
+                .lo = ev->key.lo,
+                .fingerprint = ev->fingerprint,
+#ifdef ADI_BILLING
+                .content = ad_event_content(ev),
+#endif
+        };
+}
+
+static enum ad_reason verdict(const struct adi_seen *seen, uint64_t is, uint64_t was)
+{
+        return !seen->found ? AD_NONE : is == was ? AD_DUPLICATE : AD_CONFLICT;
+}
+
+/* seen: the occurrence that counts, in the whole map. */
+static int give_verdict(struct adi_dedupe *d, struct ad_event *ev, const struct adi_id *id,
+                        const struct adi_hits *hits, int64_t hour, const struct adi_seen *seen,
+                        struct df_out *out, struct df_error *err)
+{
+        const struct adi_seen *realtime = seen;
+        enum ad_reason v;
+#ifdef ADI_BILLING
+        struct adi_seen known;
+
+        ev->bill_outcome = verdict(seen, id->content, seen->id.content);
+        if (seen->found) {
+                int rc = adi_both_seek(d, ev->key, hits, hour, seen, &known, err);
+
+                if (rc < 0)
+                        return rc;
+                realtime = &known;
+        }
+#else
+        (void)d;
+        (void)hits;
+        (void)hour;
+        (void)err;
+#endif
+        v = verdict(realtime, id->fingerprint, realtime->id.fingerprint);
+        if (v != AD_NONE)
+                ad_end(out, ev, v);
+        return 0;
+}
+
 static int judge(struct adi_dedupe *d, struct ad_event *ev, struct df_out *out,
                  struct df_error *err)
 {
-        int64_t hour = hour_of(d, ev->receive_ms), from = hour, to = hour;
-        struct adi_seen seen;
-        uint64_t fingerprint = d->billing ? ad_event_content(ev) : ev->fingerprint;
-        enum ad_reason verdict;
+        int64_t hour = hour_of(d, ev->receive_ms), place = hour, from = hour, to = hour;
+        struct adi_id id = id_of(ev);
         struct adi_hits hits;
+        struct adi_seen seen;
         int rc = 0;
 
         if (!d->has_max || hour > d->max_hour)
                 rc = reach_hour(d, hour, err);
+#ifdef ADI_BILLING
+        if (rc == 0)
+                rc = adi_both_place(d, hour, &place, err);
+#endif
         if (d->horizon_hours > 0) {
-                from = hour - d->horizon_hours;
-                to = hour + 1;
+                from = adi_place(hour - d->horizon_hours, 0);
+                to = adi_place(hour + 2, -1);
         }
-        adi_set_seek(&d->set, ev->key, hour, from, to, &seen);
+        adi_set_seek(&d->set, ev->key, place, from, to, &seen);
         if (rc == 0 && adi_tags_test(&d->tags, ev->key, &hits))
                 rc = adi_runs_seek(d, ev->key, &hits, from, to, &seen, err);
         if (rc == 0)
-                rc = record(d, ev, fingerprint, hour, &seen, err);
-        if (rc < 0)
-                return rc;
-        verdict = !seen.found                       ? AD_NONE
-                  : seen.fingerprint == fingerprint ? AD_DUPLICATE
-                                                    : AD_CONFLICT;
-        if (d->billing)
-                ev->bill_outcome = verdict;
-        else if (verdict != AD_NONE)
-                ad_end(out, ev, verdict);
-        return 0;
+                rc = give_verdict(d, ev, &id, &hits, hour, &seen, out, err);
+        return rc == 0 ? record(d, &id, place, &seen, err) : rc;
 }
 
 /* Did guard let it pass? Of what it refused, billing only notes that. */
-static bool is_to_judge(const struct adi_dedupe *d, struct ad_event *ev)
+static bool is_to_judge(struct ad_event *ev)
 {
-        if (!d->billing)
-                return ev->outcome == AD_NONE;
+#ifdef ADI_BILLING
         ev->bill_outcome = ev->outcome;
-        return ev->outcome == AD_NONE || ev->outcome == AD_DUPLICATE || ev->outcome == AD_CONFLICT;
+#endif
+        return ev->outcome == AD_NONE;
 }
 
 static int judge_window(struct adi_dedupe *d, struct ad_event *events, size_t count,
@@ -202,7 +258,7 @@ static int judge_window(struct adi_dedupe *d, struct ad_event *events, size_t co
         uint64_t judged = 0;
 
         for (size_t i = 0; i < count; i++) {
-                if (!is_to_judge(d, &events[i]))
+                if (!is_to_judge(&events[i]))
                         continue;
                 adi_set_prefetch(&d->set, events[i].key);
                 adi_tags_prefetch(&d->tags, events[i].key);
@@ -215,7 +271,7 @@ static int judge_window(struct adi_dedupe *d, struct ad_event *events, size_t co
                         d->header_dirty |= d->has_max;
                         d->has_max = false;
                 }
-                if ((ev->flags & AD_EV_MARK) || !is_to_judge(d, ev))
+                if ((ev->flags & AD_EV_MARK) || !is_to_judge(ev))
                         continue;
                 rc = judge(d, ev, out, err);
                 if (rc < 0)
@@ -265,6 +321,9 @@ static int dedupe_snapshot(struct df_operator *op, uint64_t k, struct df_error *
                 df_put_u32be(b, d->horizon_hours);
                 df_put_u8(b, d->has_max);
                 df_put_u64be(b, d->has_max ? (uint64_t)d->max_hour : 0);
+#ifdef ADI_BILLING
+                adi_both_put(d, b);
+#endif
                 rc = df_buf_check(b, err);
                 if (rc < 0)
                         return rc;
@@ -286,7 +345,7 @@ static int restore_id(struct adi_dedupe *d, struct adi_bucket *b, const struct a
         adi_set_seek(&d->set, key, b->hour, b->hour, b->hour, &seen);
         if (!seen.own)
                 return set_add(d, b, id, err);
-        seen.own->fingerprint = id->fingerprint;
+        seen.own->id = *id;
         return 0;
 }
 
@@ -306,6 +365,10 @@ static int dedupe_restore(struct df_operator *op, struct df_error *err)
         horizon = df_get_u32be(&r);
         d->has_max = df_get_u8(&r) != 0;
         d->max_hour = (int64_t)df_get_u64be(&r);
+#ifdef ADI_BILLING
+        if (!adi_both_get(d, &r))
+                r.bad = true;
+#endif
         if (r.bad || df_reader_left(&r))
                 return df_fail(err, DF_ECORRUPT, "dedupe: the header of the state is damaged");
         if (horizon != d->horizon_hours)
@@ -334,20 +397,9 @@ static void dedupe_close(struct df_operator *op)
         d->bucket_count = 0;
 }
 
-const struct df_operator_ops ad_op_dedupe = {
-        .name = "dedupe",
-        .state_version = 1,
-        .size = sizeof(struct adi_dedupe),
-        .open = dedupe_open,
-        .restore = dedupe_restore,
-        .process = dedupe_process,
-        .snapshot = dedupe_snapshot,
-        .close = dedupe_close,
-};
-
-const struct df_operator_ops ad_op_dedupe_billing = {
-        .name = "dedupe_billing",
-        .state_version = 1,
+const struct df_operator_ops ADI_DEDUPE_OPS = {
+        .name = ADI_DEDUPE_NAME,
+        .state_version = ADI_DEDUPE_VERSION,
         .size = sizeof(struct adi_dedupe),
         .open = dedupe_open,
         .restore = dedupe_restore,

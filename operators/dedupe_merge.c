@@ -35,7 +35,8 @@ static uint32_t due(const struct adi_dedupe *d, const struct adi_bucket *b, uint
                         return n;
                 }
         }
-        if (d->horizon_hours == 0 || b->hour >= d->max_hour - 1 || b->run_count <= ADI_FAN_IN)
+        if (d->horizon_hours == 0 || adi_place_hour(b->hour) >= d->max_hour - 1 ||
+            b->run_count <= ADI_FAN_IN)
                 return 0;
         n = b->run_count < ADI_MERGE_RUNS_MAX ? b->run_count : ADI_MERGE_RUNS_MAX;
         *ret_first = b->run_count - n;

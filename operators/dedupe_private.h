@@ -6,6 +6,10 @@
  *   dedupe_restore.c  the same from the store
  *   dedupe_merge.c  runs of an hour become fewer, in bounded steps
  *   dedupe_tags.c   the filter in front of the runs
+ *   dedupe_both.c   dedupe_billing alone: realtime's verdict from the ids of the billing horizon
+ *
+ * All of these but the last are compiled twice: as they are for `dedupe`, and with ADI_BILLING for
+ * `dedupe_billing`, whose ids are longer (dedupe_names.h gives the functions other names).
  *
  * What is kept is one logical map (hour, id) -> fingerprint of the last occurrence in that hour.
  * It lies in layers, newest first: the set, then the hour's runs from the last to the first; a
@@ -17,9 +21,17 @@
 
 #include <endian.h>
 
+#include "operators/dedupe_names.h"
 #include "operators/ops.h"
 
-#define ADI_ID_BYTES 24       /* of an id in the store: hi, lo, fingerprint; little endian */
+/* Bytes of an id in the store: hi, lo, fingerprint, and for billing content; little endian. */
+#ifdef ADI_BILLING
+#define ADI_ID_BYTES 32
+#define ADI_EPOCH_BITS 10 /* of a bucket's hour: dedupe_both.c */
+#else
+#define ADI_ID_BYTES 24
+#define ADI_EPOCH_BITS 0
+#endif
 #define ADI_BLOCK_IDS 512     /* ids of one value of a run: 12 KiB; one read answers a question */
 #define ADI_DELTA_IDS 2560    /* ids of one value of a delta: 60 KiB */
 #define ADI_DELTA_KEEP 8192   /* bytes: a shorter last value is written again, longer */
@@ -36,7 +48,11 @@
 
 struct adi_id {
         uint64_t hi, lo, fingerprint;
+#ifdef ADI_BILLING
+        uint64_t content; /* ad_event_content */
+#endif
 };
+_Static_assert(sizeof(struct adi_id) == ADI_ID_BYTES, "no padding");
 struct adi_key {
         uint64_t hi, lo;
 };
@@ -53,14 +69,36 @@ static inline struct adi_id adi_id_load(const uint8_t *p)
         struct adi_id id;
 
         memcpy(&id, p, ADI_ID_BYTES);
-        return (struct adi_id){le64toh(id.hi), le64toh(id.lo), le64toh(id.fingerprint)};
+        id.hi = le64toh(id.hi);
+        id.lo = le64toh(id.lo);
+        id.fingerprint = le64toh(id.fingerprint);
+#ifdef ADI_BILLING
+        id.content = le64toh(id.content);
+#endif
+        return id;
 }
 
 static inline void adi_id_store(uint8_t *p, const struct adi_id *id)
 {
-        struct adi_id le = {htole64(id->hi), htole64(id->lo), htole64(id->fingerprint)};
+        struct adi_id le = *id;
 
+        le.hi = htole64(id->hi);
+        le.lo = htole64(id->lo);
+        le.fingerprint = htole64(id->fingerprint);
+#ifdef ADI_BILLING
+        le.content = htole64(id->content);
+#endif
         memcpy(p, &le, ADI_ID_BYTES);
+}
+
+/* Do two copies of an id say the same? */
+static inline bool adi_id_says(const struct adi_id *a, const struct adi_id *b)
+{
+#ifdef ADI_BILLING
+        if (a->content != b->content)
+                return false;
+#endif
+        return a->fingerprint == b->fingerprint;
 }
 
 /* ---- dedupe_set.c ---- */
@@ -75,7 +113,7 @@ int adi_table_alloc(struct adi_table *t, size_t bytes, struct df_error *err);
 void adi_table_free(struct adi_table *t);
 
 struct adi_slot {
-        uint64_t hi, lo, fingerprint;
+        struct adi_id id;
         uint64_t hour; /* adi_hour_mark; 0 = empty */
 };
 struct adi_set {
@@ -101,14 +139,18 @@ static inline uint64_t adi_set_home(const struct adi_set *s, uint64_t hi)
 }
 static inline void adi_set_prefetch(const struct adi_set *s, struct df_hash128 key)
 {
-        __builtin_prefetch(&s->slots[adi_set_home(s, key.hi)]);
+        const struct adi_slot *slot = &s->slots[adi_set_home(s, key.hi)];
+
+        __builtin_prefetch(slot);
+        if (sizeof(*slot) > 32) /* they do not fit into lines */
+                __builtin_prefetch(slot + 1);
 }
 
 /* The occurrence that counts (D1), as far as it is known. */
 struct adi_seen {
         bool found;
         int64_t hour;
-        uint64_t fingerprint;
+        struct adi_id id;     /* when found: what it said */
         struct adi_slot *own; /* the set's entry of the event's own hour, or NULL */
 };
 
@@ -206,9 +248,19 @@ struct adi_merge {
         size_t written_bytes; /* since the last snapshot */
 };
 
+#ifdef ADI_BILLING
+/* ---- dedupe_both.c ---- */
+#define ADI_EPOCHS_MAX (1 << ADI_EPOCH_BITS)
+struct adi_both {
+        uint32_t realtime_hours; /* its horizon */
+        uint32_t epoch;
+        int64_t ended
+                [ADI_EPOCHS_MAX]; /* realtime has forgotten ids of this epoch and hours below */
+};
+#endif
+
 struct adi_dedupe {
         struct df_operator op;
-        bool billing;           /* dedupe_billing */
         uint32_t horizon_hours; /* 0 = one bucket, for ever */
         uint32_t block_ids;     /* ids a block, ADI_BLOCK_IDS but for tiny sets */
         int64_t max_hour;
@@ -223,7 +275,20 @@ struct adi_dedupe {
         struct adi_id *spare; /* memory of a run that went to the store, for the next one */
         size_t spare_cap;
         struct df_buf scratch;
+#ifdef ADI_BILLING
+        struct adi_both both;
+#endif
 };
+
+/* Hours of buckets and of ids are places: the hour, and for billing the epoch after it. */
+static inline int64_t adi_place(int64_t hour, int64_t epoch)
+{
+        return hour * (1 << ADI_EPOCH_BITS) + epoch;
+}
+static inline int64_t adi_place_hour(int64_t place)
+{
+        return place >> ADI_EPOCH_BITS;
+}
 
 int adi_bucket_get(struct adi_dedupe *d, int64_t hour, struct adi_bucket **ret,
                    struct df_error *err);
@@ -250,6 +315,20 @@ void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const stru
 void adi_delta_append(const struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id);
 int adi_buckets_snapshot(struct adi_dedupe *d, struct df_error *err);
 int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err);
+
+#ifdef ADI_BILLING
+void adi_both_open(struct adi_dedupe *d, uint32_t realtime_hours);
+/* Realtime's buckets before hour - 1 - its horizon end. */
+void adi_both_reach(struct adi_dedupe *d, int64_t hour);
+/* Where an id of this hour is recorded. DF_ELIMIT: too many epochs. */
+int adi_both_place(struct adi_dedupe *d, int64_t hour, int64_t *ret, struct df_error *err);
+/* In seen: the occurrence that counts for the bill; *ret: for realtime. */
+int adi_both_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_hits *hits,
+                  int64_t hour, const struct adi_seen *seen, struct adi_seen *ret,
+                  struct df_error *err);
+void adi_both_put(const struct adi_dedupe *d, struct df_buf *b); /* into the header */
+bool adi_both_get(struct adi_dedupe *d, struct df_reader *r);
+#endif
 
 /* ---- dedupe_restore.c ---- */
 /* add: an id of a delta, in the order of recording. */

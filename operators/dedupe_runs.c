@@ -3,7 +3,7 @@
  * Under ns (hours and numbers big endian, so that one range holds an hour):
  *   'L' hour                          list of the hour's runs, written last: a run that it does not
  *                                     name (a merge cut short) does not count and is deleted
- *   'R' hour last_seq level block     a block of a run: sorted ids of 24 bytes
+ *   'R' hour last_seq level block     a block of a run: sorted ids of ADI_ID_BYTES
  *   'D' hour seq                      a delta: ids in the order of recording, the later one wins
  * A run lies in memory until the snapshot that stores it, since reads do not see the open batch;
  * afterwards only the first key of each block does.
@@ -301,7 +301,7 @@ int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct
         return 0;
 }
 
-static bool find_in_memory(const struct adi_run *r, struct df_hash128 key, uint64_t *ret)
+static bool find_in_memory(const struct adi_run *r, struct df_hash128 key, struct adi_id *ret)
 {
         uint64_t lo = 0, hi = r->count;
 
@@ -310,7 +310,7 @@ static bool find_in_memory(const struct adi_run *r, struct df_hash128 key, uint6
                 int c = adi_key_cmp(r->mem[mid].hi, r->mem[mid].lo, key.hi, key.lo);
 
                 if (c == 0) {
-                        *ret = r->mem[mid].fingerprint;
+                        *ret = r->mem[mid];
                         return true;
                 }
                 if (c < 0)
@@ -322,7 +322,8 @@ static bool find_in_memory(const struct adi_run *r, struct df_hash128 key, uint6
 }
 
 static int run_find(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
-                    struct df_hash128 key, uint64_t *ret, bool *ret_found, struct df_error *err)
+                    struct df_hash128 key, struct adi_id *ret, bool *ret_found,
+                    struct df_error *err)
 {
         uint32_t lo = 0, hi = r->blocks;
         struct df_bytes v;
@@ -354,7 +355,7 @@ static int run_find(struct adi_dedupe *d, const struct adi_bucket *b, const stru
                 int c = adi_key_cmp(id.hi, id.lo, key.hi, key.lo);
 
                 if (c == 0) {
-                        *ret = id.fingerprint;
+                        *ret = id;
                         *ret_found = true;
                         return 0;
                 }
@@ -383,7 +384,7 @@ int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_
 
                         if (!adi_tags_may(&d->tags, hits, b->hour, r->first_seq, r->last_seq))
                                 continue;
-                        rc = run_find(d, b, r, key, &seen->fingerprint, &found, err);
+                        rc = run_find(d, b, r, key, &seen->id, &found, err);
                         if (rc < 0)
                                 return rc;
                         if (!found)

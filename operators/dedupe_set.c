@@ -1,8 +1,9 @@
 /* dedupe_set.c - the ids of the open hours: one open-addressing hash set.
  *
- * Linear probing over entries of 32 bytes, at most half full. The key is a hash already: its top
- * bits place it, so that the table lies almost in the order of a run. An id that occurred in two
- * open hours has two entries in the same chain: one pass over the chain answers for all hours.
+ * Linear probing over entries of 32 bytes (40 for billing), at most half full. The key is a hash
+ * already: its top bits place it, so that the table lies almost in the order of a run. An id that
+ * occurred in two open hours has two entries in the same chain: one pass over the chain answers for
+ * all hours.
  * Entries leave by hour only (adi_set_keep), never singly.
  */
 #include <stdlib.h>
@@ -91,13 +92,13 @@ void adi_set_seek(const struct adi_set *s, struct df_hash128 key, int64_t own, i
         for (uint64_t i = adi_set_home(s, key.hi); s->slots[i].hour; i = (i + 1) & s->mask) {
                 struct adi_slot *slot = &s->slots[i];
 
-                if (slot->hi != key.hi || slot->lo != key.lo)
+                if (slot->id.hi != key.hi || slot->id.lo != key.lo)
                         continue;
                 if (slot->hour == own_mark)
                         ret->own = slot;
                 if (slot->hour >= first && slot->hour <= last && slot->hour > best) {
                         best = slot->hour;
-                        ret->fingerprint = slot->fingerprint;
+                        ret->id = slot->id;
                 }
         }
         ret->found = best != 0;
@@ -106,7 +107,7 @@ void adi_set_seek(const struct adi_set *s, struct df_hash128 key, int64_t own, i
 
 static void put(struct adi_set *s, const struct adi_slot *slot)
 {
-        uint64_t i = adi_set_home(s, slot->hi);
+        uint64_t i = adi_set_home(s, slot->id.hi);
 
         while (s->slots[i].hour)
                 i = (i + 1) & s->mask;
@@ -133,7 +134,7 @@ static int grow(struct adi_set *s, struct df_error *err)
 
 int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct df_error *err)
 {
-        struct adi_slot slot = {id->hi, id->lo, id->fingerprint, adi_hour_mark(hour)};
+        struct adi_slot slot = {*id, adi_hour_mark(hour)};
 
         df_check(!adi_set_full(s));
         if (2 * (s->count + 1) > s->mask + 1) {
@@ -153,20 +154,20 @@ static int compare(const void *a, const void *b)
 }
 
 /* Room for one more in order; false: it is far from its place, and stands last. */
-static bool insert(struct adi_id *ids, size_t n, const struct adi_slot *slot)
+static bool insert(struct adi_id *ids, size_t n, const struct adi_id *id)
 {
         size_t j = n;
 
-        while (j > 0 && adi_key_cmp(ids[j - 1].hi, ids[j - 1].lo, slot->hi, slot->lo) > 0)
+        while (j > 0 && adi_key_cmp(ids[j - 1].hi, ids[j - 1].lo, id->hi, id->lo) > 0)
                 if (n - --j > INSERTION_MAX)
                         break;
         if (n - j > INSERTION_MAX) {
-                ids[n] = (struct adi_id){slot->hi, slot->lo, slot->fingerprint};
+                ids[n] = *id;
                 return false;
         }
         if (j < n)
                 memmove(&ids[j + 1], &ids[j], (n - j) * sizeof(*ids));
-        ids[j] = (struct adi_id){slot->hi, slot->lo, slot->fingerprint};
+        ids[j] = *id;
         return true;
 }
 
@@ -177,12 +178,12 @@ void adi_set_sorted(const struct adi_set *s, int64_t hour, size_t count, struct 
         size_t n = 0;
 
         for (uint64_t i = 0; i <= s->mask; i++)
-                if (s->slots[i].hour == mark && adi_set_home(s, s->slots[i].hi) <= i)
-                        sorted &= insert(ids, n++, &s->slots[i]);
+                if (s->slots[i].hour == mark && adi_set_home(s, s->slots[i].id.hi) <= i)
+                        sorted &= insert(ids, n++, &s->slots[i].id);
         /* Those that found the end of the table full stand in its first chain. */
         for (uint64_t i = 0; s->slots[i].hour; i++)
-                if (s->slots[i].hour == mark && adi_set_home(s, s->slots[i].hi) > i)
-                        sorted &= insert(ids, n++, &s->slots[i]);
+                if (s->slots[i].hour == mark && adi_set_home(s, s->slots[i].id.hi) > i)
+                        sorted &= insert(ids, n++, &s->slots[i].id);
         df_check(n == count);
         if (!sorted)
                 qsort(ids, n, sizeof(*ids), compare);
@@ -194,7 +195,7 @@ int adi_set_keep(struct adi_set *s, int64_t from, int64_t to, struct df_error *e
         struct adi_slot *kept;
         size_t n = 0, k = 0;
 
-        for (uint64_t i = 0; i <= s->mask; i++)
+        for (uint64_t i = 0; from <= to && i <= s->mask; i++)
                 n += s->slots[i].hour >= first && s->slots[i].hour <= last;
         if (n == s->count)
                 return 0;

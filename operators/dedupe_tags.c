@@ -10,12 +10,18 @@
  * six; each costs a read.)
  *
  * A table does not grow: a larger one begins, new ids go there, and the old one is freed when its
- * last hour is dropped. 64 / (21 x 0.75) = 4.1 bytes an id, times 1.25 for room.
+ * last hour is dropped. 64 / (21 x 0.75) = 4.1 bytes an id, times 1.25 for room. Billing takes
+ * twice what is alive: for a month nothing ends there, and each question looks into every table.
  */
 #include "operators/dedupe_private.h"
 
 #define LINE_ENTRIES 21
 #define LOAD_PERCENT 75
+#ifdef ADI_BILLING
+#define ROOM_PERCENT 100
+#else
+#define ROOM_PERCENT 25
+#endif
 #define LINES_MIN 16
 #define PARTS_MAX 16
 #define AHEAD 16 /* ids between prefetch and use */
@@ -87,9 +93,9 @@ void adi_tags_release(struct adi_tags *t)
         t->count = 0;
 }
 
-static uint32_t class_of(const struct adi_tags *t, int64_t hour)
+static uint32_t class_of(const struct adi_tags *t, int64_t place)
 {
-        int64_t per = t->hours_per_class, n = t->classes;
+        int64_t per = t->hours_per_class, n = t->classes, hour = adi_place_hour(place);
         int64_t group = hour / per - (hour % per < 0);
 
         return (uint32_t)(((group % n) + n) % n);
@@ -153,7 +159,7 @@ static int table_open(struct adi_tag_table *t, uint64_t ids, struct df_error *er
         return rc;
 }
 
-/* Room for all that is alive and a quarter more: once the hours of the older tables have ended,
+/* Room for all that is alive and ROOM_PERCENT more: once the hours of the older tables have ended,
  * this one is enough while the rate stays. */
 static int next_table(struct adi_tags *t, uint64_t count, struct df_error *err)
 {
@@ -164,7 +170,7 @@ static int next_table(struct adi_tags *t, uint64_t count, struct df_error *err)
                 return df_fail(err, DF_ELIMIT, "dedupe: %d tables of ids", ADI_TABLES_MAX);
         for (unsigned i = 0; i < t->count; i++)
                 total += t->tables[i].live;
-        rc = table_open(&t->tables[t->count], total + total / 4, err);
+        rc = table_open(&t->tables[t->count], total + total * ROOM_PERCENT / 100, err);
         if (rc == 0)
                 t->count++;
         return rc;

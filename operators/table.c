@@ -9,8 +9,8 @@ const struct df_operator_ops *const ad_chain_main[] = {
 const size_t ad_chain_main_length = sizeof(ad_chain_main) / sizeof(ad_chain_main[0]);
 
 const struct df_operator_ops *const ad_chain_bill[] = {
-        &ad_op_decode, &ad_op_guard,  &ad_op_dedupe,  &ad_op_dedupe_billing, &ad_op_price,
-        &ad_op_late,   &ad_op_tumble, &ad_op_correct, &ad_op_bill,           &ad_op_quarantine,
+        &ad_op_decode, &ad_op_guard,   &ad_op_dedupe_billing, &ad_op_price,      &ad_op_late,
+        &ad_op_tumble, &ad_op_correct, &ad_op_bill,           &ad_op_quarantine,
 };
 const size_t ad_chain_bill_length = sizeof(ad_chain_bill) / sizeof(ad_chain_bill[0]);
 

@@ -36,8 +36,8 @@
 
 #include "operators/tumble_private.h"
 
-#define STAGE 64u /* events */
-#define AHEAD 8u  /* events whose cells are fetched before they are needed */
+#define STAGE ADI_STAGE /* events */
+#define AHEAD 8u        /* events whose cells are fetched before they are needed */
 #define GRACE_MAX_MS (366LL * 24 * 3600 * 1000)
 
 struct staged_key {
@@ -159,54 +159,20 @@ static int tumble_restore(struct df_operator *op, struct df_error *err)
 
 /* ---- staging: strings to names, names to keys ---- */
 
-static struct df_bytes string_at(const struct ad_event *ev, size_t offset)
-{
-        return *(const struct df_bytes *)((const char *)ev + offset);
-}
-
-/* One string of each event, at `offset` in struct ad_event. */
-static int stage_column(struct adi_names *n, const struct adi_staged *s, size_t offset,
-                        uint32_t *ret, struct df_error *err)
-{
-        struct adi_name_word words[STAGE];
-        uint32_t hashes[STAGE];
-
-        for (uint32_t i = 0; i < s->count; i++) {
-                words[i] = adi_name_word(string_at(s->events[i], offset));
-                hashes[i] = adi_name_hash(words[i]);
-                __builtin_prefetch(&n->slots[hashes[i] & n->mask]);
-        }
-        for (uint32_t i = 0; i < s->count; i++) {
-                struct df_bytes string;
-
-                if (i > 0 && words[i].a == words[i - 1].a && words[i].b == words[i - 1].b &&
-                    adi_name_word_is_exact(words[i])) {
-                        ret[i] = ret[i - 1];
-                        continue;
-                }
-                string = string_at(s->events[i], offset);
-                ret[i] = adi_names_find(n, string, words[i], hashes[i]);
-                if (ret[i] == UINT32_MAX) {
-                        int rc = adi_names_add(n, string, words[i], &ret[i], err);
-
-                        if (rc < 0)
-                                return rc;
-                }
-        }
-        return 0;
-}
-
 static int stage_names(struct adi_tumble *t, struct df_error *err)
 {
         struct adi_staged *s = t->staged;
-        int rc = stage_column(&t->names, s, offsetof(struct ad_event, tenant_id), s->tenant, err);
+        const struct ad_event *const *events = (const struct ad_event *const *)s->events;
+        int rc = adi_names_stage(&t->names, events, s->count, offsetof(struct ad_event, tenant_id),
+                                 s->tenant, err);
 
         for (uint32_t d = 0; rc == 0 && d < t->dim_count; d++) {
                 uint32_t dim = t->dims[d];
 
-                rc = stage_column(&t->names, s,
-                                  offsetof(struct ad_event, dims) + dim * sizeof(struct df_bytes),
-                                  s->dims[dim], err);
+                rc = adi_names_stage(&t->names, events, s->count,
+                                     offsetof(struct ad_event, dims) +
+                                             dim * sizeof(struct df_bytes),
+                                     s->dims[dim], err);
         }
         return rc;
 }

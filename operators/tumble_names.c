@@ -209,6 +209,42 @@ int adi_names_rank(struct adi_names *n, struct df_error *err)
         return 0;
 }
 
+static struct df_bytes string_at(const struct ad_event *ev, size_t offset)
+{
+        return *(const struct df_bytes *)((const char *)ev + offset);
+}
+
+int adi_names_stage(struct adi_names *n, const struct ad_event *const *events, uint32_t count,
+                    size_t offset, uint32_t *ret, struct df_error *err)
+{
+        struct adi_name_word words[ADI_STAGE];
+        uint32_t hashes[ADI_STAGE];
+
+        for (uint32_t i = 0; i < count; i++) {
+                words[i] = adi_name_word(string_at(events[i], offset));
+                hashes[i] = adi_name_hash(words[i]);
+                __builtin_prefetch(&n->slots[hashes[i] & n->mask]);
+        }
+        for (uint32_t i = 0; i < count; i++) {
+                struct df_bytes string;
+
+                if (i > 0 && words[i].a == words[i - 1].a && words[i].b == words[i - 1].b &&
+                    adi_name_word_is_exact(words[i])) {
+                        ret[i] = ret[i - 1];
+                        continue;
+                }
+                string = string_at(events[i], offset);
+                ret[i] = adi_names_find(n, string, words[i], hashes[i]);
+                if (ret[i] == UINT32_MAX) {
+                        int rc = adi_names_add(n, string, words[i], &ret[i], err);
+
+                        if (rc < 0)
+                                return rc;
+                }
+        }
+        return 0;
+}
+
 bool adi_names_want_sweep(const struct adi_names *n)
 {
         return n->used > 2 * n->used_swept + NAMES_MIN;

@@ -49,6 +49,7 @@ struct adi_name {
         uint8_t state; /* 0 free, 1 in use, 2 in use and marked */
         uint8_t bytes[AD_ID_MAX];
 };
+#define ADI_STAGE 64u  /* events whose names are looked up together */
 struct adi_name_word { /* a string's stand-in: exact up to 15 bytes, a hash beyond */
         uint64_t a, b;
 };
@@ -71,6 +72,10 @@ int adi_names_init(struct adi_names *n, struct df_error *err);
 void adi_names_release(struct adi_names *n);
 /* The number of a string of at most AD_ID_MAX bytes; valid until a sweep that does not keep it. */
 int adi_names_get(struct adi_names *n, struct df_bytes s, uint32_t *ret, struct df_error *err);
+/* The names of one string of each event, which stands at `offset` in struct ad_event. At most
+ * ADI_STAGE events. */
+int adi_names_stage(struct adi_names *n, const struct ad_event *const *events, uint32_t count,
+                    size_t offset, uint32_t *ret, struct df_error *err);
 int adi_names_add(struct adi_names *n, struct df_bytes s, struct adi_name_word w, uint32_t *ret,
                   struct df_error *err);                       /* the slow half: not yet known */
 int adi_names_rank(struct adi_names *n, struct df_error *err); /* make ranks right */

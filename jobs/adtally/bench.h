@@ -77,6 +77,15 @@ int ad_bench_start(struct ad_bench *b, const char *job, const char *const *args,
 int ad_bench_stop(struct ad_bench_child *c, struct df_error *err); /* SIGTERM, wait, usage */
 void ad_bench_kill(struct ad_bench_child *c);                      /* SIGKILL, wait, usage */
 bool ad_bench_ended(const struct ad_bench_child *c);               /* by itself */
+/* `reconcile` again and again (bench_beside.c): step while something else goes on, then end, also
+ * after an error; it puts the figures reconcile_runs and reconcile_cores. */
+struct ad_bench_beside {
+        struct ad_bench_child child;
+        uint32_t runs; /* that ended */
+        int64_t cpu_ns;
+};
+int ad_bench_beside_step(struct ad_bench *b, struct ad_bench_beside *s, struct df_error *err);
+void ad_bench_beside_end(struct ad_bench *b, struct ad_bench_beside *s, int64_t elapsed_ns);
 struct ad_bench_usage { /* so far, of a process; 0 what cannot be read */
         int64_t user_ns, kernel_ns;
         uint64_t rss_bytes, peak_rss_bytes;

@@ -295,6 +295,7 @@ static int send_paced(struct phase *p, uint64_t rate, struct df_error *err)
         int64_t ms = df_config_integer(b->config, "seconds") * 1000, began = df_monotonic_ms();
         struct ad_bench_senders *s = NULL;
         struct df_progress progress;
+        struct ad_bench_beside beside = {0};
         struct ad_bench_sent sent;
         struct looks done = {0};
         int rc = begin(p, rate, &s, err);
@@ -305,9 +306,13 @@ static int send_paced(struct phase *p, uint64_t rate, struct df_error *err)
 
                 df_progress_show(&progress, so_far);
                 rc = look_at(p, &done, df_monotonic_ms() - began, ms, so_far, err);
+                if (rc == 0 && df_config_bool(b->config, "reconcile"))
+                        rc = ad_bench_beside_step(b, &beside, err);
                 (void)usleep(TICK_US);
         }
         ms = df_monotonic_ms() - began;
+        if (df_config_bool(b->config, "reconcile"))
+                ad_bench_beside_end(b, &beside, ms * 1000000);
         rc = end(p, s, rc, &sent, err);
         df_progress_end(&progress, sent.events);
         if (rc < 0)

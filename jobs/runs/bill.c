@@ -18,9 +18,20 @@ uint32_t ad_bill_price_version(const struct df_config *c)
         return version;
 }
 
+/* Realtime's rows are compared by grouping 0 alone (bill_compare.c), and a cap holds for each
+ * grouping by itself (W7): the run counts no other. */
+static const struct ad_groupings compared = {
+        .version = 1,
+        .count = 1,
+        .list = {{2, {AD_DIM_ADVERTISER, AD_DIM_CAMPAIGN}}},
+};
+/* Of the state that a run keeps: one of another layout begins anew. */
+#define LAYOUT 2
+
 static void fill_params(const struct df_config *c, const struct ad_run_kind *kind,
                         struct ad_params *ret)
 {
+        ret->groupings = &compared;
         ret->billing_horizon_hours = (uint32_t)df_config_integer(c, "billing-horizon");
         ret->billing_price_version = ad_bill_price_version(c);
         if (kind->corrections)
@@ -30,13 +41,14 @@ static void fill_params(const struct df_config *c, const struct ad_run_kind *kin
 static uint64_t config_digest(const struct df_config *c, const struct ad_run_kind *kind)
 {
         struct ad_params p = {0};
-        uint64_t shape[4];
+        uint64_t shape[5];
 
         fill_params(c, kind, &p);
         shape[0] = ad_config_digest(c);
         shape[1] = p.billing_horizon_hours;
         shape[2] = p.billing_price_version;
         shape[3] = kind->corrections ? ad_correction_log_digest(kind->corrections) : 0;
+        shape[4] = LAYOUT;
         return df_hash64(df_bytes(shape, sizeof(shape)));
 }
 

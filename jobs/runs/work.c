@@ -15,6 +15,7 @@
 
 #define LOOK_MS 100
 #define CREATE_WAIT_MS 30000
+#define OPEN_MIN_MS 2000 /* between commits of an open run: nobody waits for its rows */
 
 struct work;
 struct part {
@@ -132,6 +133,8 @@ static int begin(const struct df_config *c, struct work *w, struct df_error *err
         char path[PATH_MAX];
         int rc;
 
+        if (w->run->kind->open && df_config_is_default(c, "checkpoint-min"))
+                o.interval_min_ms = OPEN_MIN_MS;
         (void)snprintf(path, sizeof(path), "%s/state", w->run->dir);
         rc = df_mkdirs(path, err);
         if (rc == 0)
