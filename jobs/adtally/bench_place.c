@@ -51,8 +51,9 @@ int ad_bench_open_log(struct ad_bench *b, struct df_log **ret, struct df_error *
 
 static int remove_topics(const struct ad_bench *b, struct df_error *err)
 {
-        static const char *const topics[] = {AD_TOPIC_EVENTS, AD_TOPIC_ROLLUPS, AD_TOPIC_LATE,
-                                             AD_TOPIC_QUARANTINE, CONTROL_TOPIC};
+        static const char *const topics[] = {AD_TOPIC_EVENTS,     AD_TOPIC_ROLLUPS,  AD_TOPIC_LATE,
+                                             AD_TOPIC_QUARANTINE, AD_TOPIC_COMMANDS, AD_TOPIC_RUNS,
+                                             AD_TOPIC_BILLING,    CONTROL_TOPIC};
         struct df_log *log = NULL;
         int rc = ad_open_log(b->config, &log, err);
 
