@@ -26,6 +26,8 @@ int ad_command_consumers(int argc, char **argv);
 int ad_command_prices(int argc, char **argv);
 int ad_command_key(int argc, char **argv);
 int ad_command_subject(int argc, char **argv);
+int ad_command_correction(int argc, char **argv);
+int ad_command_period(int argc, char **argv);
 int ad_command_log(int argc, char **argv);
 int ad_command_archive(int argc, char **argv);
 int ad_command_reconcile(int argc, char **argv);

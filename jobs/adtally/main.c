@@ -27,6 +27,8 @@ static const struct ad_subcommand commands[] = {
         {"prices", "load and list price tables", ad_command_prices},
         {"key", "make an API key, or the key that signs", ad_command_key},
         {"subject", "destroy the key of a user id, or ask for it", ad_command_subject},
+        {"correction", "void, re-price or re-map events in the bill", ad_command_correction},
+        {"period", "billing periods: list, close, invoices", ad_command_period},
         {"config", "every setting, its value and where it comes from", ad_command_config},
         {"bench", "measure: events a second, CPU an event, memory", ad_command_bench},
 };

@@ -25,6 +25,7 @@ struct job {
         struct ad_access *access;
         struct ad_follow *follow;
         struct ad_books_follow *books;
+        struct ad_accounts *accounts;
         struct ad_api *api;
         struct df_status *status;
 };
@@ -57,8 +58,21 @@ static int start_follow(const struct df_config *c, struct job *j, struct df_erro
         return ad_follow_start(&o, &j->follow, err);
 }
 
+static int start_accounts(const struct df_config *c, struct job *j, struct df_error *err)
+{
+        const struct ad_zone *zone;
+        int rc = ad_zones_get(j->zones, df_config_text(c, "time-zone"), &zone, err);
+
+        if (rc == 0)
+                rc = ad_accounts_open(df_config_text(c, "accounts"), j->zones, zone, &j->accounts,
+                                      err);
+        return rc;
+}
+
+/* The api stops the commands, also when it cannot start. */
 static int start_api(const struct df_config *c, struct job *j, struct df_error *err)
 {
+        struct ad_commands_options commands = {.log = j->log};
         struct ad_api_options o = {
                 .follow = j->follow,
                 .books = j->books,
@@ -66,6 +80,8 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
                 .access = j->access,
                 .log = j->log,
                 .source = j->source,
+                .accounts = j->accounts,
+                .data_dir = df_config_text(c, "data"),
                 .listen_fd = (int)df_config_integer(c, "listen-fd"),
                 .address = df_config_text(c, "listen"),
                 .peer_fd = (int)df_config_integer(c, "peer-fd"),
@@ -75,12 +91,13 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
                         (uint32_t)df_config_integer(c, "connections-per-address"),
                 .in_flight_max = df_config_bytes(c, "in-flight-max"),
         };
-        int rc;
+        int rc = ad_commands_start(&commands, &o.commands, err);
 
         ad_fill_params(c, &o.params);
         o.params.price_table = ad_prices_get;
         o.params.price_arg = j->prices;
-        rc = ad_api_create(&o, &j->api, err);
+        if (rc == 0)
+                rc = ad_api_create(&o, &j->api, err);
         if (rc == 0)
                 rc = ad_api_listen(j->api, err);
         if (rc == 0)
@@ -117,6 +134,9 @@ static void serve(struct job *j)
                 (void)poll(&p, 1, TICK_MS); /* an early wake-up is harmless */
                 if (ad_access_refresh(j->access, &err) < 0)
                         df_trace(DF_ERROR, "keys", "code=%s: %s", df_err_code(err.code), err.text);
+                if (ad_accounts_refresh(j->accounts, &err) < 0)
+                        df_trace(DF_ERROR, "accounts", "code=%s: %s", df_err_code(err.code),
+                                 err.text);
         }
 }
 
@@ -139,6 +159,8 @@ static int run(const struct df_config *c, struct df_error *err)
         if (rc == 0)
                 rc = ad_books_follow_start(df_config_text(c, "data"), j.log, &j.books, err);
         if (rc == 0)
+                rc = start_accounts(c, &j, err);
+        if (rc == 0)
                 rc = start_api(c, &j, err);
         if (rc == 0)
                 rc = df_status_start(df_config_text(c, "data"), "api", render, &j, &j.status, err);
@@ -148,6 +170,7 @@ static int run(const struct df_config *c, struct df_error *err)
                 ad_api_stop(j.api, DRAIN_MS);
         }
         ad_api_destroy(j.api);
+        ad_accounts_close(j.accounts);
         ad_books_follow_stop(j.books);
         ad_follow_stop(j.follow);
         ad_access_close(j.access);

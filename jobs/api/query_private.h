@@ -65,6 +65,9 @@ void adi_total_json(struct df_buf *b, struct df_bytes currency, const struct ad_
 #define ADI_RATIO_MAX 32
 size_t adi_ratio_text(uint64_t num, uint64_t den, uint8_t ret[ADI_RATIO_MAX]);
 
+/* query_write.c: quoted when it must be (RFC 4180). */
+void adi_csv_text(struct df_buf *b, struct df_bytes s);
+
 int adi_over_budget(struct ad_fault *f); /* -1 */
 int adi_no_memory(struct ad_fault *f);   /* -1 */
 

@@ -161,7 +161,7 @@ int ad_result_json(const struct ad_result *r, size_t first, size_t limit, const 
 }
 
 /* Quoted when it must be; a quote is doubled. */
-static void csv_text(struct df_buf *b, struct df_bytes s)
+void adi_csv_text(struct df_buf *b, struct df_bytes s)
 {
         bool quote = false;
 
@@ -206,10 +206,10 @@ static void csv_key(struct df_buf *b, const struct ad_result *r, const struct ad
         df_buf_append(b, text, (size_t)ad_zone_text(r->zone, r->bounds[row->window], text));
         for (uint32_t d = 0; d < r->group_count; d++) {
                 df_put_u8(b, ',');
-                csv_text(b, row->dims[d]);
+                adi_csv_text(b, row->dims[d]);
         }
         df_put_u8(b, ',');
-        csv_text(b, row->currency);
+        adi_csv_text(b, row->currency);
 }
 
 static void csv_row(struct df_buf *b, const struct ad_result *r, const struct ad_result_row *row)

@@ -3,29 +3,45 @@
 #include <stdlib.h>
 
 #include "df/run.h"
-#include "jobs/api/serve_private.h"
+#include "jobs/api/ask.h"
 
 #define CANCEL_BEFORE_MS 1000 /* of the end of the drain: time to write what was found */
+
+#define GET DF_HTTP_GET
+#define BODY AD_COMMAND_BODY_MAX
+static const struct df_http_route routes[] = {
+        {.path = "/metrics", .methods = GET, .handle = adi_on_metrics},
+        {.path = "/quality", .methods = GET, .handle = adi_on_quality},
+        {.path = "/", .methods = GET, .handle = adi_on_page},
+        {.path = "/events/*", .methods = GET, .handle = adi_on_receipt},
+        {"/corrections", GET | DF_HTTP_POST, BODY, NULL, adi_on_corrections},
+        {"/corrections/*", GET, 0, NULL, adi_on_correction},
+        {"/corrections/*/cancel", DF_HTTP_POST, BODY, NULL, adi_on_cancel},
+        {"/reconcile", GET | DF_HTTP_POST, BODY, NULL, adi_on_runs},
+        {"/reconcile/*", GET, 0, NULL, adi_on_run},
+        {"/periods", GET, 0, NULL, adi_on_periods},
+        {"/periods/*", GET, 0, NULL, adi_on_invoice},
+        {"/periods/*/close", DF_HTTP_POST, BODY, NULL, adi_on_close},
+        {"/periods/*/cancel", DF_HTTP_POST, BODY, NULL, adi_on_close_cancel},
+        {"/periods/*/manifest", GET, 0, NULL, adi_on_manifest},
+        {"/adjustments", GET, 0, NULL, adi_on_adjustments},
+};
+#undef GET
+#undef BODY
 
 int ad_api_create(const struct ad_api_options *o, struct ad_api **ret, struct df_error *err)
 {
         struct ad_api *a = calloc(1, sizeof(*a));
         int rc;
 
-        if (!a)
+        if (!a) {
+                ad_commands_stop(o->commands);
                 return df_fail(err, DF_ENOMEM, "api");
+        }
         a->options = *o;
         a->started_ms = df_wall_ms();
         atomic_init(&a->cancel_ms, INT64_MAX);
         adi_latency_init(&a->latency);
-        a->routes[0] = (struct df_http_route){
-                .path = "/metrics", .methods = DF_HTTP_GET, .handle = adi_on_metrics};
-        a->routes[1] = (struct df_http_route){
-                .path = "/quality", .methods = DF_HTTP_GET, .handle = adi_on_quality};
-        a->routes[2] =
-                (struct df_http_route){.path = "/", .methods = DF_HTTP_GET, .handle = adi_on_page};
-        a->routes[3] = (struct df_http_route){
-                .path = "/events/*", .methods = DF_HTTP_GET, .handle = adi_on_receipt};
         rc = ad_pages_create(0, 0, 0, &a->pages, err);
         if (rc == 0)
                 rc = ad_pool_create(AD_API_THREADS, AD_API_QUEUE_MAX, &a->pool, err);
@@ -47,8 +63,8 @@ int ad_api_listen(struct ad_api *a, struct df_error *err)
                 .address = a->options.address,
                 .peer_fd = a->options.peer_fd,
                 .threads = a->options.http_threads,
-                .routes = a->routes,
-                .route_count = ADI_ROUTES,
+                .routes = routes,
+                .route_count = sizeof(routes) / sizeof(routes[0]),
                 .arg = a,
                 .connections_max = a->options.connections_max,
                 .connections_per_address = a->options.connections_per_address,
@@ -81,6 +97,7 @@ void ad_api_destroy(struct ad_api *a)
                 ad_api_stop(a, 0);
         ad_pool_destroy(a->pool);
         ad_pool_destroy(a->receipts);
+        ad_commands_stop(a->options.commands); /* what the pool put there is answered */
         ad_pages_destroy(a->pages);
         adi_latency_release(&a->latency);
         free(a);
@@ -109,6 +126,8 @@ void ad_api_render(struct ad_api *a, struct df_buf *b)
         df_metric(b, "adtally_api_pages_bytes", "", (double)pages.bytes);
         df_metric(b, "adtally_api_pages_evicted_total", "", (double)pages.evicted);
         df_metric(b, "adtally_api_pages_expired_total", "", (double)pages.expired);
+        if (a->options.commands)
+                ad_commands_render(a->options.commands, b);
         if (a->server)
                 df_http_server_render(a->server, b);
 }

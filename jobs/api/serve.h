@@ -1,5 +1,5 @@
-/* serve.h - the HTTP side of the api job: GET /metrics, GET /quality, GET /events/{event_id}, and a
- * page for people at /.
+/* serve.h - the HTTP side of the api job: GET /metrics, GET /quality, GET /events/{event_id},
+ * corrections, runs and periods (ask.h), and a page for people at /.
  *
  * A question that reads little is answered on the event loop of its connection. One that turns out
  * long is given up there and put to a few threads of its own, so it keeps nobody else waiting; when
@@ -9,7 +9,9 @@
 #ifndef AD_API_SERVE_H
 #define AD_API_SERVE_H
 
+#include "jobs/api/accounts.h"
 #include "jobs/api/books_follow.h"
+#include "jobs/api/commands.h"
 #include "jobs/api/follow.h"
 #include "jobs/api/zone.h"
 #include "jobs/common/access.h"
@@ -26,6 +28,10 @@ struct ad_api_options { /* borrowed */
         struct ad_books_follow *books; /* NULL: questions for the bill are refused */
         struct ad_zones *zones;
         struct ad_access *access;
+        /* Both NULL: corrections, runs and periods are refused. commands is taken over. */
+        struct ad_commands *commands;
+        struct ad_accounts *accounts;
+        const char *data_dir;
         struct df_log *log;      /* of receipts (receipt.h), as are the next two */
         struct df_log *source;   /* `events` with what is archived */
         struct ad_params params; /* horizon and prices */

@@ -25,11 +25,8 @@ void adi_latency_read(struct adi_latency *l, int64_t now_ms, int64_t *ret_p50_us
                       int64_t *ret_p95_us);
 void adi_latency_release(struct adi_latency *l);
 
-#define ADI_ROUTES 4
-
 struct ad_api {
         struct ad_api_options options;
-        struct df_http_route routes[ADI_ROUTES];
         struct df_http_server *server;
         struct ad_pages *pages;
         struct ad_pool *pool;

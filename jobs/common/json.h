@@ -1,4 +1,5 @@
-/* json.h - JSON output: a thin writer over yajl_gen (the only user of yajl) into a df_buf.
+/* json.h - JSON output: a thin writer over yajl_gen into a df_buf (with doc.c the only
+ * user of yajl).
  *
  * Call in document order: ad_json_open, { ad_json_key, a value }*, ad_json_close. A wrong order is
  * a bug and checked. Nothing can fail but memory, which is asked for once, by ad_json_end.

@@ -51,6 +51,9 @@ const struct df_setting ad_settings[] = {
          .help = "of the cells of events that state no currency and no money"},
         {"time-zone", DF_TEXT, "UTC", .arg = "ZONE", .help = "the account's: its days are kept"},
 
+        {"accounts", DF_TEXT, NULL, .arg = "FILE",
+         .help = "who closes periods, and in which zone (default: each advertiser, --time-zone)"},
+
         {"checkpoint-min", DF_DURATION, "500ms", 10, MINUTE_MS, .help = "shortest interval"},
         {"checkpoint-max", DF_DURATION, "10s", 10, HOUR_MS, .help = "longest interval"},
         {"batch-delay", DF_DURATION, "5ms", 0, 1000,

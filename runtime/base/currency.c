@@ -47,3 +47,23 @@ bool df_currency_known(struct df_bytes code)
         }
         return pack(codes[low]) == want;
 }
+
+/* Decimals of the minor unit where it is not 2. Sorted. MGA and MRU divide by five, yet ISO 4217
+ * gives them two decimals, and LBP, IRR and the like keep theirs although nobody coins them. */
+static const struct {
+        char code[4];
+        uint8_t digits;
+} minor[] = {
+        {"BHD", 3}, {"BIF", 0}, {"CLP", 0}, {"DJF", 0}, {"GNF", 0}, {"IQD", 3},
+        {"ISK", 0}, {"JOD", 3}, {"JPY", 0}, {"KMF", 0}, {"KRW", 0}, {"KWD", 3},
+        {"LYD", 3}, {"OMR", 3}, {"PYG", 0}, {"RWF", 0}, {"TND", 3}, {"UGX", 0},
+        {"VND", 0}, {"VUV", 0}, {"XAF", 0}, {"XOF", 0}, {"XPF", 0},
+};
+
+uint32_t df_currency_digits(struct df_bytes code)
+{
+        for (size_t i = 0; i < sizeof(minor) / sizeof(minor[0]); i++)
+                if (df_bytes_eq(code, df_bytes(minor[i].code, 3)))
+                        return minor[i].digits;
+        return 2;
+}

@@ -10,14 +10,30 @@ bool df_nanos_add(df_nanos *sum, df_nanos v)
         return true;
 }
 
-__int128 df_nanos_to_micros(df_nanos v)
+/* v / unit; unit is even. */
+static __int128 half_even(df_nanos v, int64_t unit)
 {
-        __int128 q = v / DF_NANOS_PER_MICRO, rest = v % DF_NANOS_PER_MICRO;
-        __int128 size = rest < 0 ? -rest : rest, half = DF_NANOS_PER_MICRO / 2;
+        __int128 q = v / unit, rest = v % unit;
+        __int128 size = rest < 0 ? -rest : rest, half = unit / 2;
 
         if (size > half || (size == half && (q & 1)))
                 q += v < 0 ? -1 : 1;
         return q;
+}
+
+__int128 df_nanos_to_micros(df_nanos v)
+{
+        return half_even(v, DF_NANOS_PER_MICRO);
+}
+
+__int128 df_nanos_round(df_nanos v, uint32_t digits)
+{
+        int64_t unit = DF_NANOS_PER_UNIT;
+
+        df_check(digits <= 9);
+        for (uint32_t i = 0; i < digits; i++)
+                unit /= 10;
+        return unit == 1 ? v : half_even(v, unit);
 }
 
 int df_int128_text(__int128 v, char *buf)
@@ -40,6 +56,24 @@ int df_int128_text(__int128 v, char *buf)
                 buf[len++] = digits[--n];
         buf[len] = '\0';
         return len;
+}
+
+int df_decimal_text(__int128 v, uint32_t digits, char *buf)
+{
+        char text[DF_INT128_TEXT_MAX];
+        int len = df_int128_text(v, text), from = v < 0, n = 0;
+
+        df_check(digits <= 9);
+        if (v < 0)
+                buf[n++] = '-';
+        len -= from;
+        for (int at = len > (int)digits ? len : (int)digits + 1; at > 0; at--) {
+                buf[n++] = at > len ? '0' : text[from + len - at];
+                if (digits > 0 && at == (int)digits + 1)
+                        buf[n++] = '.';
+        }
+        buf[n] = '\0';
+        return n;
 }
 
 #define INT128_MAX_TENTH ((unsigned __int128)-1 / 20) /* (2^127 - 1) / 10; the last digit is 7 */

@@ -164,7 +164,8 @@ struct dfi_loop {
 
 struct dfi_route {
         const struct df_http_route *route;
-        size_t len; /* of the path, without "*" */
+        size_t len;   /* of the path, up to "*" */
+        size_t after; /* behind it */
         bool wild;
 };
 

@@ -109,11 +109,17 @@ static bool handle(struct dfi_conn *c)
 
 static bool fits(const struct dfi_route *route, struct df_bytes path)
 {
+        const char *after;
+
         if (path.len < route->len || memcmp(path.data, route->route->path, route->len) != 0)
                 return false;
         if (!route->wild)
                 return path.len == route->len;
-        return path.len > route->len && !memchr(path.data + route->len, '/', path.len - route->len);
+        after = route->route->path + route->len + 1;
+        if (path.len <= route->len + route->after ||
+            memcmp(path.data + path.len - route->after, after, route->after) != 0)
+                return false;
+        return !memchr(path.data + route->len, '/', path.len - route->after - route->len);
 }
 
 /* An exact path wins over "*". NULL: r->allowed has the methods of the path, 0 = it is unknown. */
@@ -247,9 +253,9 @@ static bool decode_parts(struct dfi_conn *c, const struct dfi_route *route)
         if (route->wild) {
                 uint8_t *store = r->decoded + r->head.query.len;
 
-                if (!dfi_decode(
-                            df_bytes(r->pub.path.data + route->len, r->pub.path.len - route->len),
-                            false, store, &len)) {
+                if (!dfi_decode(df_bytes(r->pub.path.data + route->len,
+                                         r->pub.path.len - route->len - route->after),
+                                false, store, &len)) {
                         dfi_conn_refuse(
                                 c, DFI_CAUSE_BAD_REQUEST,
                                 "the path holds a %% that is not followed by two hexadecimal "

@@ -34,13 +34,19 @@ static int add_routes(struct df_http_server *s, struct df_error *err)
                 return df_fail(err, DF_ENOMEM, "routes");
         for (size_t i = 0; i < s->o.route_count; i++) {
                 struct dfi_route *route = &s->routes[i];
+                const char *star;
 
                 route->route = &s->o.routes[i];
                 route->len = strlen(route->route->path);
                 df_check(route->len > 0 && route->route->path[0] == '/');
                 df_check(route->route->handle);
-                route->wild = route->route->path[route->len - 1] == '*';
-                route->len -= route->wild;
+                star = strchr(route->route->path, '*');
+                route->wild = star != NULL;
+                if (star) {
+                        df_check(star[-1] == '/' && (star[1] == '/' || star[1] == '\0'));
+                        route->after = strlen(star + 1);
+                        route->len -= route->after + 1;
+                }
         }
         return 0;
 }

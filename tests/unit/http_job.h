@@ -164,6 +164,7 @@ static const struct df_http_route routes[] = {
         {"/show", DF_HTTP_GET | DF_HTTP_HEAD, 0, NULL, handle_show},
         {"/show/*", DF_HTTP_GET | DF_HTTP_POST | DF_HTTP_OPTIONS | DF_HTTP_DELETE, 0, NULL,
          handle_show},
+        {"/show/*/more", DF_HTTP_GET, 0, NULL, handle_show},
         {"/show/exact", DF_HTTP_GET, 0, NULL, handle_fail},
         {"/guarded", DF_HTTP_POST | DF_HTTP_GET, 100, admit_key, handle_guarded},
         {"/fail", DF_HTTP_GET, 0, NULL, handle_fail},

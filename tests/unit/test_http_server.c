@@ -7,6 +7,10 @@
 static void test_routes(void **state)
 {
         struct df_http_server *s = start((struct df_http_options){0});
+        static const char *const no_more[] = {"GET /show//more HTTP/1.1\r\n" HOST "\r\n",
+                                              "GET /show/a/b/more HTTP/1.1\r\n" HOST "\r\n",
+                                              "GET /show/a/mor HTTP/1.1\r\n" HOST "\r\n",
+                                              "GET /show/a/more/ HTTP/1.1\r\n" HOST "\r\n"};
         struct client c;
         struct answer a;
 
@@ -30,6 +34,14 @@ static void test_routes(void **state)
         assert_int_equal(a.status, 405);
         assert_non_null(strstr(a.head, "Allow: GET, POST, OPTIONS, DELETE\r\n"));
         free(a.body);
+        client_say(&c, "GET /v1/show/a%2Fb/more?x HTTP/1.1\r\n" HOST "\r\n");
+        client_expect(&c, 200, "1 /show/a%2Fb/more tail=a/b peer");
+        for (size_t i = 0; i < sizeof(no_more) / sizeof(no_more[0]); i++) {
+                client_say(&c, no_more[i]);
+                client_expect(&c, 404, "not_found");
+        }
+        client_say(&c, "POST /show/a/more HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n");
+        client_expect(&c, 405, NULL);
         client_say(&c, "GET /show/exact HTTP/1.1\r\n" HOST "\r\n");
         client_expect(&c, 429, NULL);
         client_say(&c, "GET /nothing HTTP/1.1\r\n" HOST "\r\n"

@@ -103,6 +103,56 @@ static void micros_round_half_to_even(void **state)
         }
 }
 
+/* By the currency's digits: nearest, even when two are; as text with as many decimals. */
+static void invoices_round_half_to_even(void **state)
+{
+        static const struct {
+                int64_t nanos;
+                uint32_t digits;
+                const char *text;
+        } table[] = {
+                {0, 2, "0.00"},
+                {4999999, 2, "0.00"},
+                {5000000, 2, "0.00"},
+                {5000001, 2, "0.01"},
+                {15000000, 2, "0.02"},
+                {25000000, 2, "0.02"},
+                {-5000000, 2, "0.00"},
+                {-15000000, 2, "-0.02"},
+                {-5000001, 2, "-0.01"},
+                {500000000, 0, "0"},
+                {1500000000, 0, "2"},
+                {-2500000000, 0, "-2"},
+                {1234500000, 3, "1.234"},
+                {1235500000, 3, "1.236"},
+                {123456789, 9, "0.123456789"},
+                {-1, 9, "-0.000000001"},
+                {1000000000000, 2, "1000.00"},
+        };
+        char buf[DF_DECIMAL_TEXT_MAX];
+
+        (void)state;
+        for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+                int n = df_decimal_text(df_nanos_round(table[i].nanos, table[i].digits),
+                                        table[i].digits, buf);
+
+                assert_string_equal(buf, table[i].text);
+                assert_int_equal(n, strlen(buf));
+        }
+        assert_int_equal(df_decimal_text(INT128_MIN, 9, buf), 41);
+        assert_string_equal(buf, "-170141183460469231731687303715.884105728");
+        for (int64_t v = -30000000; v <= 30000000; v += 2500000) {
+                int64_t cents = (int64_t)df_nanos_round(v, 2), off = v - 10000000 * cents;
+
+                assert_true(off >= -5000000 && off <= 5000000);
+                if (off == 5000000 || off == -5000000)
+                        assert_int_equal(cents % 2, 0);
+        }
+        assert_int_equal(df_currency_digits(df_bytes_str("EUR")), 2);
+        assert_int_equal(df_currency_digits(df_bytes_str("JPY")), 0);
+        assert_int_equal(df_currency_digits(df_bytes_str("KWD")), 3);
+}
+
 static void parse_is_exact(void **state)
 {
         static const struct {
@@ -293,6 +343,7 @@ int main(void)
                 cmocka_unit_test(text_reaches_both_ends),
                 cmocka_unit_test(sum_refuses_one_beyond),
                 cmocka_unit_test(micros_round_half_to_even),
+                cmocka_unit_test(invoices_round_half_to_even),
                 cmocka_unit_test(parse_is_exact),
                 cmocka_unit_test(parse_refuses_the_rest),
                 cmocka_unit_test(int128_wire_is_shortest),

@@ -65,7 +65,8 @@ struct df_http_request {
 struct df_bytes df_http_header(const struct df_http_request *r, const char *name);
 
 struct df_http_route {
-        const char *path; /* "/events", or "/events/" "*": one more segment, in r->tail */
+        /* "/events", or with one "*" for a segment, in r->tail: "/events/" "*", "/a/" "*" "/b" */
+        const char *path;
         unsigned methods; /* enum df_http_method; a known path with another method is 405 + Allow */
         uint64_t body_max; /* larger: 413, before it is read when its length is stated. 0: no body.
                             * A POST to a route with a body must state its length: else 411 */

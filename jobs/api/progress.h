@@ -1,0 +1,23 @@
+/* progress.h - what the reconcile job says that it is doing: DATA/run/reconcile.json. It is told as
+ * it stands there; no number depends on it.
+ */
+#ifndef ADI_PROGRESS_H
+#define ADI_PROGRESS_H
+
+#include "jobs/api/ask.h"
+
+struct adi_progress { /* in the arena of the request; NULL: not stated */
+        struct ad_doc doc;
+        const struct ad_doc_node *run, *asked_by;
+};
+/* False: there is no such file, or it cannot be read. */
+bool adi_progress_read(struct adi_ask *q, struct adi_progress *ret);
+/* Whether a text in it says this; never of an empty one. */
+bool adi_progress_says(const struct ad_doc_node *n, struct df_bytes text);
+/* The member "progress". */
+void adi_progress_json(struct ad_json *j, const struct adi_progress *p);
+/* The member "waits_for" of a close that is on its way: code and text; nothing when unknown. */
+void adi_progress_close_json(struct ad_json *j, const struct adi_progress *p,
+                             struct df_bytes tenant_id, struct df_bytes id);
+
+#endif
