@@ -163,10 +163,27 @@ static int ask(struct call *c, const struct ad_query_context *context, const str
 }
 
 /* What a CSV has no place for. */
+static void bill_headers(const struct ad_result *r, const char *next, char *ret, size_t size)
+{
+        char through[AD_ZONE_TEXT_MAX];
+
+        (void)ad_zone_text(r->zone, r->billed_through_ms, through);
+        (void)snprintf(ret, size,
+                       NO_STORE "Content-Disposition: attachment; filename=\"metrics.csv\"\r\n"
+                                "X-Time-Zone: %s\r\nX-Billed-Through: %s\r\nX-Run: %s\r\n"
+                                "X-Unexplained-Cells: %llu\r\n%s%s%s",
+                       ad_zone_name(r->zone), through, r->run, (unsigned long long)r->unexplained,
+                       next ? "X-Next-Cursor: " : "", next ? next : "", next ? "\r\n" : "");
+}
+
 static void csv_headers(const struct ad_result *r, const char *next, char *ret, size_t size)
 {
         char watermark[AD_ZONE_TEXT_MAX] = "none";
 
+        if (r->view != AD_METRICS_REALTIME) {
+                bill_headers(r, next, ret, size);
+                return;
+        }
         if (r->watermark_ms != DF_TIME_MIN && r->watermark_ms != DF_TIME_MAX)
                 (void)ad_zone_text(r->zone, r->watermark_ms, watermark);
         (void)snprintf(ret, size,
@@ -210,6 +227,7 @@ static bool answer(struct call *c, struct ad_view *view, uint64_t budget)
         struct ad_api *a = c->api; /* c is gone after the reply */
         struct ad_query_context context = {
                 .view = view,
+                .books = a->options.books,
                 .zones = a->options.zones,
                 .now_ms = df_wall_ms(),
                 .tenant_id = df_bytes_str(c->identity.tenant),
@@ -275,11 +293,13 @@ void adi_on_metrics(void *arg, struct df_http_request *r)
 static int write_quality(struct call *c, struct ad_view *view, struct df_buf *b,
                          struct df_error *err)
 {
+        struct ad_drift_report drift;
         struct ad_tail tail;
         struct ad_status *s = ad_view_status(view);
         struct ad_quality q = {
                 .status = s,
                 .tail = &tail,
+                .drift = &drift,
                 .tenant_id = df_bytes_str(c->identity.tenant),
                 .any_tenant = c->identity.key_class == AD_KEY_ADMIN,
                 .now_ms = df_wall_ms(),
@@ -289,8 +309,11 @@ static int write_quality(struct call *c, struct ad_view *view, struct df_buf *b,
         };
         int rc = ad_follow_tail(c->api->options.follow, s, &tail, err);
 
+        ad_drift_look(c->api->options.books, q.tenant_id, ad_view_settings(view)->account_zone,
+                      &drift);
         if (rc == 0)
                 rc = ad_quality_json(&q, b, err);
+        ad_drift_release(&drift);
         ad_status_release(s);
         return rc;
 }

@@ -1,4 +1,4 @@
-/* main.c - the api job: rollups into the view, and the view's numbers over HTTP. */
+/* main.c - the api job: rollups and the bill into their views, and the numbers over HTTP. */
 #include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -24,6 +24,7 @@ struct job {
         struct ad_zones *zones;
         struct ad_access *access;
         struct ad_follow *follow;
+        struct ad_books_follow *books;
         struct ad_api *api;
         struct df_status *status;
 };
@@ -33,6 +34,7 @@ static void render(void *arg, struct df_buf *b)
         struct job *j = arg;
 
         ad_follow_render(j->follow, b);
+        ad_books_render(j->books, b);
         ad_api_render(j->api, b);
 }
 
@@ -59,6 +61,7 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
 {
         struct ad_api_options o = {
                 .follow = j->follow,
+                .books = j->books,
                 .zones = j->zones,
                 .access = j->access,
                 .log = j->log,
@@ -134,6 +137,8 @@ static int run(const struct df_config *c, struct df_error *err)
         if (rc == 0)
                 rc = start_follow(c, &j, err);
         if (rc == 0)
+                rc = ad_books_follow_start(df_config_text(c, "data"), j.log, &j.books, err);
+        if (rc == 0)
                 rc = start_api(c, &j, err);
         if (rc == 0)
                 rc = df_status_start(df_config_text(c, "data"), "api", render, &j, &j.status, err);
@@ -143,6 +148,7 @@ static int run(const struct df_config *c, struct df_error *err)
                 ad_api_stop(j.api, DRAIN_MS);
         }
         ad_api_destroy(j.api);
+        ad_books_follow_stop(j.books);
         ad_follow_stop(j.follow);
         ad_access_close(j.access);
         ad_zones_destroy(j.zones);

@@ -344,8 +344,7 @@ int ad_quality_json(const struct ad_quality *q, struct df_buf *b, struct df_erro
         put_sources(j, q);
         ad_json_put_int(j, "damaged_collections", q->status->outside.damaged_collections);
         ad_json_put_int(j, "refused_rows", q->status->refused_rows);
-        ad_json_put_null(j, "drift");
-        ad_json_put_text(j, "drift_reason", "no reconcile run exists");
+        ad_drift_json(j, q->drift);
         put_budget(j, q);
         ad_json_close(j);
         end = ad_json_end(j, b, rc < 0 ? NULL : err);

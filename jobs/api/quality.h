@@ -11,7 +11,10 @@
 #ifndef AD_QUALITY_H
 #define AD_QUALITY_H
 
+#include "jobs/api/books_follow.h"
 #include "jobs/api/status.h"
+#include "jobs/api/zone.h"
+#include "jobs/common/json.h"
 
 struct ad_ledger { /* DESIGN section 4 */
         uint64_t received, rejected, unanswered;
@@ -50,10 +53,36 @@ void ad_whole_ledger(const struct ad_status *s, const uint64_t *pending,
  */
 int64_t ad_oldest_open(const struct ad_status *s, size_t source);
 
+/* How far realtime and the bill are apart: of the last day, and of the open period. */
+struct ad_drift_stretch {
+        uint64_t from_quarter, to_quarter;
+        struct ad_billing_drift *drifts; /* by currency, in the arena of the report */
+        size_t count;
+};
+struct ad_drift_report {
+        bool ready; /* otherwise why says what is missing */
+        char why[AD_BOOKS_WHY_MAX];
+        char run[AD_RUN_ID_MAX + 1];
+        char period[AD_PERIOD_MAX +
+                    1]; /* "": no period of the tenant as a whole is closed: open is the
+                                           month */
+        int64_t through_ms;
+        uint64_t unexplained, pending, damaged;
+        struct ad_drift_stretch day, open;
+        struct df_arena arena;
+};
+/* books may be NULL. zone: in which a month is one. */
+void ad_drift_look(struct ad_books_follow *books, struct df_bytes tenant,
+                   const struct ad_zone *zone, struct ad_drift_report *ret);
+void ad_drift_release(struct ad_drift_report *r);
+void ad_drift_json(struct ad_json *j,
+                   const struct ad_drift_report *r); /* two keys; r may be NULL */
+
 struct ad_quality {
         const struct ad_status *status;
         const struct ad_tail *tail;
-        struct df_bytes tenant_id; /* imports of others are left out, unless any_tenant */
+        const struct ad_drift_report *drift; /* NULL: no bill is followed */
+        struct df_bytes tenant_id;           /* imports of others are left out, unless any_tenant */
         bool any_tenant;
         int64_t now_ms;
         uint64_t answers, failures; /* of this server since since_ms; failures: 5xx */

@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 
+#include "jobs/api/books_follow.h"
 #include "jobs/api/view.h"
 #include "jobs/common/json.h"
 
@@ -49,7 +50,10 @@ enum ad_order {
         AD_ORDER_VALUE,
         AD_ORDER_CTR,
         AD_ORDER_CVR,
+        AD_ORDER_DRIFT, /* of view=both */
 };
+
+enum ad_metrics_view { AD_METRICS_REALTIME, AD_METRICS_BILLING, AD_METRICS_BOTH };
 
 struct ad_filter {
         struct df_bytes values[AD_QUERY_VALUES_MAX]; /* borrowed from the parameters */
@@ -58,6 +62,9 @@ struct ad_filter {
 
 struct ad_query {
         struct df_bytes tenant_id; /* borrowed */
+        enum ad_metrics_view view;
+        bool has_as_of; /* of the bill: as it was after the runs pinned up to as_of_ms (R7) */
+        int64_t as_of_ms;
         enum ad_window window;
         const struct ad_zone *zone; /* borrowed */
         int64_t from_ms, to_ms;
@@ -73,6 +80,7 @@ struct ad_query {
 
 struct ad_query_context {
         struct ad_view *view;
+        struct ad_books_follow *books; /* NULL: no bill can be asked */
         struct ad_zones *zones;
         int64_t now_ms;
         struct df_bytes tenant_id; /* the key's */
@@ -90,21 +98,46 @@ int ad_query_parse(const struct ad_query_context *c, const struct ad_param *para
  * minutes. */
 int ad_query_range(struct ad_query *q, struct df_bytes from, struct df_bytes to, int64_t now_ms,
                    struct ad_fault *fault);
+/* One time, as from and to are written. */
+int ad_query_instant(const struct ad_query *q, struct df_bytes text, const char *field,
+                     int64_t *ret_ms, struct ad_fault *fault);
+
+/* ---- what a row of the bill has more ---- */
+struct ad_result_cause { /* billed - realtime of one cause; counts are signed */
+        uint32_t cause;
+        struct ad_cell difference;
+        struct ad_result_cause *next; /* ascending */
+};
+struct ad_result_bill {
+        struct ad_cell billed;   /* first: the cell of the row */
+        struct ad_cell realtime; /* what realtime counted of the same events, as the run saw it */
+        struct ad_result_cause *causes; /* of view=both */
+        uint64_t closed_to; /* quarter: the least of the accounts that are in the row; 0: none */
+        bool adjusted;      /* a cell is no longer what it was when its period was closed */
+};
 
 struct ad_result_row {
         uint32_t window;             /* index */
         const struct df_bytes *dims; /* group_count of them */
         struct df_bytes currency;
         struct ad_cell cell;
+        const struct ad_result_bill *bill; /* NULL: a row of realtime */
 };
 struct ad_total {
         struct df_bytes currency;
         struct ad_cell cell;
+        struct ad_result_bill *bill; /* likewise */
 };
 
 /* Complete in itself: borrows nothing but the zone. */
 struct ad_result {
         struct df_arena arena;
+        enum ad_metrics_view view;
+        /* Of the bill: the run whose numbers these are, and its alarms. */
+        char run[AD_RUN_ID_MAX + 1];
+        int64_t billed_through_ms;
+        uint64_t unexplained, pending;
+        bool has_as_of, as_of_exact; /* as_of_ms is what was asked; no later run changes it */
         enum ad_window window;
         const struct ad_zone *zone;
         const char *tz_version;                         /* borrowed from zones */

@@ -2,7 +2,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "jobs/api/query.h"
+#include "jobs/api/query_private.h"
 
 int ad_fault_set(struct ad_fault *f, int status, const char *code, const char *field,
                  const char *fmt, ...)
@@ -232,7 +232,7 @@ static int parse_tenant(const struct ad_query_context *c, const struct given *g,
         return 0;
 }
 
-static int parse_view(const struct given *g, struct ad_fault *f)
+static int parse_view(const struct given *g, struct ad_query *q, struct ad_fault *f)
 {
         static const char *const views[] = {"realtime", "billing", "both", NULL};
         int i = g->has[P_VIEW] ? choice(g->v[P_VIEW], views) : 0;
@@ -240,14 +240,32 @@ static int parse_view(const struct given *g, struct ad_fault *f)
         if (i < 0)
                 return ad_fault_set(f, 400, "bad_view", "view",
                                     "view is realtime, billing or both");
-        if (i > 0)
-                return ad_fault_set(f, 400, "view_not_available", "view",
-                                    "no reconcile run exists, so there are no billing rows; "
-                                    "view=realtime is served");
-        if (g->has[P_AS_OF])
+        q->view = (enum ad_metrics_view)i;
+        if (q->view == AD_METRICS_REALTIME && g->has[P_AS_OF])
                 return ad_fault_set(f, 400, "as_of_not_kept", "as_of",
-                                    "the realtime view keeps no older versions of its rows");
+                                    "the realtime view keeps no older versions of its rows; "
+                                    "view=billing does");
         return 0;
+}
+
+static int parse_window(const struct given *g, struct ad_query *q, struct ad_fault *f)
+{
+        static const char *const windows[] = {"minute", "hour", "day", "month", "total", NULL};
+        int i = choice(g->v[P_WINDOW], windows);
+
+        if (!g->has[P_WINDOW])
+                i = q->view == AD_METRICS_REALTIME ? AD_WINDOW_MINUTE : AD_WINDOW_HOUR;
+        if (i < 0)
+                return ad_fault_set(f, 400, "bad_window", "window",
+                                    "window is minute, hour, day, month or total");
+        q->window = (enum ad_window)i;
+        return 0;
+}
+
+static int parse_as_of(const struct given *g, struct ad_query *q, struct ad_fault *f)
+{
+        q->has_as_of = g->has[P_AS_OF];
+        return q->has_as_of ? ad_query_instant(q, g->v[P_AS_OF], "as_of", &q->as_of_ms, f) : 0;
 }
 
 static int parse_order(const struct given *g, struct ad_query *q, struct ad_fault *f)
@@ -261,6 +279,7 @@ static int parse_order(const struct given *g, struct ad_query *q, struct ad_faul
                                              "conversion_value_micros",
                                              "ctr",
                                              "cvr",
+                                             "drift",
                                              NULL};
         static const char *const fills[] = {"none", "zero", NULL};
         struct df_bytes o = g->v[P_ORDER_BY];
@@ -271,12 +290,13 @@ static int parse_order(const struct given *g, struct ad_query *q, struct ad_faul
                 if (q->descending)
                         o = df_bytes(o.data + 1, o.len - 1);
                 i = choice(o, orders);
-                if (i < 0)
-                        return ad_fault_set(f, 400, "bad_order", "order_by",
-                                            "order_by is window_start, impressions, clicks, "
-                                            "conversions, spend_micros, payout_micros, "
-                                            "conversion_value_micros, ctr or cvr; with - in front "
-                                            "the greatest comes first");
+                if (i < 0 || (i == AD_ORDER_DRIFT && q->view != AD_METRICS_BOTH))
+                        return ad_fault_set(
+                                f, 400, "bad_order", "order_by",
+                                "order_by is window_start, impressions, clicks, "
+                                "conversions, spend_micros, payout_micros, "
+                                "conversion_value_micros, ctr or cvr, of view=both also "
+                                "drift; with - in front the greatest comes first");
                 q->order = (enum ad_order)i;
         }
         i = g->has[P_FILL] ? choice(g->v[P_FILL], fills) : 0;
@@ -301,6 +321,15 @@ static bool next_value(struct df_bytes *rest, bool *more, struct df_bytes *ret)
         return true;
 }
 
+static bool holds(const struct ad_filter *f, struct df_bytes v)
+{
+        size_t i = 0;
+
+        while (i < f->count && !df_bytes_eq(f->values[i], v))
+                i++;
+        return i < f->count;
+}
+
 static int parse_filters(const struct given *g, struct ad_query *q, struct ad_fault *f)
 {
         for (int d = 0; d < AD_DIM_COUNT; d++) {
@@ -315,7 +344,8 @@ static int parse_filters(const struct given *g, struct ad_query *q, struct ad_fa
                                 return ad_fault_set(f, 400, "too_many_values", ad_dim_names[d],
                                                     "a filter holds at most %d values",
                                                     AD_QUERY_VALUES_MAX);
-                        q->filters[d].values[q->filters[d].count++] = v;
+                        if (!holds(&q->filters[d], v)) /* a value given twice counts once */
+                                q->filters[d].values[q->filters[d].count++] = v;
                 }
         }
         return 0;
@@ -421,9 +451,7 @@ static int parse_zone(const struct ad_query_context *c, const struct given *g, s
 int ad_query_parse(const struct ad_query_context *c, const struct ad_param *params, size_t count,
                    struct ad_query *ret, struct ad_fault *f)
 {
-        static const char *const windows[] = {"minute", "hour", "day", "month", "total", NULL};
         struct given g = {0};
-        int i;
 
         memset(ret, 0, sizeof(*ret));
         if (collect(params, count, &g, f) < 0 || parse_page(&g, ret, f) < 0 ||
@@ -435,13 +463,14 @@ int ad_query_parse(const struct ad_query_context *c, const struct ad_param *para
                 ret->cursor = g.v[P_CURSOR];
                 return 0;
         }
-        i = g.has[P_WINDOW] ? choice(g.v[P_WINDOW], windows) : 0;
-        if (i < 0)
-                return ad_fault_set(f, 400, "bad_window", "window",
-                                    "window is minute, hour, day, month or total");
-        ret->window = (enum ad_window)i;
-        if (parse_view(&g, f) < 0 || parse_order(&g, ret, f) < 0 || parse_filters(&g, ret, f) < 0 ||
+        if (parse_view(&g, ret, f) < 0 || parse_window(&g, ret, f) < 0 ||
+            parse_order(&g, ret, f) < 0 || parse_filters(&g, ret, f) < 0 ||
             parse_group_by(&g, ret, f) < 0 || parse_zone(c, &g, ret, f) < 0 ||
+            parse_as_of(&g, ret, f) < 0)
+                return -1;
+        if (ret->view != AD_METRICS_REALTIME && adi_bill_check(ret, f) < 0)
+                return -1;
+        if (ret->view == AD_METRICS_REALTIME &&
             choose_grouping(ad_view_settings(c->view)->groupings, ret, f) < 0)
                 return -1;
         return ad_query_range(ret, g.v[P_FROM], g.v[P_TO], c->now_ms, f);

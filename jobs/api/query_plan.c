@@ -111,6 +111,24 @@ static bool on_quarters(const struct adi_plan *p)
         return true;
 }
 
+static int not_on_quarters(const struct ad_query *q, struct ad_fault *f)
+{
+        return ad_fault_set(f, 400, "zone_not_supported", "tz",
+                            "a window of %s in this range does not begin on a quarter hour",
+                            ad_zone_name(q->zone));
+}
+
+int adi_plan_quarters(const struct ad_query *q, struct df_arena *arena, struct adi_plan *ret,
+                      struct ad_fault *f)
+{
+        memset(ret, 0, sizeof(*ret));
+        if (q->to_ms - q->from_ms > RANGE_MAX_MS)
+                return too_large(f);
+        if (find_bounds(q, arena, ret, f) < 0)
+                return -1;
+        return on_quarters(ret) ? 0 : not_on_quarters(q, f);
+}
+
 int adi_plan(const struct ad_query *q, const struct ad_zone *account, struct df_arena *arena,
              struct adi_plan *ret, struct ad_fault *f)
 {
@@ -141,9 +159,7 @@ int adi_plan(const struct ad_query *q, const struct ad_zone *account, struct df_
                 return 0;
         }
         if (!on_quarters(ret))
-                return ad_fault_set(f, 400, "zone_not_supported", "tz",
-                                    "a window of %s in this range does not begin on a quarter hour",
-                                    ad_zone_name(q->zone));
+                return not_on_quarters(q, f);
         add(ret, AD_LEVEL_QUARTER, q->from_ms / QUARTER_MS, q->to_ms / QUARTER_MS);
         return 0;
 }

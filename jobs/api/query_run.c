@@ -3,7 +3,7 @@
 
 #include "jobs/api/query_private.h"
 
-static int no_memory(struct ad_fault *f)
+int adi_no_memory(struct ad_fault *f)
 {
         struct df_error err = {0};
 
@@ -13,8 +13,8 @@ static int no_memory(struct ad_fault *f)
 
 /* ---- rows ---- */
 
-static bool decode_group(const struct ad_map_entry *e, uint32_t dims, struct df_arena *arena,
-                         struct ad_result_row *row)
+static bool decode_group(const struct ad_map_entry *e, uint32_t dims, bool bill,
+                         struct df_arena *arena, struct ad_result_row *row)
 {
         struct df_reader r = df_reader(e->key);
         struct df_bytes *d = df_arena_alloc(arena, (dims + 1) * sizeof(*d));
@@ -27,6 +27,8 @@ static bool decode_group(const struct ad_map_entry *e, uint32_t dims, struct df_
         row->dims = d;
         row->currency = df_get_lstr(&r);
         memcpy(&row->cell, e->value, sizeof(row->cell));
+        if (bill)
+                row->bill = (const struct ad_result_bill *)e->value;
         return true;
 }
 
@@ -78,6 +80,8 @@ static int by_measure(const struct ad_result_row *a, const struct ad_result_row 
                 return by_ratio(x->clicks, x->impressions, y->clicks, y->impressions);
         case AD_ORDER_CVR:
                 return by_ratio(x->conversions, x->clicks, y->conversions, y->clicks);
+        case AD_ORDER_DRIFT:
+                return adi_bill_by_drift(a->bill, b->bill);
         case AD_ORDER_WINDOW:
         default:
                 return COMPARE(a->window, b->window);
@@ -101,10 +105,11 @@ static int collect_rows(struct ad_result *r, const struct ad_map *groups, struct
 {
         r->rows = df_arena_zalloc(&r->arena, (groups->count + 1) * sizeof(*r->rows));
         if (!r->rows)
-                return no_memory(f);
+                return adi_no_memory(f);
         for (struct ad_map_entry *e = groups->first; e; e = e->next)
-                if (!decode_group(e, r->group_count, &r->arena, &r->rows[r->row_count++]))
-                        return no_memory(f);
+                if (!decode_group(e, r->group_count, r->view != AD_METRICS_REALTIME, &r->arena,
+                                  &r->rows[r->row_count++]))
+                        return adi_no_memory(f);
         return 0;
 }
 
@@ -122,7 +127,7 @@ static int fill(struct ad_result *r, const struct ad_query *q, uint64_t budget, 
         struct ad_result_row *rows;
 
         if (!distinct)
-                return no_memory(f);
+                return adi_no_memory(f);
         memcpy(distinct, r->rows, n * sizeof(*distinct));
         qsort_r(distinct, n, sizeof(*distinct), cmp_group, &o);
         for (size_t i = 0; i < n; i++)
@@ -136,7 +141,7 @@ static int fill(struct ad_result *r, const struct ad_query *q, uint64_t budget, 
                                     "fill=zero would give more than %d rows", AD_QUERY_ROWS_MAX);
         rows = df_arena_alloc(&r->arena, (all + 1) * sizeof(*rows));
         if (!rows)
-                return no_memory(f);
+                return adi_no_memory(f);
         /* r->rows is sorted by window and group: merge. */
         for (uint32_t w = 0; w < r->window_count; w++) {
                 for (size_t g = 0; g < groups; g++) {
@@ -150,6 +155,7 @@ static int fill(struct ad_result *r, const struct ad_query *q, uint64_t budget, 
                         *to = distinct[g];
                         to->window = w;
                         to->cell = (struct ad_cell){0};
+                        to->bill = q->view == AD_METRICS_REALTIME ? NULL : &adi_bill_none;
                 }
         }
         r->rows = rows;
@@ -179,12 +185,13 @@ static int add_totals(struct ad_result *r, struct ad_fault *f)
                                 break;
                 }
                 if (t == r->total_count)
-                        r->totals[r->total_count++] = (struct ad_total){r->rows[i].currency, {0}};
+                        r->totals[r->total_count++] =
+                                (struct ad_total){.currency = r->rows[i].currency};
                 if (!ad_cell_add(&r->totals[t].cell, &r->rows[i].cell))
                         return ad_fault_set(f, 500, "overflow", NULL, "a total exceeds 128 bits");
         }
         if (!r->totals)
-                return no_memory(f);
+                return adi_no_memory(f);
         for (size_t i = 1; i < r->total_count; i++) /* a handful of currencies */
                 for (size_t k = i;
                      k > 0 && df_bytes_cmp(r->totals[k - 1].currency, r->totals[k].currency) > 0;
@@ -209,7 +216,7 @@ static int describe(struct ad_result *r, const struct ad_query *q, const struct 
         size_t n;
 
         if (!live || !final || !missing)
-                return no_memory(f);
+                return adi_no_memory(f);
         n = ad_status_live(s, q->tenant_id, q->from_ms, q->to_ms, live);
         r->watermark_ms = ad_live_watermark(live, n);
         r->completeness = ad_live_completeness(live, n, r->bounds, r->window_count) *
@@ -258,7 +265,7 @@ static int run(const struct ad_query_context *c, const struct ad_query *q,
         scan.partial = df_arena_zalloc(&r->arena, plan.window_count + 1);
         scan.snapshot = df_kv_snapshot_take(ad_view_kv(c->view));
         ad_map_init(&scan.groups, &r->arena, sizeof(struct ad_cell));
-        rc = scan.partial && scan.snapshot ? adi_scan(&scan, f) : no_memory(f);
+        rc = scan.partial && scan.snapshot ? adi_scan(&scan, f) : adi_no_memory(f);
         df_kv_snapshot_drop(scan.snapshot);
         r->partial = scan.partial;
         if (rc == 0)
@@ -274,19 +281,34 @@ static int run(const struct ad_query_context *c, const struct ad_query *q,
         return rc;
 }
 
+static int run_bill(const struct ad_query_context *c, const struct ad_query *q, struct ad_result *r,
+                    struct ad_fault *f)
+{
+        struct ad_map groups;
+
+        ad_map_init(&groups, &r->arena, sizeof(struct ad_result_bill));
+        if (adi_bill_run(c, q, r, &groups, f) < 0 || collect_rows(r, &groups, f) < 0 ||
+            add_totals(r, f) < 0 || adi_bill_totals(r, f) < 0 ||
+            sort_and_fill(r, q, c->budget, f) < 0)
+                return -1;
+        if (r->row_count == 0)
+                adi_bill_hint(q, r);
+        return 0;
+}
+
 /* Whose numbers these are, for the answer to say. */
 static int keep_scope(struct ad_result *r, const struct ad_query *q, struct ad_fault *f)
 {
         r->tenant_id = df_arena_copy(&r->arena, q->tenant_id);
         if (!r->tenant_id.data && q->tenant_id.len)
-                return no_memory(f);
+                return adi_no_memory(f);
         for (int d = 0; d < AD_DIM_COUNT; d++)
                 for (size_t i = 0; i < q->filters[d].count; i++) {
                         struct df_bytes v = q->filters[d].values[i];
                         struct df_bytes copy = df_arena_copy(&r->arena, v);
 
                         if (!copy.data && v.len)
-                                return no_memory(f);
+                                return adi_no_memory(f);
                         r->filters[d].values[r->filters[d].count++] = copy;
                 }
         return 0;
@@ -300,8 +322,9 @@ int ad_query_run(const struct ad_query_context *c, const struct ad_query *q, str
         int rc;
 
         if (!r)
-                return no_memory(f);
+                return adi_no_memory(f);
         df_arena_init(&r->arena, 0);
+        r->view = q->view;
         r->window = q->window;
         r->zone = q->zone;
         r->tz_version = ad_zones_version(c->zones);
@@ -310,11 +333,14 @@ int ad_query_run(const struct ad_query_context *c, const struct ad_query *q, str
         memcpy(r->group_by, q->group_by, sizeof(r->group_by));
         r->group_count = q->group_count;
         r->identity = q->identity;
-        status = ad_view_status(c->view);
         rc = keep_scope(r, q, f);
-        if (rc == 0)
+        if (rc == 0 && q->view != AD_METRICS_REALTIME) {
+                rc = run_bill(c, q, r, f);
+        } else if (rc == 0) {
+                status = ad_view_status(c->view);
                 rc = run(c, q, status, r, f);
-        ad_status_release(status);
+                ad_status_release(status);
+        }
         if (rc < 0) {
                 ad_result_destroy(r);
                 return rc;

@@ -3,6 +3,7 @@
 #include "jobs/common/times.h"
 
 #define MINUTE_MS 60000LL
+#define QUARTER_MS (15 * MINUTE_MS)
 #define RANGE_MS (60 * MINUTE_MS)
 
 static bool date_only(struct df_bytes t)
@@ -34,7 +35,7 @@ static bool parse_text(struct df_bytes t, char *text, size_t size, const char *t
         return ad_time_parse(df_bytes(text, t.len + n), ret);
 }
 
-static int parse_one(const struct ad_query *q, struct df_bytes t, const char *field, int64_t *ret,
+int ad_query_instant(const struct ad_query *q, struct df_bytes t, const char *field, int64_t *ret,
                      struct ad_fault *f)
 {
         char text[64];
@@ -68,35 +69,53 @@ static int parse_one(const struct ad_query *q, struct df_bytes t, const char *fi
                             "time of tz (2026-11-24T10:00:00), or a date (2026-11-24)");
 }
 
+/* What `total` is aligned to: the smallest window that is kept. Quarter hours are those of UTC, as
+ * every zone that is supported has them. */
+static int64_t floor_of(const struct ad_query *q, int64_t t)
+{
+        if (q->window != AD_WINDOW_TOTAL)
+                return ad_zone_floor(q->zone, q->window, t);
+        return q->view == AD_METRICS_REALTIME ? ad_zone_floor(q->zone, AD_WINDOW_MINUTE, t)
+                                              : t - ((t % QUARTER_MS) + QUARTER_MS) % QUARTER_MS;
+}
+
+static int64_t next_of(const struct ad_query *q, int64_t t)
+{
+        if (q->window != AD_WINDOW_TOTAL)
+                return ad_zone_next(q->zone, q->window, t);
+        return q->view == AD_METRICS_REALTIME ? ad_zone_next(q->zone, AD_WINDOW_MINUTE, t)
+                                              : floor_of(q, t) + QUARTER_MS;
+}
+
 static int check_aligned(const struct ad_query *q, int64_t t, const char *field, struct ad_fault *f)
 {
         static const char *const names[] = {"minute", "hour", "day", "month", "minute"};
-        enum ad_window w = q->window == AD_WINDOW_TOTAL ? AD_WINDOW_MINUTE : q->window;
+        bool quarter = q->window == AD_WINDOW_TOTAL && q->view != AD_METRICS_REALTIME;
         char before[AD_ZONE_TEXT_MAX], after[AD_ZONE_TEXT_MAX];
-        int64_t floor = ad_zone_floor(q->zone, w, t);
+        int64_t floor = floor_of(q, t);
 
         if (floor == t)
                 return 0;
         (void)ad_zone_text(q->zone, floor, before);
-        (void)ad_zone_text(q->zone, ad_zone_next(q->zone, w, t), after);
+        (void)ad_zone_text(q->zone, next_of(q, t), after);
         return ad_fault_set(f, 400, "unaligned", field,
                             "%s does not begin a %s in %s; the nearest that do are %s and %s",
-                            field, names[q->window], ad_zone_name(q->zone), before, after);
+                            field, quarter ? "quarter hour" : names[q->window],
+                            ad_zone_name(q->zone), before, after);
 }
 
 int ad_query_range(struct ad_query *q, struct df_bytes from, struct df_bytes to, int64_t now_ms,
                    struct ad_fault *f)
 {
-        enum ad_window w = q->window == AD_WINDOW_TOTAL ? AD_WINDOW_MINUTE : q->window;
         char text[AD_ZONE_TEXT_MAX];
         int64_t at;
 
-        q->to_ms = ad_zone_next(q->zone, w, now_ms);
-        if (to.len &&
-            (parse_one(q, to, "to", &q->to_ms, f) < 0 || check_aligned(q, q->to_ms, "to", f) < 0))
+        q->to_ms = next_of(q, now_ms);
+        if (to.len && (ad_query_instant(q, to, "to", &q->to_ms, f) < 0 ||
+                       check_aligned(q, q->to_ms, "to", f) < 0))
                 return -1;
-        q->from_ms = ad_zone_floor(q->zone, w, q->to_ms - RANGE_MS);
-        if (from.len && (parse_one(q, from, "from", &q->from_ms, f) < 0 ||
+        q->from_ms = floor_of(q, q->to_ms - RANGE_MS);
+        if (from.len && (ad_query_instant(q, from, "from", &q->from_ms, f) < 0 ||
                          check_aligned(q, q->from_ms, "from", f) < 0))
                 return -1;
         if (q->from_ms >= q->to_ms)

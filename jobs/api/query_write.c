@@ -2,6 +2,7 @@
 #include "jobs/api/query_private.h"
 #include "jobs/common/json.h"
 
+static const char *const views[] = {"realtime", "billing", "both"};
 static const char *const windows[] = {"minute", "hour", "day", "month", "total"};
 
 static void put_time(struct ad_json *j, const char *key, const struct ad_zone *z, int64_t ms)
@@ -42,7 +43,10 @@ static int put_rows(struct ad_json *j, const struct ad_result *r, size_t first, 
                 }
                 if (i > first)
                         df_put_u8(&text, ',');
-                adi_row_json(&text, r, &r->rows[i], df_bytes(start, n));
+                if (r->view == AD_METRICS_REALTIME)
+                        adi_row_json(&text, r, &r->rows[i], df_bytes(start, n));
+                else
+                        adi_bill_row_json(&text, r, &r->rows[i], df_bytes(start, n));
         }
         failed = text.failed;
         put_list(j, "rows", &text);
@@ -50,7 +54,10 @@ static int put_rows(struct ad_json *j, const struct ad_result *r, size_t first, 
         for (size_t i = 0; i < r->total_count; i++) {
                 if (i > 0)
                         df_put_u8(&text, ',');
-                adi_total_json(&text, r->totals[i].currency, &r->totals[i].cell);
+                if (r->view == AD_METRICS_REALTIME)
+                        adi_total_json(&text, r->totals[i].currency, &r->totals[i].cell);
+                else
+                        adi_bill_total_json(&text, r, &r->totals[i]);
         }
         failed |= text.failed;
         put_list(j, "totals", &text);
@@ -86,19 +93,9 @@ static size_t end_of(const struct ad_result *r, size_t first, size_t limit)
         return r->row_count - first < limit ? r->row_count : first + limit;
 }
 
-int ad_result_json(const struct ad_result *r, size_t first, size_t limit, const char *next,
-                   struct df_buf *b, struct df_error *err)
+/* How far realtime has seen, and what it lacks. */
+static void put_realtime(struct ad_json *j, const struct ad_result *r)
 {
-        struct ad_json *j = ad_json_begin(b);
-        int rc;
-
-        ad_json_open(j);
-        ad_json_put_text(j, "view", "realtime");
-        ad_json_put_text(j, "window", windows[r->window]);
-        ad_json_put_text(j, "tz", ad_zone_name(r->zone));
-        ad_json_put_text(j, "tz_version", r->tz_version);
-        put_time(j, "from", r->zone, r->from_ms);
-        put_time(j, "to", r->zone, r->to_ms);
         put_time(j, "watermark", r->zone, r->watermark_ms);
         ad_json_key(j, "completeness");
         ad_json_double(j, r->completeness);
@@ -112,6 +109,40 @@ int ad_result_json(const struct ad_result *r, size_t first, size_t limit, const 
                 put_time(j, "as_of", r->zone, r->as_of_ms);
         else
                 ad_json_put_null(j, "as_of");
+}
+
+/* Which run the bill is of. */
+static void put_bill(struct ad_json *j, const struct ad_result *r)
+{
+        put_time(j, "billed_through", r->zone, r->billed_through_ms);
+        ad_json_put_text(j, "run", r->run);
+        ad_json_put_int(j, "unexplained_cells", r->unexplained);
+        ad_json_put_int(j, "pending_cells", r->pending);
+        if (!r->has_as_of) {
+                ad_json_put_null(j, "as_of");
+                return;
+        }
+        put_time(j, "as_of", r->zone, r->as_of_ms);
+        ad_json_put_bool(j, "as_of_exact", r->as_of_exact);
+}
+
+int ad_result_json(const struct ad_result *r, size_t first, size_t limit, const char *next,
+                   struct df_buf *b, struct df_error *err)
+{
+        struct ad_json *j = ad_json_begin(b);
+        int rc;
+
+        ad_json_open(j);
+        ad_json_put_text(j, "view", views[r->view]);
+        ad_json_put_text(j, "window", windows[r->window]);
+        ad_json_put_text(j, "tz", ad_zone_name(r->zone));
+        ad_json_put_text(j, "tz_version", r->tz_version);
+        put_time(j, "from", r->zone, r->from_ms);
+        put_time(j, "to", r->zone, r->to_ms);
+        if (r->view == AD_METRICS_REALTIME)
+                put_realtime(j, r);
+        else
+                put_bill(j, r);
         put_scope(j, r);
         rc = put_rows(j, r, first, end_of(r, first, limit));
         b->failed |= rc < 0;
@@ -168,11 +199,9 @@ static void csv_ratio(struct df_buf *b, uint64_t num, uint64_t den)
                 df_buf_append(b, text, adi_ratio_text(num, den, text));
 }
 
-static void csv_row(struct df_buf *b, const struct ad_result *r, const struct ad_result_row *row)
+static void csv_key(struct df_buf *b, const struct ad_result *r, const struct ad_result_row *row)
 {
-        const struct ad_cell *c = &row->cell;
         char text[AD_ZONE_TEXT_MAX];
-        bool final = r->final[row->window];
 
         df_buf_append(b, text, (size_t)ad_zone_text(r->zone, r->bounds[row->window], text));
         for (uint32_t d = 0; d < r->group_count; d++) {
@@ -181,6 +210,13 @@ static void csv_row(struct df_buf *b, const struct ad_result *r, const struct ad
         }
         df_put_u8(b, ',');
         csv_text(b, row->currency);
+}
+
+static void csv_row(struct df_buf *b, const struct ad_result *r, const struct ad_result_row *row)
+{
+        const struct ad_cell *c = &row->cell;
+        bool final = r->final[row->window];
+
         df_buf_printf(b, ",%llu,%llu,%llu", (unsigned long long)c->impressions,
                       (unsigned long long)c->clicks, (unsigned long long)c->conversions);
         csv_money(b, c->spend);
@@ -197,13 +233,24 @@ static void csv_row(struct df_buf *b, const struct ad_result *r, const struct ad
 int ad_result_csv(const struct ad_result *r, size_t first, size_t limit, struct df_buf *b,
                   struct df_error *err)
 {
+        bool bill = r->view != AD_METRICS_REALTIME;
+
         df_buf_printf(b, "window_start");
         for (uint32_t d = 0; d < r->group_count; d++)
                 df_buf_printf(b, ",%s", ad_dim_names[r->group_by[d]]);
-        df_buf_printf(b, ",currency,impressions,clicks,conversions,spend_micros,payout_micros,"
-                         "conversion_value_micros,ctr,cvr,invalid_impressions,invalid_clicks,"
-                         "invalid_conversions,state,final,partial\r\n");
-        for (size_t i = first, end = end_of(r, first, limit); i < end; i++)
-                csv_row(b, r, &r->rows[i]);
+        df_buf_printf(b, ",currency");
+        if (bill)
+                adi_bill_csv_head(b, r);
+        else
+                df_buf_printf(b, ",impressions,clicks,conversions,spend_micros,payout_micros,"
+                                 "conversion_value_micros,ctr,cvr,invalid_impressions,"
+                                 "invalid_clicks,invalid_conversions,state,final,partial\r\n");
+        for (size_t i = first, end = end_of(r, first, limit); i < end; i++) {
+                csv_key(b, r, &r->rows[i]);
+                if (bill)
+                        adi_bill_csv_row(b, r, &r->rows[i]);
+                else
+                        csv_row(b, r, &r->rows[i]);
+        }
         return df_buf_check(b, err);
 }

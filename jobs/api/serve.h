@@ -9,6 +9,7 @@
 #ifndef AD_API_SERVE_H
 #define AD_API_SERVE_H
 
+#include "jobs/api/books_follow.h"
 #include "jobs/api/follow.h"
 #include "jobs/api/zone.h"
 #include "jobs/common/access.h"
@@ -22,6 +23,7 @@
 
 struct ad_api_options { /* borrowed */
         struct ad_follow *follow;
+        struct ad_books_follow *books; /* NULL: questions for the bill are refused */
         struct ad_zones *zones;
         struct ad_access *access;
         struct df_log *log;      /* of receipts (receipt.h), as are the next two */

@@ -92,7 +92,7 @@ static void close_store(struct ad_view *v)
 }
 
 /* In one step, so that no half of a view is ever taken for a whole one. */
-static int discard(const char *dir, struct df_error *err)
+int adi_discard(const char *dir, struct df_error *err)
 {
         char aside[PATH_MAX];
         int rc;
@@ -133,7 +133,7 @@ static int prepare(const struct ad_view_options *o, enum ad_view_origin origin, 
                                "that it was built from: run with the settings it was built for, or "
                                "restore %s and %s from a backup",
                                why, o->dir, o->snapshot_dir ? o->snapshot_dir : "its snapshot");
-        rc = discard(o->dir, err);
+        rc = adi_discard(o->dir, err);
         return rc < 0 || origin == AD_VIEW_EMPTY ? rc : df_kv_restore(o->snapshot_dir, o->dir, err);
 }
 

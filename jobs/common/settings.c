@@ -153,6 +153,7 @@ static int open_file_log(const struct df_config *c, const char *dir, struct df_l
 static int open_kafka(const struct df_config *c, const char *brokers, struct df_log **ret,
                       struct df_error *err)
 {
+        static const char *const kept[] = {AD_TOPIC_COMMANDS, AD_TOPIC_BILLING, NULL};
         struct df_kafka_setting settings[KAFKA_SETTINGS_MAX];
         struct df_kafka_options o = {
                 .brokers = brokers,
@@ -162,6 +163,7 @@ static int open_kafka(const struct df_config *c, const char *brokers, struct df_
                 .retention_min_ms = (df_config_integer(c, "dedupe-horizon") + 3) * HOUR_MS,
                 .session_timeout_ms = (int32_t)df_config_ms(c, "kafka-session-timeout"),
                 .transaction_timeout_ms = (int32_t)df_config_ms(c, "kafka-transaction-timeout"),
+                .kept = kept,
                 .settings = settings,
         };
         const char *name, *value;

@@ -67,7 +67,7 @@ int df_kafka_copy_seal(struct df_log *log, const char *topic, struct df_error *e
         const char *const settings[][2] = {DFK_TOPIC_SETTINGS("LogAppendTime", ms), {NULL, NULL}};
         int rc = dfk_full_name(k, topic, full, err);
 
-        (void)snprintf(ms, sizeof(ms), "%" PRId64, k->options.retention_ms);
+        (void)snprintf(ms, sizeof(ms), "%" PRId64, dfk_retention(k, topic));
         return rc < 0 ? rc : alter(k, full, settings, err);
 }
 

@@ -97,6 +97,10 @@ int dfk_topic_declare(struct dfk_kafka *k, const struct dfk_topic *topic, struct
         }
 int dfk_admin_make(struct dfk_kafka *k, const char *full, uint32_t partitions,
                    const char *const (*settings)[2], bool *ret_made, struct df_error *err);
+/* By the options, what a topic is created with, and what one that exists must keep at least; -1:
+ * for ever. */
+int64_t dfk_retention(const struct dfk_kafka *k, const char *topic);
+int64_t dfk_retention_min(const struct dfk_kafka *k, const char *topic);
 /* retention_ms -1: for ever. 0 also when it exists already. */
 int dfk_admin_create(struct dfk_kafka *k, const char *full, uint32_t partitions,
                      int64_t retention_ms, struct df_error *err);

@@ -168,8 +168,10 @@ static int write_control(struct dfk_kafka *k, const struct note *n, struct df_er
         df_pb_uint(&b, TOPIC_GENERATION, n->topic.info.generation);
         df_pb_uint(&b, TOPIC_BEFORE, n->before);
         df_pb_uint(&b, TOPIC_OVER, n->over);
-        for (uint32_t p = 0; p < n->topic.moved_count; p++)
-                df_pb_uint(&b, TOPIC_MOVED, n->topic.moved[p]);
+        for (uint32_t p = 0; p < n->topic.moved_count; p++) {
+                df_put_varint(&b, TOPIC_MOVED << 3); /* also 0: its place in the list counts */
+                df_put_varint(&b, n->topic.moved[p]);
+        }
         df_pb_bool(&b, TOPIC_COPYING, n->topic.copying);
         rc = df_buf_check(&b, err);
         if (rc == 0)
@@ -265,9 +267,28 @@ static int fail_copying(const struct dfk_topic *t, struct df_error *err)
 
 /* ---- the port ---- */
 
+static bool is_kept(const struct dfk_kafka *k, const char *topic)
+{
+        const char *const *name = k->options.kept;
+
+        while (name && *name && strcmp(*name, topic) != 0)
+                name++;
+        return name && *name;
+}
+
+int64_t dfk_retention(const struct dfk_kafka *k, const char *topic)
+{
+        return is_kept(k, topic) ? -1 : k->options.retention_ms;
+}
+
+int64_t dfk_retention_min(const struct dfk_kafka *k, const char *topic)
+{
+        return is_kept(k, topic) ? -1 : k->options.retention_min_ms;
+}
+
 /* The topic is not on the cluster, or the broker that was asked does not know it yet. */
-static int bring_forth(struct dfk_kafka *k, const struct dfk_topic *known, const char *full,
-                       uint32_t partitions, struct df_error *err)
+static int bring_forth(struct dfk_kafka *k, const struct dfk_topic *known, const char *topic,
+                       const char *full, uint32_t partitions, struct df_error *err)
 {
         bool missing = true;
         int rc = 0;
@@ -277,7 +298,7 @@ static int bring_forth(struct dfk_kafka *k, const struct dfk_topic *known, const
                 if (rc == 0 && missing)
                         return end_generation(k, known, err); /* and the next look creates it */
         } else {
-                rc = dfk_admin_create(k, full, partitions, k->options.retention_ms, err);
+                rc = dfk_admin_create(k, full, partitions, dfk_retention(k, topic), err);
         }
         if (rc == 0)
                 dfk_pause(LOOK_AGAIN_MS);
@@ -316,7 +337,7 @@ static int ensure(struct dfk_kafka *k, const char *topic, const char *full, uint
                         if (known->info.partitions != partitions)
                                 return wrong_count(full, known->info.partitions, partitions,
                                                    " since its generation began", err);
-                        return dfk_admin_check(k, full, k->options.retention_min_ms, err);
+                        return dfk_admin_check(k, full, dfk_retention_min(k, topic), err);
                 }
                 if (dfk_now_ms() > until)
                         return df_fail(err, DF_EAGAIN, "topic %s does not come into being", full);
@@ -324,7 +345,7 @@ static int ensure(struct dfk_kafka *k, const char *topic, const char *full, uint
                         rc = begin_generation(k, topic, partitions,
                                               known ? known->info.generation : 0, err);
                 else
-                        rc = bring_forth(k, known, full, partitions, err);
+                        rc = bring_forth(k, known, topic, full, partitions, err);
                 if (rc == 0)
                         rc = read_control(k, err);
         }

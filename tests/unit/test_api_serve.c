@@ -107,8 +107,8 @@ static void test_refusals(void **state)
                 const char *code, *field;
         } bad[] = {
                 {"/metrics?campain_id=x", 400, "unknown_parameter", "campain_id"},
-                {"/metrics?view=billing", 400, "view_not_available", "view"},
-                {"/metrics?view=both", 400, "view_not_available", "view"},
+                {"/metrics?view=billing", 503, "billing_not_ready", "view"},
+                {"/metrics?view=both", 503, "billing_not_ready", "view"},
                 {"/metrics?as_of=2026-01-01T00:00:00Z", 400, "as_of_not_kept", "as_of"},
                 {"/metrics?group_by=ad_id,publisher_id", 400, "grouping_not_kept", "group_by"},
                 {"/metrics?window=hour&from=2026-02-02T02:10:00Z", 400, "unaligned", "from"},

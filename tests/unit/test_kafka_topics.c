@@ -1,5 +1,6 @@
 /* Topics on a real broker: settings and counts that are refused by name (K14), and generations on
  * which any number of creators agree, killed or not (E1, K14). */
+#include "df/kafka_copy.h"
 #include "kafka_test.h"
 
 #include <signal.h>
@@ -70,6 +71,57 @@ static void a_topic_that_keeps_enough_is_taken(void **state)
         ok(df_log_topic_create(log, "ever", 1, &err));
         ok(df_log_topic_create(log, "own", 3, &err)); /* what it makes itself */
         ok(df_log_topic_create(log, "own", 3, &err));
+        df_log_close(log);
+}
+
+/* The ledger: made to be kept for ever, and refused when it would not be. */
+static void a_kept_topic_keeps_for_ever(void **state)
+{
+        static const char *const kept[] = {"ledger", "other", NULL};
+        static settings good = {GOOD}, ever = {FOR_EVER};
+        const char *prefix = fresh_prefix();
+        struct df_kafka_options o = options_of(prefix);
+        struct df_log *log = NULL;
+
+        o.kept = kept;
+        ok(df_kafka_open(&o, &log, &err));
+        ok(df_log_topic_create(log, "ledger", 1,
+                               &err)); /* by itself, for ever: it is taken again */
+        ok(df_log_topic_create(log, "ledger", 1, &err));
+        raw_create(full_name(prefix, "other"), 1, good);
+        fails(df_log_topic_create(log, "other", 1, &err), DF_ESCHEMA, "retention.ms=86400000");
+        assert_non_null(strstr(err.text, "it must be -1"));
+        raw_create(full_name(prefix, "normal"), 1, good);
+        ok(df_log_topic_create(log, "normal", 1, &err)); /* the others are as before */
+        raw_create(full_name(prefix, "normal2"), 1, ever);
+        ok(df_log_topic_create(log, "normal2", 1, &err));
+        df_log_close(log);
+}
+
+/* Partitions that are empty keep their place in what is known of a copy: another session takes it
+ * for finished, and no partition for its neighbour. */
+static void a_copy_with_empty_partitions_is_finished(void **state)
+{
+        const char *prefix = fresh_prefix();
+        struct df_topic_info original = {.name = "part", .partitions = 3, .generation = 77};
+        struct df_topic_info empty = {.name = "empty", .partitions = 1, .generation = 78};
+        const uint64_t ends[3] = {0, 4, 0}, none[1] = {0}, moved[3] = {4, 0, 0};
+        struct df_log *log = open_log(prefix);
+        bool begun, finished;
+
+        ok(df_kafka_copy_begin(log, &original, ends, &finished, &err));
+        ok(df_kafka_copy_begin(log, &empty, none, &finished, &err));
+        ok(df_kafka_copy_seal(log, "empty", &err));
+        ok(df_kafka_copy_finish(log, &original, &err));
+        ok(df_kafka_copy_finish(log, &empty, &err));
+        df_log_close(log);
+        log = open_log(prefix);
+        ok(df_kafka_copy_look(log, &original, ends, &begun, &finished, &err));
+        assert_true(begun && finished);
+        ok(df_kafka_copy_look(log, &empty, none, &begun, &finished, &err));
+        assert_true(begun && finished);
+        fails(df_kafka_copy_look(log, &original, moved, &begun, &finished, &err), DF_ESCHEMA,
+              "the file log has grown");
         df_log_close(log);
 }
 
@@ -390,6 +442,8 @@ int main(int argc, char **argv)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_topic_that_could_lose_or_restamp_records_is_refused),
                 cmocka_unit_test(a_topic_that_keeps_enough_is_taken),
+                cmocka_unit_test(a_kept_topic_keeps_for_ever),
+                cmocka_unit_test(a_copy_with_empty_partitions_is_finished),
                 cmocka_unit_test(a_control_topic_that_could_forget_is_refused),
                 cmocka_unit_test(a_control_topic_that_forgot_is_refused),
                 cmocka_unit_test(another_number_of_partitions_is_refused),

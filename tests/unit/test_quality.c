@@ -297,7 +297,7 @@ static void test_json(void **state)
             "\"too_old\":2}");
         has(&b, "\"duplicate_rate\":0.0828025"); /* 13 / 157 */
         has(&b, "\"freshness\":{\"window\":\"5m\",\"events\":0,\"p50_ms\":null,\"p95_ms\":null}");
-        has(&b, "\"drift\":null,\"drift_reason\":\"no reconcile run exists\"");
+        has(&b, "\"drift\":null,\"drift_reason\":\"no bill is followed\"");
         has(&b, "\"answers\":4000,\"failures\":2,\"burn\":0.5");
         has(&b, "\"ingest_starts\":4");
         has(&b, "\"watermark\":\"1970-01-01T16:40:00Z\"");

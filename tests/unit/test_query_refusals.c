@@ -14,8 +14,6 @@ static void test_refusals(void **state)
                 {"\x01", "x", 400, "unknown_parameter", "?"},
                 {"window", "week", 400, "bad_window", "minute, hour, day, month or total"},
                 {"window", "", 400, "bad_window", "minute"},
-                {"view", "billing", 400, "view_not_available", "no reconcile run exists"},
-                {"view", "both", 400, "view_not_available", "no reconcile run exists"},
                 {"view", "x", 400, "bad_view", "realtime"},
                 {"as_of", "2024-10-25T00:00:00Z", 400, "as_of_not_kept", "older versions"},
                 {"tz", "Europe/Nowhere", 400, "unknown_time_zone", "Europe/Nowhere"},

@@ -16,9 +16,9 @@
  * in between: all that return 0 agree. (A topic that is deleted and created again by hand while no
  * topic_create looks keeps its generation: librdkafka 2.0 does not tell Kafka's topic ids.)
  * Topics are created with message.timestamp.type=LogAppendTime, cleanup.policy=delete,
- * retention.bytes=-1 and the retention of the options, and checked for them when they exist
- * (DF_ESCHEMA names topic, setting, what it is, what it must be, and the command that mends it);
- * the control topic must keep its records for ever.
+ * retention.bytes=-1 and the retention of the options (for those that are kept: -1), and checked
+ * for them when they exist (DF_ESCHEMA names topic, setting, what it is, what it must be, and the
+ * command that mends it); the control topic must keep its records for ever.
  */
 #ifndef DF_KAFKA_H
 #define DF_KAFKA_H
@@ -32,12 +32,14 @@ struct df_kafka_setting {
 };
 
 struct df_kafka_options {
-        const char *brokers;        /* HOST:PORT,... */
-        const char *prefix;         /* of topics, groups and transactional ids; NULL = "adtally." */
-        int32_t replication;        /* of topics it creates; 0 = the broker's default */
-        int64_t retention_ms;       /* of topics it creates; what exists must keep at least ... */
-        int64_t retention_min_ms;   /* ... this (K10) */
-        int32_t session_timeout_ms; /* of the group; 0 = 10,000 */
+        const char *brokers;      /* HOST:PORT,... */
+        const char *prefix;       /* of topics, groups and transactional ids; NULL = "adtally." */
+        int32_t replication;      /* of topics it creates; 0 = the broker's default */
+        int64_t retention_ms;     /* of topics it creates; what exists must keep at least ... */
+        int64_t retention_min_ms; /* ... this (K10) */
+        const char *const *kept;  /* topics that are kept for ever instead; NULL at the end, NULL =
+                                       none. Borrowed for the log's life */
+        int32_t session_timeout_ms;              /* of the group; 0 = 10,000 */
         int32_t transaction_timeout_ms;          /* 0 = 30,000; also the watchdog's (K13) */
         int32_t produce_timeout_ms;              /* append gives up (DF_EDOUBT); 0 = 30,000 */
         const struct df_kafka_setting *settings; /* kafka.* of the configuration; copied */
