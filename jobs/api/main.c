@@ -66,6 +66,7 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
                 .access = j->access,
                 .log = j->log,
                 .source = j->source,
+                .objects = j->objects,
                 .listen_fd = (int)df_config_integer(c, "listen-fd"),
                 .address = df_config_text(c, "listen"),
                 .peer_fd = (int)df_config_integer(c, "peer-fd"),

@@ -26,6 +26,8 @@ int ad_api_create(const struct ad_api_options *o, struct ad_api **ret, struct df
                 (struct df_http_route){.path = "/", .methods = DF_HTTP_GET, .handle = adi_on_page};
         a->routes[3] = (struct df_http_route){
                 .path = "/events/*", .methods = DF_HTTP_GET, .handle = adi_on_receipt};
+        a->routes[4] = (struct df_http_route){
+                .path = "/explain", .methods = DF_HTTP_GET, .handle = adi_on_explain};
         rc = ad_pages_create(0, 0, 0, &a->pages, err);
         if (rc == 0)
                 rc = ad_pool_create(AD_API_THREADS, AD_API_QUEUE_MAX, &a->pool, err);

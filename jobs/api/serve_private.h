@@ -25,7 +25,7 @@ void adi_latency_read(struct adi_latency *l, int64_t now_ms, int64_t *ret_p50_us
                       int64_t *ret_p95_us);
 void adi_latency_release(struct adi_latency *l);
 
-#define ADI_ROUTES 4
+#define ADI_ROUTES 5
 
 struct ad_api {
         struct ad_api_options options;
@@ -45,5 +45,6 @@ void adi_on_metrics(void *arg, struct df_http_request *r);
 void adi_on_quality(void *arg, struct df_http_request *r);
 void adi_on_page(void *arg, struct df_http_request *r);
 void adi_on_receipt(void *arg, struct df_http_request *r); /* receipt_http.c */
+void adi_on_explain(void *arg, struct df_http_request *r); /* explain_http.c */
 
 #endif
