@@ -130,6 +130,7 @@ static int find_segments(struct finding *x, struct ad_explain_source *s)
                                    .partition = s->name.partition};
         struct df_archive_manifest m = {0};
         struct df_error err = {0};
+        size_t max = x->c->segments_max ? x->c->segments_max : AD_EXPLAIN_SEGMENTS_MAX;
         uint32_t first = 0;
         int rc;
 
@@ -145,8 +146,8 @@ static int find_segments(struct finding *x, struct ad_explain_source *s)
                m.entries[first + s->segment_count].first < s->to_offset)
                 s->segment_count++;
         s->segments_listed = s->segment_count;
-        if (s->segments_listed > AD_EXPLAIN_SEGMENTS_MAX - x->listed)
-                s->segments_listed = (uint32_t)(AD_EXPLAIN_SEGMENTS_MAX - x->listed);
+        if (s->segments_listed > max - x->listed)
+                s->segments_listed = (uint32_t)(max - x->listed);
         x->listed += s->segments_listed;
         if (s->segments_listed) {
                 size_t size = s->segments_listed * sizeof(*s->segments);

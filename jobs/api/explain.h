@@ -23,7 +23,8 @@ struct ad_explain_context {         /* borrowed */
         struct df_objects *objects; /* the archive; NULL: there is none */
         const struct ad_status *status;
         int64_t grace_ms;
-        uint64_t seals_max;      /* 0: the limit above */
+        uint64_t seals_max; /* 0: the limit above, as in the next one */
+        size_t segments_max;
         bool (*stop)(void *arg); /* true: give up, 503 */
         void *stop_arg;
 };

@@ -47,6 +47,7 @@ struct ad_closer_options {
         /* A RunRecord into the topic `runs`: durable when it returns. */
         int (*append)(void *arg, struct df_bytes record, struct df_error *err);
         void *append_arg;
+        uint64_t segments_listed; /* 0: AD_MANIFEST_SEGMENTS_LISTED */
 };
 /* Borrows what the options point to. */
 int ad_closer_open(const struct ad_closer_options *options, struct ad_closer **ret,

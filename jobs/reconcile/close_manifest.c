@@ -122,7 +122,8 @@ static int fill_sources(struct making *k, struct df_error *err)
                 rc = fill_source(k, &k->draft->pins[i], &sources[i], &segments, err);
         k->m.sources = sources;
         k->m.source_count = count;
-        if (rc == 0 && segments > AD_MANIFEST_SEGMENTS_LISTED)
+        if (rc == 0 && segments > (k->c->o.segments_listed ? k->c->o.segments_listed
+                                                           : AD_MANIFEST_SEGMENTS_LISTED))
                 list_none(&k->m);
         return rc;
 }

@@ -38,6 +38,7 @@ static struct rig {
         struct df_arena arena;
         struct ad_run_record close;
         int appended, append_fails;
+        uint64_t segments_listed;
 } g;
 
 static struct df_bytes s(const char *text)
@@ -61,8 +62,11 @@ static int append(void *arg, struct df_bytes record, struct df_error *e)
 
 static void open_closer(void)
 {
-        struct ad_closer_options o = {
-                .config = g.line.config, .log = g.log, .objects = g.objects, .append = append};
+        struct ad_closer_options o = {.config = g.line.config,
+                                      .log = g.log,
+                                      .objects = g.objects,
+                                      .append = append,
+                                      .segments_listed = g.segments_listed};
 
         ad_closer_close(g.closer);
         ok(ad_closer_open(&o, &g.closer, &err));
@@ -501,6 +505,27 @@ static void test_corrections_cancels_and_earlier_periods(void **state)
         assert_int_equal(g.appended, 1);
 }
 
+static void test_more_segments_than_are_listed(void **state)
+{
+        struct ad_manifest m;
+
+        (void)state;
+        make_key();
+        put_usual_rows();
+        archive_to(0, 3);
+        archive_to(1, 2);
+        for (g.segments_listed = 5; g.segments_listed >= 4; g.segments_listed--) {
+                open_closer();
+                ask_close(g.segments_listed == 5 ? "close-1" : "close-2", "2026-03", FROM, TO);
+                posted("r1", 3, 2, TO);
+                ok(ad_manifest_read(g.close.close.manifest, &g.arena, &m, &err));
+                assert_int_equal(m.sources[0].parts[1].segments, 2);
+                assert_int_equal(m.sources[0].parts[0].listed != NULL, g.segments_listed == 5);
+                assert_int_equal(m.sources[0].parts[1].listed != NULL, g.segments_listed == 5);
+        }
+        assert_int_equal(g.appended, 2);
+}
+
 /* R6: a cell is the sum over the topics; one that has nothing of the period is not in the way. */
 static void test_imports_are_sources_too(void **state)
 {
@@ -572,6 +597,7 @@ int main(void)
                 T(test_other_rows_make_a_new_draft),
                 T(test_a_crash_appends_it_again_at_most),
                 T(test_corrections_cancels_and_earlier_periods),
+                T(test_more_segments_than_are_listed),
                 T(test_imports_are_sources_too),
                 T(test_without_an_archive_nothing_is_closed),
 #undef T

@@ -32,6 +32,7 @@ static struct ad_status status;
 static struct taken taken[PARTITIONS][SEALS];
 static int64_t clock_now;
 static uint64_t seed, dice_state;
+static size_t segments_max;
 
 static uint64_t dice(uint64_t below)
 {
@@ -151,6 +152,7 @@ static void write_all(uint32_t partition)
 static struct ad_explain ask(int64_t from, int64_t to, uint64_t max, int want)
 {
         struct ad_explain_context c = {.log = log_,
+                                       .segments_max = segments_max,
                                        .objects = objects,
                                        .status = &status,
                                        .grace_ms = GRACE,
@@ -298,6 +300,12 @@ static void test_segments(void **state)
         assert_int_equal(e.sources[0].segments_listed, m.count - 5);
         assert_int_equal(e.sources[0].segments[0].first, 35);
         assert_memory_equal(e.sources[0].segments[0].sha256, m.entries[5].sha256, 32);
+        ad_explain_release(&e);
+        segments_max = m.count - 6; /* one more is counted, and not listed */
+        e = ask(T0 + 10 * MINUTE, T0 + 11 * MINUTE, 0, 200);
+        segments_max = 0;
+        assert_int_equal(e.sources[0].segment_count, m.count - 5);
+        assert_int_equal(e.sources[0].segments_listed, m.count - 6);
         df_archive_manifest_release(&m);
         ad_explain_release(&e);
 }

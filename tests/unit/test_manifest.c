@@ -346,8 +346,12 @@ static void test_another_form_is_refused(void **state)
 static void test_limits(void **state)
 {
         struct df_buf big = {0}, b = {0};
+        static struct ad_manifest_source sources[AD_MANIFEST_SOURCES_MAX + 1];
+        static const char zone[] =
+                "Aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+        struct ad_manifest_part part = {0};
         struct ad_manifest_command command = {0};
-        struct ad_manifest m;
+        struct ad_manifest m, back;
         struct df_arena a;
 
         (void)state;
@@ -366,6 +370,31 @@ static void test_limits(void **state)
         ok(ad_manifest_read(df_buf_bytes(&b), &a, &m, &err));
         df_buf_append(&b, "    ", 4);
         fails(ad_manifest_read(df_buf_bytes(&b), &a, &m, &err), DF_ELIMIT, "at most");
+        fill_golden(&m);
+        m.sources = sources;
+        for (int i = 0; i <= AD_MANIFEST_SOURCES_MAX; i++)
+                sources[i] = (struct ad_manifest_source){
+                        .topic = s("t"), .parts = &part, .part_count = 1};
+        for (m.source_count = AD_MANIFEST_SOURCES_MAX;
+             m.source_count <= AD_MANIFEST_SOURCES_MAX + 1; m.source_count++) {
+                df_buf_clear(&b);
+                ok(ad_manifest_write(&m, &b, &err));
+                if (m.source_count == AD_MANIFEST_SOURCES_MAX)
+                        ok(ad_manifest_read(df_buf_bytes(&b), &a, &back, &err));
+                else
+                        fails(ad_manifest_read(df_buf_bytes(&b), &a, &back, &err), DF_EPARSE,
+                              "\"sources\" is not of 1 to 1024");
+        }
+        fill_golden(&m);
+        for (m.zone = s(zone); m.zone.len >= AD_MANIFEST_TEXT_MAX; m.zone.len--) {
+                df_buf_clear(&b);
+                ok(ad_manifest_write(&m, &b, &err));
+                if (m.zone.len == AD_MANIFEST_TEXT_MAX)
+                        ok(ad_manifest_read(df_buf_bytes(&b), &a, &back, &err));
+                else
+                        fails(ad_manifest_read(df_buf_bytes(&b), &a, &back, &err), DF_EPARSE,
+                              "\"zone\" is too long");
+        }
         fill_golden(&m);
         df_put_u8(&big, 'c');
         command.bytes = df_buf_bytes(&big);
