@@ -31,6 +31,8 @@ int ad_command_period(int argc, char **argv);
 int ad_command_log(int argc, char **argv);
 int ad_command_archive(int argc, char **argv);
 int ad_command_reconcile(int argc, char **argv);
+int ad_command_explain(int argc, char **argv);
+int ad_command_verify(int argc, char **argv);
 int ad_command_segment(int argc, char **argv);
 int ad_command_quarantine(int argc, char **argv);
 int ad_command_watch(int argc, char **argv);

@@ -16,6 +16,8 @@ static const struct ad_subcommand commands[] = {
         {"import", "count the history in a CSV or NDJSON file, each row once", ad_command_import},
         {"replay", "process a range of the log again, beside the live numbers", ad_command_replay},
         {"reconcile", "the bill by raw events, and why realtime differs", ad_command_reconcile},
+        {"explain", "what a number was made from", ad_command_explain},
+        {"verify", "whether a closed period is what the raw events say", ad_command_verify},
         {"recover", "repair a refused partition or a wrong clock", ad_command_recover},
         {"migrate", "move from the embedded log to Kafka", ad_command_migrate},
         {"log", "look into the log: topics, records", ad_command_log},

@@ -82,6 +82,7 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
                 .source = j->source,
                 .accounts = j->accounts,
                 .data_dir = df_config_text(c, "data"),
+                .objects = j->objects,
                 .listen_fd = (int)df_config_integer(c, "listen-fd"),
                 .address = df_config_text(c, "listen"),
                 .peer_fd = (int)df_config_integer(c, "peer-fd"),

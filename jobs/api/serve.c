@@ -25,6 +25,7 @@ static const struct df_http_route routes[] = {
         {"/periods/*/cancel", DF_HTTP_POST, BODY, NULL, adi_on_close_cancel},
         {"/periods/*/manifest", GET, 0, NULL, adi_on_manifest},
         {"/adjustments", GET, 0, NULL, adi_on_adjustments},
+        {"/explain", GET, 0, NULL, adi_on_explain},
 };
 #undef GET
 #undef BODY

@@ -9,6 +9,7 @@
 #ifndef AD_API_SERVE_H
 #define AD_API_SERVE_H
 
+#include "df/objects.h"
 #include "jobs/api/accounts.h"
 #include "jobs/api/books_follow.h"
 #include "jobs/api/commands.h"
@@ -32,10 +33,11 @@ struct ad_api_options { /* borrowed */
         struct ad_commands *commands;
         struct ad_accounts *accounts;
         const char *data_dir;
-        struct df_log *log;      /* of receipts (receipt.h), as are the next two */
-        struct df_log *source;   /* `events` with what is archived */
-        struct ad_params params; /* horizon and prices */
-        int listen_fd;           /* -1: listen at address */
+        struct df_log *log;         /* of receipts (receipt.h), as are the next two */
+        struct df_log *source;      /* `events` with what is archived */
+        struct df_objects *objects; /* the archive, of explanations; NULL: there is none */
+        struct ad_params params;    /* horizon and prices */
+        int listen_fd;              /* -1: listen at address */
         const char *address;
         int peer_fd;
         uint32_t http_threads, connections_max, connections_per_address;

@@ -98,6 +98,9 @@ bool ad_pace_behind(const char *text, double lag_max_s);
  * with 2 s of work in between: where realtime cannot catch up a bill is wanted all the same. */
 bool ad_pace_hold(struct ad_pace *p);
 
+/* ---- closing periods (close.h) ---- */
+struct ad_closer;
+
 /* ---- what is shown (status.c) ---- */
 enum ad_job_phase { AD_JOB_IDLE, AD_JOB_WORKING, AD_JOB_COMPARING, AD_JOB_POSTING };
 struct ad_job_status {
@@ -118,6 +121,7 @@ struct ad_job_status {
         char digest[65];
         uint64_t unexplained, pending;
         struct df_workers *books;
+        struct ad_closer *closer; /* what closes wait for */
 };
 void ad_job_status_phase(struct ad_job_status *s, enum ad_job_phase phase);
 void ad_job_status_work(struct ad_job_status *s, uint64_t done, uint64_t all, bool held);
@@ -144,6 +148,7 @@ struct ad_job {
         struct df_log_writer *runs; /* the topic */
         struct ad_commands *commands;
         struct ad_job_answers *answers;
+        struct ad_closer *closer;
         struct ad_schedule schedule;
         int64_t ran_ms; /* when the last run of this process began */
         struct ad_job_state state;

@@ -10,7 +10,7 @@
 #include "df/kafka.h"
 #include "df/objects.h"
 #include "df/trace.h"
-#include "jobs/reconcile/job.h"
+#include "jobs/reconcile/close.h"
 
 #define TICK_MS 200
 #define NICE 10 /* what is counted now goes first */
@@ -76,6 +76,8 @@ static void turn(struct ad_job *j, struct turn *t)
 
         if (rc == 0)
                 rc = ad_job_answers_follow(j->answers, &refused, &err);
+        if (rc == 0)
+                rc = ad_closer_idle(j->closer, &err);
         if (refused)
                 j->state.chain[0] = '\0';
 
@@ -86,7 +88,7 @@ static void turn(struct ad_job *j, struct turn *t)
                 return;
         if (ad_commands_first(j->commands, &first, &offset))
                 (void)snprintf(id, sizeof(id), "%s", first);
-        if (rc == 0 && due == AD_DUE_NOT && !*id && !refused)
+        if (rc == 0 && due == AD_DUE_NOT && !*id && !refused && !ad_closer_wants_run(j->closer))
                 return;
         if (rc == 0)
                 rc = run_once(j, id, offset, due == AD_DUE_WHOLE, &err);
@@ -169,6 +171,24 @@ static int read_state(struct ad_job *j, struct df_error *err)
         return rc == 0 ? ad_commands_open(j->logs.log, j->state.commands, &j->commands, err) : rc;
 }
 
+static int append_close(void *arg, struct df_bytes record, struct df_error *err)
+{
+        return ad_job_append(arg, "close", record, err);
+}
+
+static int open_closer(struct ad_job *j, struct df_objects *objects, struct df_error *err)
+{
+        struct ad_closer_options o = {.config = j->config,
+                                      .log = j->logs.log,
+                                      .objects = objects,
+                                      .append = append_close,
+                                      .append_arg = j};
+        int rc = ad_closer_open(&o, &j->closer, err);
+
+        j->status.closer = j->closer;
+        return rc;
+}
+
 static int open_job(const struct df_config *c, struct ad_job *j, struct df_objects **ret_objects,
                     struct df_error *err)
 {
@@ -195,8 +215,9 @@ static int open_job(const struct df_config *c, struct ad_job *j, struct df_objec
                 rc = ad_job_answers_open(j->logs.log, &j->answers, err);
         if (rc == 0)
                 rc = read_state(j, err);
-        return rc == 0 ? ad_bill_open_source(c, j->logs.log, ret_objects, &j->logs.source, err)
-                       : rc;
+        if (rc == 0)
+                rc = ad_bill_open_source(c, j->logs.log, ret_objects, &j->logs.source, err);
+        return rc == 0 ? open_closer(j, *ret_objects, err) : rc;
 }
 
 static void close_job(struct ad_job *j, struct df_objects *objects)
@@ -206,6 +227,7 @@ static void close_job(struct ad_job *j, struct df_objects *objects)
         df_objects_close(objects);
         ad_commands_close(j->commands);
         ad_job_answers_close(j->answers);
+        ad_closer_close(j->closer);
         df_log_writer_close(j->runs);
         df_log_close(j->logs.log);
 }

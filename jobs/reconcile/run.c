@@ -7,7 +7,7 @@
 #include "df/sha256.h"
 #include "df/trace.h"
 #include "jobs/common/corrections.h"
-#include "jobs/reconcile/job.h"
+#include "jobs/reconcile/close.h"
 
 #define REALTIME_WAIT_MS 60000 /* for a partition of realtime that does not move */
 #define MARK "JOB"             /* in the directory of a run: the job made it, and drops it */
@@ -400,8 +400,10 @@ static int post(struct attempt *a, struct df_error *err)
         ad_job_status_phase(&a->job->status, AD_JOB_POSTING);
         if (rc == 0)
                 rc = post_folds(a, &begin, &end, err);
-        if (rc == 0)
+        if (rc == 0) {
                 note_posted(a, &posted);
+                rc = ad_closer_posted(a->job->closer, &posted, err);
+        }
         free(vector);
         return rc;
 }
@@ -474,7 +476,7 @@ static bool has_no_news(const struct attempt *a)
         const struct ad_job_state *s = &a->job->state;
 
         return strcmp(s->run, a->run) == 0 && strcmp(s->chain, a->chain) == 0 && !a->all &&
-               !*a->asked_by;
+               !*a->asked_by && !ad_closer_wants_run(a->job->closer);
 }
 
 int ad_job_run(struct ad_job *j, const char *asked_by, bool compare_all, bool *ret_asked,

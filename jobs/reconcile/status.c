@@ -5,7 +5,7 @@
 #include "df/trace.h"
 #include "jobs/common/json.h"
 #include "jobs/common/times.h"
-#include "jobs/reconcile/job.h"
+#include "jobs/reconcile/close.h"
 
 static const char *const phases[] = {
         [AD_JOB_IDLE] = "idle",
@@ -80,6 +80,8 @@ static int make_json(const struct ad_job_status *s, struct df_buf *b, struct df_
         ad_json_put_bool(j, "gives_way", s->held);
         ad_json_put_int(j, "waiting", s->waiting);
         ad_json_put_text(j, "error", s->failed ? s->why : "");
+        if (s->closer)
+                ad_closer_put(s->closer, j);
         ad_json_close(j);
         return ad_json_end(j, b, err);
 }

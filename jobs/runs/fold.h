@@ -54,6 +54,12 @@ bool ad_fold_summary(struct ad_fold *f, uint64_t *ret_rows, char ret_digest[65])
 int ad_fold_targets(struct ad_fold *const *folds, size_t count, bool whole,
                     int (*fn)(void *arg, const struct ad_target *t, struct df_error *err),
                     void *arg, struct df_error *err);
+/* The target of each cell of the account in the quarters [from, to), over these folds, in canonical
+ * order. ret_has, `count` of them or NULL: which folds have any. */
+int ad_fold_cells(struct ad_fold *const *folds, size_t count, const struct ad_account *account,
+                  uint64_t from, uint64_t to, bool *ret_has,
+                  int (*fn)(void *arg, const struct ad_target *t, struct df_error *err), void *arg,
+                  struct df_error *err);
 /* They are in the books' topic: durable. */
 int ad_fold_posted(struct ad_fold *const *folds, size_t count, struct df_error *err);
 

@@ -6,6 +6,7 @@
  *   'o' cell cause            difference of the last comparison
  *   'p' partition             struct ad_replay_mark: how far it was read
  *   's'                       struct adi_summary of all rows; gone when there are new ones
+ *   'x' cell                  one that ad_fold_cells is about to tell
  *   'w'                       it was posted to its end once
  * cell: quarter and names, ordered; cause: a byte; place: partition, checkpoint, number in it.
  */

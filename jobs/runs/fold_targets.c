@@ -398,3 +398,111 @@ int ad_fold_posted(struct ad_fold *const *folds, size_t count, struct df_error *
         }
         return rc;
 }
+
+/* ---- cells of an account ---- */
+
+struct cells {
+        struct ad_fold *into; /* its marks 'x' */
+        const struct ad_account *account;
+        struct df_buf last;
+        size_t behind; /* bytes of a key behind the cell */
+        bool wanted;
+        bool *ret_any;
+};
+
+static int look_at_names(void *arg, const struct ad_bill_row *row, struct df_error *err)
+{
+        struct cells *c = arg;
+
+        (void)err;
+        c->wanted = df_bytes_eq(row->tenant_id, c->account->tenant_id) &&
+                    (c->account->advertiser_id.len == 0 ||
+                     df_bytes_eq(row->advertiser_id, c->account->advertiser_id));
+        return 0;
+}
+
+static int mark_wanted(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+{
+        struct cells *c = arg;
+        struct df_bytes cell = df_bytes(key.data + 1, key.len - 1 - c->behind);
+        int rc;
+
+        if (df_bytes_eq(cell, df_buf_bytes(&c->last)))
+                return 0;
+        df_buf_clear(&c->last);
+        df_buf_append(&c->last, cell.data, cell.len);
+        rc = df_buf_check(&c->last, err);
+        if (rc == 0)
+                rc = ad_wire_bill_decode(value, look_at_names, c, err);
+        if (rc < 0 || !c->wanted)
+                return rc;
+        *c->ret_any = true;
+        df_buf_clear(&c->into->key);
+        df_buf_clear(&c->into->value);
+        df_put_u8(&c->into->key, 'x');
+        df_buf_append(&c->into->key, cell.data, cell.len);
+        rc = adi_fold_put(c->into, err);
+        return rc == 0 ? adi_fold_commit_some(c->into, err) : rc;
+}
+
+/* Of the rows and differences of one fold in the quarters [from, to). */
+static int mark_account(struct ad_fold *f, struct cells *c, uint64_t from, uint64_t to,
+                        struct df_error *err)
+{
+        static const struct {
+                char kind;
+                size_t behind;
+        } kinds[] = {{'c', 1 + ADI_PLACE_BYTES}, {'o', 1}};
+        struct df_buf ends[2] = {{0}, {0}};
+        int rc = 0;
+
+        for (int i = 0; rc == 0 && i < 2; i++) {
+                for (int e = 0; rc == 0 && e < 2; e++) {
+                        df_buf_clear(&ends[e]);
+                        df_put_u8(&ends[e], (uint8_t)kinds[i].kind);
+                        df_put_u64be(&ends[e], e ? to : from);
+                        rc = df_buf_check(&ends[e], err);
+                }
+                df_buf_clear(&c->last);
+                c->behind = kinds[i].behind;
+                if (rc == 0)
+                        rc = df_kv_range(f->kv, NULL, df_buf_bytes(&ends[0]),
+                                         df_buf_bytes(&ends[1]), mark_wanted, c, err);
+        }
+        df_buf_release(&ends[0]);
+        df_buf_release(&ends[1]);
+        return rc;
+}
+
+int ad_fold_cells(struct ad_fold *const *folds, size_t count, const struct ad_account *account,
+                  uint64_t from, uint64_t to, bool *ret_has,
+                  int (*fn)(void *arg, const struct ad_target *t, struct df_error *err), void *arg,
+                  struct df_error *err)
+{
+        struct targets t = {.folds = folds, .count = count, .fn = fn, .arg = arg};
+        struct cells c = {.into = folds[0], .account = account};
+        struct df_bytes first, end;
+        uint8_t ends[2];
+        int rc = clear_kind(folds[0], 'x', err);
+
+        for (size_t i = 0; rc == 0 && i < count; i++) {
+                bool any = false;
+
+                c.ret_any = ret_has ? &ret_has[i] : &any;
+                *c.ret_any = false;
+                rc = mark_account(folds[i], &c, from, to, err);
+        }
+        folds[0]->written = 0;
+        if (rc == 0)
+                rc = df_store_commit(df_kv_store(folds[0]->kv), err);
+        adi_fold_kind('x', ends, &first, &end);
+        if (rc == 0)
+                rc = df_kv_range(folds[0]->kv, NULL, first, end, on_dirty, &t, err);
+        if (rc == 0)
+                rc = clear_kind(folds[0], 'x', err);
+        df_buf_release(&c.last);
+        df_buf_release(&t.from);
+        df_buf_release(&t.to);
+        df_buf_release(&t.row);
+        return rc;
+}

@@ -373,6 +373,18 @@ static bool holds_events(const char *topic)
                strncmp(topic, AD_TOPIC_RECONCILE_PREFIX, strlen(AD_TOPIC_RECONCILE_PREFIX)) != 0;
 }
 
+/* All that the pin does not say. */
+static int describe(const struct df_config *c, const char *from, const char *to,
+                    struct ad_replay *r, struct df_error *err)
+{
+        r->config = r->kind->config(c, r->kind);
+        (void)snprintf(r->version, sizeof(r->version), "%s", ADTALLY_VERSION);
+        name_log(c, r->log, sizeof(r->log));
+        r->from = strdup(from);
+        r->to = strdup(to);
+        return r->from && r->to ? 0 : df_fail(err, DF_ENOMEM, "range");
+}
+
 /* What the command asks for, pinned now. */
 static int pin_now(const struct df_config *c, struct df_log *log, const char *topic,
                    struct ad_replay *r, struct df_error *err)
@@ -401,14 +413,7 @@ static int pin_now(const struct df_config *c, struct df_log *log, const char *to
         if (rc == 0 && ad_topic_is_import(topic))
                 rc = ad_replay_pin_imports(log, &r->pin, err);
         free(w);
-        r->config = r->kind->config(c, r->kind);
-        (void)snprintf(r->version, sizeof(r->version), "%s", ADTALLY_VERSION);
-        name_log(c, r->log, sizeof(r->log));
-        r->from = strdup(words[0]);
-        r->to = strdup(words[1]);
-        if (rc == 0 && (!r->from || !r->to))
-                rc = df_fail(err, DF_ENOMEM, "range");
-        return rc;
+        return rc == 0 ? describe(c, words[0], words[1], r, err) : rc;
 }
 
 /* It is there. An open run that is done takes the end of now; one that is not comes to its own
@@ -491,6 +496,24 @@ int ad_replay_begin_of(const struct df_config *c, const struct ad_run_kind *kind
                        struct df_error *err)
 {
         return begin(c, kind, log, topic, false, ret, err);
+}
+
+int ad_replay_begin_at(const struct df_config *c, const struct ad_run_kind *kind,
+                       const struct ad_replay_pin *pin, struct ad_replay *ret, struct df_error *err)
+{
+        int all = -1, rc;
+
+        *ret = (struct ad_replay){.kind = kind, .pin = *pin, .lock_fd = -1};
+        rc = lock_all(c, kind, &all, err);
+        if (rc == 0)
+                rc = describe(c, "start", "end", ret, err);
+        if (rc == 0)
+                rc = choose(c, false, ret, err);
+        if (all >= 0)
+                close(all);
+        if (rc < 0)
+                ad_replay_end(ret);
+        return rc;
 }
 
 int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, const char *id,

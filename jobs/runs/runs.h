@@ -112,6 +112,10 @@ int ad_replay_begin(const struct df_config *c, const struct ad_run_kind *kind, s
 int ad_replay_begin_of(const struct df_config *c, const struct ad_run_kind *kind,
                        struct df_log *log, const char *topic, struct ad_replay *ret,
                        struct df_error *err);
+/* The run of a pin that is known already, from the first record on. */
+int ad_replay_begin_at(const struct df_config *c, const struct ad_run_kind *kind,
+                       const struct ad_replay_pin *pin, struct ad_replay *ret,
+                       struct df_error *err);
 /* A run by its id, locked. DF_ENOENT; DF_EINVAL: it is on another log than the settings say. */
 int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
                    struct ad_replay *ret, struct df_error *err);

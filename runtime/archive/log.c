@@ -8,6 +8,7 @@
 struct archive_log {
         struct df_log base;
         struct df_log *live; /* NULL: copies of an archive alone */
+        bool copies;         /* what is archived is read from the archive alone */
         struct df_objects *objects;
 };
 
@@ -16,6 +17,7 @@ struct archive_log_reader {
         struct df_segment_id id;
         struct df_archive_reader *archive; /* NULL: behind what it holds */
         struct df_log_reader *live;        /* NULL: not there yet */
+        bool archive_alone;                /* nothing of it is in the live log, or there is none */
         uint64_t position;
 };
 
@@ -66,18 +68,24 @@ static int on_partition(void *arg, const struct df_segment_id *id)
         return rc;
 }
 
+static int list_archived(struct archive_log *log, const char *prefix,
+                         int (*fn)(void *, const struct df_topic_info *), void *arg,
+                         struct df_error *err)
+{
+        struct topic_walk w = {.fn = fn, .arg = arg, .prefix = prefix};
+        int rc = df_archive_list(log->objects, on_partition, &w, err);
+
+        return rc == 0 ? end_topic(&w) : rc;
+}
+
 static int list_topics(struct df_log *l, const char *prefix,
                        int (*fn)(void *, const struct df_topic_info *), void *arg,
                        struct df_error *err)
 {
-        struct topic_walk w = {.fn = fn, .arg = arg, .prefix = prefix};
         struct archive_log *log = log_of(l);
-        int rc;
+        int rc = log->copies || !log->live ? list_archived(log, prefix, fn, arg, err) : 0;
 
-        if (log->live)
-                return df_log_topic_list(log->live, prefix, fn, arg, err);
-        rc = df_archive_list(log->objects, on_partition, &w, err);
-        return rc == 0 ? end_topic(&w) : rc;
+        return rc == 0 && log->live ? df_log_topic_list(log->live, prefix, fn, arg, err) : rc;
 }
 
 static int topic_create(struct df_log *l, const char *topic, uint32_t partitions,
@@ -118,13 +126,18 @@ static int on_topic(void *arg, const struct df_topic_info *info)
         return 0;
 }
 
-/* Its generation now. DF_ENOENT. */
+/* Its generation now, and whether the archive alone has it. DF_ENOENT. */
 static int identify(struct df_log *l, const char *topic, uint32_t partition,
-                    struct df_segment_id *ret, struct df_error *err)
+                    struct df_segment_id *ret, bool *ret_alone, struct df_error *err)
 {
+        struct archive_log *log = log_of(l);
         struct find f = {.topic = topic};
-        int rc = list_topics(l, topic, on_topic, &f, err);
+        bool archived = log->copies || !log->live;
+        int rc = archived ? list_archived(log, topic, on_topic, &f, err) : 0;
 
+        *ret_alone = archived && (f.info.name[0] || !log->live);
+        if (rc == 0 && !*ret_alone)
+                rc = df_log_topic_list(log->live, topic, on_topic, &f, err);
         if (rc == 0 && (!f.info.name[0] || partition >= f.info.partitions))
                 rc = df_fail(err, DF_ENOENT, "there is no %s/%u", topic, partition);
         *ret = (struct df_segment_id){.generation = f.info.generation, .partition = partition};
@@ -158,7 +171,7 @@ static int go(struct archive_log_reader *r, struct df_error *err)
         } else if (rc != DF_ENOENT && rc != DF_EOFFSET) {
                 return rc;
         }
-        return log->live ? open_live(r, err) : rc;
+        return r->archive_alone ? rc : open_live(r, err);
 }
 
 static void reader_close(struct df_log_reader *base)
@@ -184,9 +197,9 @@ static int reader_open(struct df_log *l, const char *topic, uint32_t partition, 
                 return df_fail(err, DF_ENOMEM, "reader of %s/%u", topic, partition);
         r->base.log = l;
         r->position = from;
-        rc = identify(l, topic, partition, &r->id, err);
+        rc = identify(l, topic, partition, &r->id, &r->archive_alone, err);
         if (rc == 0)
-                rc = from == DF_OFFSET_END && log_of(l)->live ? open_live(r, err) : go(r, err);
+                rc = from == DF_OFFSET_END && !r->archive_alone ? open_live(r, err) : go(r, err);
         if (rc < 0) {
                 reader_close(&r->base);
                 return rc;
@@ -217,7 +230,7 @@ static int poll(struct df_log_reader *base, struct df_record *records, size_t ma
                         return 0;
                 df_archive_reader_close(r->archive);
                 r->archive = NULL;
-                if (!log_of(base->log)->live)
+                if (r->archive_alone)
                         break;
                 rc = go(r, err); /* the archive may have grown meanwhile */
                 if (rc < 0)
@@ -246,37 +259,38 @@ static int seen_end(struct df_log_reader *base, uint64_t *ret_end, struct df_err
 
 /* ---- places ---- */
 
-/* DF_ENOENT: the archive holds nothing of it; *ret is then empty. */
+/* DF_ENOENT: the archive holds nothing of it; *ret is then empty. *ret_live: where the rest of the
+ * topic is; NULL: nowhere. */
 static int manifest_of(struct df_log *l, const char *topic, uint32_t partition,
-                       struct df_archive_manifest *ret, struct df_error *err)
+                       struct df_archive_manifest *ret, struct df_log **ret_live,
+                       struct df_error *err)
 {
         struct df_segment_id id;
-        int rc = identify(l, topic, partition, &id, err);
+        bool alone;
+        int rc = identify(l, topic, partition, &id, &alone, err);
 
         *ret = (struct df_archive_manifest){0};
+        *ret_live = alone ? NULL : log_of(l)->live;
         return rc < 0 ? rc : df_archive_manifest_read(log_of(l)->objects, &id, ret, err);
 }
 
 static int bounds(struct df_log *l, const char *topic, uint32_t partition, uint64_t *ret_first,
                   uint64_t *ret_end, struct df_error *err)
 {
-        struct archive_log *log = log_of(l);
         struct df_archive_manifest m;
-        int rc = 0, there;
+        struct df_log *live;
+        int there = manifest_of(l, topic, partition, &m, &live, err), rc = 0;
 
-        if (log->live)
-                rc = df_log_bounds(log->live, topic, partition, ret_first, ret_end, err);
-        if (rc < 0)
-                return rc;
-        there = manifest_of(l, topic, partition, &m, err);
-        if (there == 0 && m.count > 0) {
-                if (!log->live || m.entries[0].first < *ret_first)
+        if (live)
+                rc = df_log_bounds(live, topic, partition, ret_first, ret_end, err);
+        if (rc == 0 && there == 0 && m.count > 0) {
+                if (!live || m.entries[0].first < *ret_first)
                         *ret_first = m.entries[0].first;
-                if (!log->live)
+                if (!live)
                         *ret_end = m.entries[m.count - 1].end;
         }
         df_archive_manifest_release(&m);
-        return there == DF_ENOENT && log->live ? 0 : there;
+        return rc < 0 || (there == DF_ENOENT && live) ? rc : there;
 }
 
 /* The first record of the entry that was appended then. */
@@ -307,15 +321,16 @@ static int offset_at(struct df_log *l, const char *topic, uint32_t partition, in
 {
         struct archive_log *log = log_of(l);
         struct df_archive_manifest m;
-        int rc = manifest_of(l, topic, partition, &m, err);
+        struct df_log *live;
+        int rc = manifest_of(l, topic, partition, &m, &live, err);
         uint32_t i = 0;
 
         while (rc == 0 && i < m.count && m.entries[i].max_append_ms < append_ms)
                 i++;
         if (rc == 0 && i < m.count)
                 rc = offset_in(log, &m, i, append_ms, ret, err);
-        else if (log->live && (rc == 0 || rc == DF_ENOENT))
-                rc = df_log_offset_at(log->live, topic, partition, append_ms, ret, err);
+        else if (live && (rc == 0 || rc == DF_ENOENT))
+                rc = df_log_offset_at(live, topic, partition, append_ms, ret, err);
         else if (rc == 0)
                 *ret = m.count ? m.entries[m.count - 1].end : 0;
         df_archive_manifest_release(&m);
@@ -356,4 +371,14 @@ int df_archive_log_open(struct df_log *live, struct df_objects *objects, struct 
         log->objects = objects;
         *ret = &log->base;
         return 0;
+}
+
+int df_archive_copies_open(struct df_log *own, struct df_objects *objects, struct df_log **ret,
+                           struct df_error *err)
+{
+        int rc = df_archive_log_open(own, objects, ret, err);
+
+        if (rc == 0)
+                log_of(*ret)->copies = true;
+        return rc;
 }

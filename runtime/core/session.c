@@ -404,7 +404,9 @@ int df_session_poll(struct df_session *s, size_t max_records, size_t *ret_proces
         *ret_processed = 0;
         if (rc < 0 || df_task_wants_cut(s->task) || range_is_over(s))
                 return rc;
-        if (s->used == s->have) {
+        /* Behind a range nothing is read: it may not be there. */
+        if (s->used == s->have &&
+            !(s->config.range.given && df_log_position(s->reader) >= s->config.range.to)) {
                 rc = refill(s, max_records, err);
                 if (rc < 0) /* a poll that may be tried again has moved nothing */
                         return df_err_action(rc) == DF_RETRY ? rc : break_off(s, rc, err);

@@ -300,7 +300,7 @@ static void copies_alone(void **unused)
 {
         struct df_archive_manifest m;
         char path[512], name[DF_ARCHIVE_NAME_MAX];
-        struct df_log *copy;
+        struct df_log *copy, *beside;
         struct df_log_reader *r = NULL;
         struct df_record got[7];
         uint64_t first, last;
@@ -320,6 +320,12 @@ static void copies_alone(void **unused)
         assert_int_equal(last, m.entries[m.count - 1].end);
         fails(df_log_reader_open(copy, "events", 0, 0, NULL, &r, &err), DF_ENOENT, "");
         fails(df_log_topic_create(copy, "x", 1, &err), DF_EINVAL, "read only");
+        ok(df_archive_copies_open(&live, store, &beside, &err));
+        assert_int_equal(count_records(beside), index_from(m.entries[m.count - 1].end));
+        ok(df_log_bounds(beside, "events", 1, &first, &last, &err));
+        assert_int_equal(last, m.entries[m.count - 1].end); /* not the log's, which has more */
+        fails(df_log_reader_open(beside, "x", 0, 0, NULL, &r, &err), DF_ENOENT, "");
+        df_log_close(beside);
 
         df_archive_segment_name(&id, m.entries[1].first, name);
         (void)snprintf(path, sizeof(path), "%s/store/%s", root, name);

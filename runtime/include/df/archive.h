@@ -108,5 +108,10 @@ int df_archive_list(struct df_objects *o, int (*fn)(void *arg, const struct df_s
  */
 int df_archive_log_open(struct df_log *live, struct df_objects *objects, struct df_log **ret,
                         struct df_error *err);
+/* Copies of an archive beside a log of one's own: topics that are archived are read from the
+ * archive alone, all others, and whatever is written, are `own`'s. Lists have the archived ones
+ * first. */
+int df_archive_copies_open(struct df_log *own, struct df_objects *objects, struct df_log **ret,
+                           struct df_error *err);
 
 #endif

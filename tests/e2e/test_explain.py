@@ -1,0 +1,76 @@
+"""GET /explain and `adtally explain`: the offsets of a number are those of its events. Oracle: the raw segments, read by
+archive_reader.py, and the events that make_log says it wrote."""
+import json
+import urllib.parse
+import urllib.request
+from datetime import datetime, timezone
+
+import archive_reader
+from conftest import Adtally, run
+from test_reconcile import PARTITIONS, SETTINGS, judge, made
+
+MINUTE, HOUR = 60000, 3600000
+
+
+def utc(ms):
+    return datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def ask(a, **params):
+    try:
+        with urllib.request.urlopen(f"{a.url}/v1/explain?{urllib.parse.urlencode(params)}", timeout=60) as r:
+            return r.status, json.load(r)
+    except urllib.error.HTTPError as e:
+        return e.code, json.load(e)
+
+
+def test_the_offsets_hold_every_event_that_was_counted(place):
+    seed = 517
+    data, events = made(place, seed, events=5000, hours=12)
+    judge(events)
+    a = Adtally(data, *SETTINGS)
+    try:
+        a.start()
+        last = max(e["receive_ms"] for e in events)
+        start = last // HOUR * HOUR - 5 * HOUR
+        question = {"from": utc(start), "to": utc(start + HOUR), "campaign_id": "c1", "group_by": "none"}
+        run("reconcile", "--data", a.data, "--quiet", "--dedupe-horizon", 2)  # realtime has come to the log's end
+        shown = a.metrics(window="total", **question)
+        status, got = ask(a, **question)
+        assert status == 200 and got["view"] == "realtime" and got["damaged_collections"] == 0, got
+        counted = [e for e in events if e["counted"] and not e["labels"] and start <= e["event_ms"] < start + HOUR]
+        mine = [e for e in counted if e["campaign"] == "c1"]
+        assert len(mine) > 10 and got["totals"][0]["spend_nanos"] == str(sum(e["cost"] for e in mine)), f"seed {seed}"
+        assert shown["totals"][0]["impressions"] == got["totals"][0]["impressions"] == sum(e["type"] == 1 for e in mine)
+        assert [s["partition"] for s in got["sources"]] == list(range(PARTITIONS))
+        archived = archive_reader.parts(data / "archive")
+        for s in got["sources"]:
+            assert s["complete"] and s["chained"] and not s["earlier_seals_deleted"] and s["seals"] > 0, s
+            listed = {(x["from_offset"], x["to_offset"], x["sha256"]) for x in s["segments"]}
+            part = archived[s["partition"]]
+            want = {(e["first"], e["end"], e["sha256"].hex()) for e in part.entries
+                    if e["first"] < s["to_offset"] and e["end"] > s["from_offset"]}
+            assert listed == want and s["segment_count"] == len(want) > 0, f"seed {seed}: {s}"
+            # Every event that was counted in the window lies in the range, as the raw records have it.
+            ids = {i for o, _, value in part.records if s["from_offset"] <= o < s["to_offset"]
+                   for i in archive_reader.event_ids(value)}
+            lacks = [e["id"] for e in counted if e["partition"] == s["partition"] and e["id"] not in ids]
+            assert not lacks, f"seed {seed}: {lacks[:3]}"
+        # For people, by the URL of the number itself.
+        text = run("explain", f"{a.url}/v1/metrics?{urllib.parse.urlencode(question)}").stdout
+        for s in got["sources"]:
+            assert f"events/{s['partition']}  offsets {s['from_offset']} to {s['to_offset']}: {s['seals']} seals" in text, text
+            assert all(x["name"] in text and x["sha256"] in text for x in s["segments"])
+        assert json.loads(run("explain", urllib.parse.urlencode(question), "--url", a.url, "--json").stdout) == got
+        # Now: more may still come.
+        status, now = ask(a)
+        assert status == 200 and not any(s["complete"] for s in now["sources"])
+        for params, code in [({"view": "both"}, "view_not_available"), ({"format": "csv"}, "bad_format"),
+                             ({"cursor": "x"}, "bad_cursor"), ({"campain_id": "x"}, "unknown_parameter")]:
+            status, refused = ask(a, **params)
+            assert status == 400 and refused["error"]["code"] == code, refused
+        for question, part in [(a.url + "/v1/metrics", "no parameters"), (a.url + "/v1/metrics?view=both", "view_not_available")]:
+            done = run("explain", question, check=False)
+            assert done.returncode == 64 and part in done.stderr, done.stderr
+    finally:
+        a.destroy()
