@@ -6,7 +6,9 @@
 #include "jobs/api/map.h"
 #include "jobs/api/periods.h"
 #include "jobs/api/progress.h"
+#include "jobs/common/times.h"
 
+#define DAY_MS 86400000LL
 #define ACCOUNTS_MAX 1000 /* of one list; more: ask by advertiser_id */
 
 /* ---- GET /periods ---- */
@@ -49,6 +51,16 @@ static void note_account(struct list *l, struct df_bytes advertiser, int64_t ms)
                 *first = ms;
 }
 
+/* Months are listed from this one on: by a day that it has in every zone. */
+static void note_period(struct list *l, struct df_bytes advertiser, struct df_bytes period)
+{
+        unsigned month;
+        int year;
+
+        if (ad_period_parse(period, &year, &month))
+                note_account(l, advertiser, ad_days_from_civil(year, month, 15) * DAY_MS);
+}
+
 /* Whether the account is asked about. */
 static bool wanted(const struct adi_ask *q, struct df_bytes advertiser)
 {
@@ -68,7 +80,7 @@ static int on_close(void *arg, const struct ad_closed *c, struct df_error *err)
         p = period_of(l, advertiser, c->close.period);
         if (!p)
                 return df_fail(err, DF_ENOMEM, "periods");
-        note_account(l, advertiser, (int64_t)c->close.from_quarter * AD_QUARTER_MS);
+        note_period(l, advertiser, c->close.period);
         if (p->closed || (c->refused && p->refused && c->close.at_ms < p->of.close.at_ms))
                 return 0;
         p->closed = !c->refused;
@@ -95,7 +107,7 @@ static bool on_command(void *arg, const struct ad_asked_for *e)
         p = period_of(l, c->account.advertiser_id, c->period);
         if (!p)
                 return false;
-        note_account(l, c->account.advertiser_id, (int64_t)c->from_quarter * AD_QUARTER_MS);
+        note_period(l, c->account.advertiser_id, c->period);
         if (p->asked)
                 return true;
         p->asked = &e->command;

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import time
 import urllib.parse
+import urllib.request
 from collections import Counter
+from decimal import Decimal
 
 import archive_reader
 import log_reader
@@ -71,10 +73,33 @@ def explained(a, data, first, end):
     assert got["cells"] == len(mine) and got["totals"][0]["spend_nanos"] == str(sum(mine.values()))
     assert {r["run"]: r["cells"] for r in got["runs"]} == Counter(by_run[key] for key in mine)
     vectors = {e[1]["run"]: e[1]["vector"] for e in log_reader.runs(data) if e[0] == "begin"}
-    assert {s["partition"]: s["to_offset"] for s in got["sources"]} == vectors[got["run"]]
+    assert {(s["stream"], s["partition"]): s["to_offset"] for s in got["sources"]} == vectors[got["run"]]
     assert all(len(r["sha256"]) == 64 and r["corrections_to"] == 1 for r in got["runs"])
     text = run("explain", urllib.parse.urlencode(question), "--url", a.url).stdout
     assert f"run {got['runs'][0]['run']}  of " in text and "judged up to offset" in text
+
+
+def invoiced(a, close):
+    """What the api says of the close: its state, the signed bytes, and an invoice that adds up to what was signed."""
+    account, m = "advertiser_id=acme", json.loads(log_reader.one(close, 11))
+    wait_for(lambda: [p for p in a.get(f"/v1/periods?{account}")[1].get("periods", [])
+                      if (p["period"], p["state"], p.get("asked_by")) == ("2026-04", "closed", "close-1")], a)
+    for part, number in ("manifest", 11), ("signature", 12):
+        with urllib.request.urlopen(f"{a.url}/v1/periods/2026-04/manifest?{account}&part={part}") as r:
+            assert r.read() == log_reader.one(close, number)
+    for form in "delta", "ledger":
+        invoice = a.get(f"/v1/periods/2026-04?{account}&adjustments={form}")[1]
+        assert (invoice["state"], invoice["run"]) == ("closed", log_reader.text(close, 1))
+        usage = [c for c in invoice["charges"] if c["kind"] == "usage"]
+        assert {c["campaign_id"] for c in usage} and "c2" not in {c["campaign_id"] for c in usage}
+        for total in m["totals"]:
+            mine = [c for c in usage if c["currency"] == total["currency"]]
+            assert sum(Decimal(c["exact"]) * 10**9 for c in mine) == int(total["spend_nanos"])
+            assert sum(c["clicks"] for c in mine) == int(total["clicks"])
+        for total in invoice["totals"]:
+            lines = [c for c in invoice["charges"] if c["currency"] == total["currency"]]
+            assert sum(Decimal(c["amount"]) for c in lines) == Decimal(total["amount"])
+    assert a.get("/v1/corrections/fix-1")[1]["state"] == "applied"
 
 
 def test_a_closed_period_is_verified_from_copies(place):
@@ -110,6 +135,7 @@ def test_a_closed_period_is_verified_from_copies(place):
         (close, refused, why), = wait_for(lambda: closed(data), a)
         assert not refused, why
         wait_for(lambda: waits() == [], a)
+        invoiced(a, close)
     finally:
         a.destroy()
     # Copies alone from here on.
