@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 import urllib.parse
+import urllib.request
 from collections import Counter
 
 import archive_reader
@@ -71,7 +72,7 @@ def explained(a, data, first, end):
     assert got["cells"] == len(mine) and got["totals"][0]["spend_nanos"] == str(sum(mine.values()))
     assert {r["run"]: r["cells"] for r in got["runs"]} == Counter(by_run[key] for key in mine)
     vectors = {e[1]["run"]: e[1]["vector"] for e in log_reader.runs(data) if e[0] == "begin"}
-    assert {s["partition"]: s["to_offset"] for s in got["sources"]} == vectors[got["run"]]
+    assert {(s["stream"], s["partition"]): s["to_offset"] for s in got["sources"]} == vectors[got["run"]]
     assert all(len(r["sha256"]) == 64 and r["corrections_to"] == 1 for r in got["runs"])
     text = run("explain", urllib.parse.urlencode(question), "--url", a.url).stdout
     assert f"run {got['runs'][0]['run']}  of " in text and "judged up to offset" in text
@@ -110,6 +111,12 @@ def test_a_closed_period_is_verified_from_copies(place):
         (close, refused, why), = wait_for(lambda: closed(data), a)
         assert not refused, why
         wait_for(lambda: waits() == [], a)
+        # As the api hands it out, to the byte.
+        at = "/v1/periods/2026-04/manifest?advertiser_id=acme"
+        wait_for(lambda: a.request(at)[0] == 200, a)
+        for part, number in (("manifest", 11), ("signature", 12)):
+            with urllib.request.urlopen(f"{a.url}{at}&part={part}", timeout=30) as r:
+                assert r.read() == log_reader.one(close, number), part
     finally:
         a.destroy()
     # Copies alone from here on.
