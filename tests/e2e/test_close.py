@@ -136,6 +136,12 @@ def test_a_closed_period_is_verified_from_copies(place):
         assert not refused, why
         wait_for(lambda: waits() == [], a)
         invoiced(a, close)
+        # As the api hands it out, to the byte.
+        at = "/v1/periods/2026-04/manifest?advertiser_id=acme"
+        wait_for(lambda: a.request(at)[0] == 200, a)
+        for part, number in (("manifest", 11), ("signature", 12)):
+            with urllib.request.urlopen(f"{a.url}{at}&part={part}", timeout=30) as r:
+                assert r.read() == log_reader.one(close, number), part
     finally:
         a.destroy()
     # Copies alone from here on.
