@@ -47,7 +47,7 @@ static const struct df_setting own[] = {
         {"senders", DF_INTEGER, "2", 1, AD_BENCH_SENDERS_MAX, .help = "freshness: clients"},
         {"probe", DF_INTEGER, "20", 3, 3600,
          .help = "freshness with --rate 0: seconds at full speed"},
-        {"reconcile", DF_BOOL, "false",
+        {"recompute", DF_BOOL, "false",
          .help = "freshness: reconcile runs beside it, each from the first event"},
         {"request-rate", DF_INTEGER, "0", 0, 10000000,
          .help = "ingest, metrics: requests a second; 0 = as fast as answers come"},
@@ -86,7 +86,7 @@ static const struct benchmark {
          ad_bench_ingest},
         {"metrics", 1000000, true, FOR_ALL " events connections request-rate seconds",
          ad_bench_metrics},
-        {"freshness", 0, true, FOR_ALL " rate seconds senders probe reconcile", ad_bench_freshness},
+        {"freshness", 0, true, FOR_ALL " rate seconds senders probe recompute", ad_bench_freshness},
 };
 
 void ad_bench_figure(struct ad_bench *b, const char *name, double value)

@@ -306,12 +306,12 @@ static int send_paced(struct phase *p, uint64_t rate, struct df_error *err)
 
                 df_progress_show(&progress, so_far);
                 rc = look_at(p, &done, df_monotonic_ms() - began, ms, so_far, err);
-                if (rc == 0 && df_config_bool(b->config, "reconcile"))
+                if (rc == 0 && df_config_bool(b->config, "recompute"))
                         rc = ad_bench_beside_step(b, &beside, err);
                 (void)usleep(TICK_US);
         }
         ms = df_monotonic_ms() - began;
-        if (df_config_bool(b->config, "reconcile"))
+        if (df_config_bool(b->config, "recompute"))
                 ad_bench_beside_end(b, &beside, ms * 1000000);
         rc = end(p, s, rc, &sent, err);
         df_progress_end(&progress, sent.events);

@@ -1,11 +1,11 @@
 /* make_log.c - a log of some days for end-to-end tests, written in a moment.
  *
- *   make_log DIR PARTITIONS SEED EVENTS HOURS
+ *   make_log DIR PARTITIONS SEED EVENTS HOURS [END_MS]
  *
- * Writes the topic `events` of an embedded log in DIR, ending now, as ingest would have: records in
- * the order of append time, heartbeats, the edge ledger. Among the events are copies soon and long
- * after, some with another event time or other content, events that come late, and labelled ones.
- * Prints each event and heartbeat as a line of JSON, in log order: what a recount needs.
+ * Writes the topic `events` of an embedded log in DIR, ending now (or then), as ingest would have:
+ * records in the order of append time, heartbeats, the edge ledger. Among the events are copies
+ * soon and long after, some with another event time or other content, events that come late, and
+ * labelled ones. Prints each event and heartbeat as a line of JSON, in log order: for a recount.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -187,15 +187,15 @@ int main(int argc, char **argv)
         int64_t end, hours;
         int events, next_id = 0;
 
-        if (argc != 6) {
-                fprintf(stderr, "make_log DIR PARTITIONS SEED EVENTS HOURS\n");
+        if (argc != 6 && argc != 7) {
+                fprintf(stderr, "make_log DIR PARTITIONS SEED EVENTS HOURS [END_MS]\n");
                 return 64;
         }
         partitions = atoi(argv[2]);
         dice_state = strtoull(argv[3], NULL, 10) * 0x9e3779b97f4a7c15ull + 1;
         events = atoi(argv[4]);
         hours = atoi(argv[5]);
-        end = (int64_t)time(NULL) * 1000 - 2000;
+        end = argc == 7 ? atoll(argv[6]) : (int64_t)time(NULL) * 1000 - 2000;
         now_ms = end - hours * HOUR_MS;
         if (df_filelog_open(argv[1], &o, &log, &err) < 0 ||
             df_log_topic_create(log, "events", (uint32_t)partitions, &err) < 0 ||

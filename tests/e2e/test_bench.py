@@ -73,7 +73,7 @@ def topics_of(kafka):
 
 @pytest.mark.parametrize("name", list(SMALL))
 def test_small_run(place, name):
-    result = bench(place, name, *(["--reconcile"] if name == "freshness" else []))
+    result = bench(place, name, *(["--recompute"] if name == "freshness" else []))
     check_figures(name, result)
     if name == "freshness":  # how many runs end beside it is the machine's affair
         assert result["reconcile_runs"] >= 0 and result["reconcile_cores"] > 0, f"seed {SEED}: {result}"

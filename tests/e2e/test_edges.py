@@ -389,7 +389,7 @@ def test_status_as_json(start):
     status = json.loads(run("status", "--data", a.data, "--json").stdout)
     assert status["running"] is True and status["problems"] == []
     assert sorted((j["job"], j["running"], j["pid"]) for j in status["jobs"]) == \
-        sorted((job, True, a.job_pid(job)) for job in ["ingest", "realtime", "api", "archive"])
+        sorted((job, True, a.job_pid(job)) for job in ["ingest", "realtime", "api", "archive", "reconcile"])
     values = {(m["job"], m["name"], m["labels"]): m["value"] for m in status["metrics"]}
     assert values[("ingest", "adtally_ingest_events_total", 'outcome="accepted"')] == 10
     os.kill(a.job_pid("api"), signal.SIGSTOP)

@@ -8,10 +8,11 @@ import csv
 import json
 from collections import defaultdict
 from datetime import datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 import pytest
 
+import test_money as money
 from conftest import SHARED, run
 
 FILE = SHARED / "data" / "ads_data_121288.csv"
@@ -194,3 +195,23 @@ def test_rows_over_other_data_are_refused_by_name(start, place):
     assert (s["known"], s["backfilled"]) == (1, 0)
     ledger = a.wait_counted()
     assert (ledger["counted"], ledger["duplicate"]) == (609, 0)
+
+
+def test_the_month_is_billed_closed_and_told_as_csv(start, place):
+    """Import, reconcile, close: 2 April costs what the published report says, and the invoice is the month's recount."""
+    run("key", "create", "--signing", "--data", place / "data")
+    a = start("--time-zone", "Europe/Moscow", "--archive-segment", "2MiB", "--partitions", 2)
+    rows = read_rows()
+    do_import(a, FILE)
+    money.reconciled(a, "all")
+    money.close(a, "2019-04", "real")
+    day = "view=billing&window=day&tz=Europe/Moscow&format=csv&from=2019-04-02T00:00:00%2B03:00&to=2019-04-03T00:00:00%2B03:00"
+    line, = csv.DictReader(money.ask(a, f"/v1/metrics?{day}&advertiser_id=real").splitlines())
+    assert (line["impressions"], line["clicks"], line["state"]) == ("93", "6", "closed")
+    assert (Decimal(line["spend_micros"]) / 10**6).quantize(Decimal("0.01")) == Decimal("17.43")
+    april = [r for r in rows if time_of(r).astimezone(MOSCOW).strftime("%Y-%m") == "2019-04"]
+    exact = sum(Decimal(r["ad_cost"]) / 1000 for r in april if r["event"] == "view")
+    bill, = csv.DictReader(money.invoice(a, "2019-04", "real", format="csv").splitlines())
+    assert (bill["x_CampaignId"], bill["BillingCurrency"]) == ("one", "RUB") and Decimal(bill["x_Exact"]) == exact, bill
+    assert Decimal(bill["BilledCost"]) == exact.quantize(Decimal("0.01"), ROUND_HALF_EVEN)
+    assert int(bill["x_Impressions"]) == sum(r["event"] == "view" for r in april)

@@ -20,10 +20,11 @@ SETTINGS = ["--partitions", PARTITIONS, "--dedupe-horizon", HORIZON, "--keep-log
 MEASURES = ["impressions", "clicks", "conversions", "spend_nanos", "payout_nanos", "conversion_value_nanos"]
 
 
-def made(place, seed, events=6000, hours=30, name="data"):
+def made(place, seed, events=6000, hours=30, name="data", end_ms=None):
     data = place / name
     (data / "log").mkdir(parents=True)
-    out = subprocess.run([MAKE_LOG, data / "log", str(PARTITIONS), str(seed), str(events), str(hours)], check=True,
+    until = [] if end_ms is None else [str(end_ms)]
+    out = subprocess.run([MAKE_LOG, data / "log", str(PARTITIONS), str(seed), str(events), str(hours), *until], check=True,
                          capture_output=True, text=True).stdout
     return data, [json.loads(line) for line in out.splitlines()]
 
