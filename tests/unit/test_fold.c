@@ -38,6 +38,7 @@ struct rig {
         char dir[64];
         struct df_log *log;
         struct topic topics[2]; /* events, an import */
+        bool damaged;           /* since the last post */
 };
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *f)
@@ -337,14 +338,16 @@ static void post(struct rig *r, struct ad_fold *const folds[2], bool dies)
                 bool dirty = r->topics[0].naive.dirty[c] || r->topics[1].naive.dirty[c];
                 bool wanted = whole ? there_is(r, c) : dirty;
 
-                /* A whole post may name cells of before, too: they are zero. */
-                if (wanted != s.cells[c] && !(whole && s.cells[c] && dirty))
+                /* A whole post may name cells of before, too: they are zero. A store that was cut
+                 * may be an older one, which does not know of the last post: it names more. */
+                if (wanted != s.cells[c] && !(s.cells[c] && ((whole && dirty) || r->damaged)))
                         fail_msg("seed %" PRIu64 ": cell %d: wanted %d, whole %d", dice_seed, c,
                                  wanted, whole);
         }
         if (dies)
                 return;
         ok(ad_fold_posted(folds, 2, &err));
+        r->damaged = false;
         for (int i = 0; i < 2; i++)
                 memset(r->topics[i].naive.dirty, 0, sizeof(r->topics[i].naive.dirty));
 }
@@ -380,8 +383,10 @@ static void test_steps_are_the_whole(void **state)
         for (int step = 0; step < STEPS; step++) {
                 struct ad_fold *folds[2] = {0};
 
-                if (step > 3 && dice(8) == 0)
+                if (step > 3 && dice(8) == 0) {
                         damage(&r.topics[dice(2)]);
+                        r.damaged = true;
+                }
                 for (int i = 0; i < 2; i++) {
                         struct topic *t = &r.topics[i];
 
