@@ -156,7 +156,8 @@ static int open_file_log(const struct df_config *c, const char *dir, struct df_l
 static int open_kafka(const struct df_config *c, const char *brokers, struct df_log **ret,
                       struct df_error *err)
 {
-        static const char *const kept[] = {AD_TOPIC_COMMANDS, AD_TOPIC_BILLING, NULL};
+        static const char *const kept[] = {AD_TOPIC_COMMANDS, AD_TOPIC_RUNS, AD_TOPIC_BILLING,
+                                           NULL};
         struct df_kafka_setting settings[KAFKA_SETTINGS_MAX];
         struct df_kafka_options o = {
                 .brokers = brokers,

@@ -49,7 +49,8 @@ def wait(what, a, seconds=60):
 
 def reconciled(a, name):
     ask(a, "/v1/reconcile", {"id": name})
-    done = wait(lambda: (r := ask(a, f"/v1/reconcile/{name}"))["state"] == "applied" and r, a)
+    # Realtime commits a partition with heartbeats alone every 30 s, and the comparison waits for it.
+    done = wait(lambda: (r := ask(a, f"/v1/reconcile/{name}"))["state"] == "applied" and r, a, 150)
     assert done["unexplained"] == 0, done
     return done
 
