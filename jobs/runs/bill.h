@@ -75,6 +75,10 @@ struct ad_compare_options {
 int ad_bill_compare(struct df_log *log, const struct ad_replay *run,
                     const struct ad_compare_options *options, struct ad_bill_result *ret,
                     struct df_error *err);
+/* Which cell a line is of, as members of the object that is open: the same in all lines, since
+ * digests are over them. */
+struct ad_json;
+void ad_bill_put_names(struct ad_json *j, const struct ad_bill_row *row);
 /* Whether realtime's rows are not what its rules give: an alarm. */
 bool ad_bill_unexplained(const struct ad_bill_result *r);
 #endif

@@ -50,22 +50,28 @@ static void put_side(struct ad_json *j, const char *name, const struct ad_cell *
         ad_json_close(j);
 }
 
-static int write_line(struct fold *f, const struct ad_bill_row *row, struct df_error *err)
+void ad_bill_put_names(struct ad_json *j, const struct ad_bill_row *row)
 {
         char start[AD_TIME_TEXT_MAX];
-        struct ad_json *j;
-        int rc;
 
         (void)ad_time_text((int64_t)row->quarter * AD_QUARTER_MS, start);
-        df_buf_clear(&f->line);
-        j = ad_json_begin(&f->line);
-        ad_json_open(j);
         ad_json_put_text(j, "window_start", start);
         ad_json_put_bytes(j, "tenant_id", row->tenant_id);
         ad_json_put_bytes(j, "advertiser_id", row->advertiser_id);
         ad_json_put_bytes(j, "campaign_id", row->campaign_id);
         ad_json_put_bytes(j, "publisher_id", row->publisher_id);
         ad_json_put_bytes(j, "currency", row->currency);
+}
+
+static int write_line(struct fold *f, const struct ad_bill_row *row, struct df_error *err)
+{
+        struct ad_json *j;
+        int rc;
+
+        df_buf_clear(&f->line);
+        j = ad_json_begin(&f->line);
+        ad_json_open(j);
+        ad_bill_put_names(j, row);
         ad_json_put_text(j, "cause", ad_cause_code(row->cause));
         put_side(j, "billed", &f->billed);
         put_side(j, "realtime", &f->realtime);

@@ -4,6 +4,7 @@
 
 #include "jobs/common/json.h"
 #include "jobs/common/times.h"
+#include "jobs/runs/bill.h"
 #include "proto/bill.h"
 
 int ad_rows_begin(struct ad_rows *r, const struct ad_account *account, uint64_t from, uint64_t to,
@@ -68,20 +69,13 @@ static struct ad_bill_row get_key(struct df_bytes bytes)
 static int put_line(struct ad_rows *r, const struct ad_bill_row *row, struct df_error *err)
 {
         const struct ad_cell *c = &r->sum;
-        char start[AD_TIME_TEXT_MAX];
         struct ad_json *j;
         int rc;
 
-        (void)ad_time_text((int64_t)row->quarter * AD_QUARTER_MS, start);
         df_buf_clear(&r->line);
         j = ad_json_begin(&r->line);
         ad_json_open(j);
-        ad_json_put_text(j, "window_start", start);
-        ad_json_put_bytes(j, "tenant_id", row->tenant_id);
-        ad_json_put_bytes(j, "advertiser_id", row->advertiser_id);
-        ad_json_put_bytes(j, "campaign_id", row->campaign_id);
-        ad_json_put_bytes(j, "publisher_id", row->publisher_id);
-        ad_json_put_bytes(j, "currency", row->currency);
+        ad_bill_put_names(j, row);
         ad_json_put_int(j, "impressions", c->impressions);
         ad_json_put_int(j, "clicks", c->clicks);
         ad_json_put_int(j, "conversions", c->conversions);
