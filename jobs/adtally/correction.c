@@ -186,7 +186,7 @@ static void put_path(struct df_buf *path, const struct df_config *c, const char 
 static int run(const struct df_config *c, const char *verb, const char *arg, struct df_error *err)
 {
         bool creates = strcmp(verb, "create") == 0, cancels = strcmp(verb, "cancel") == 0;
-        struct df_buf path = {0}, body = {0}, answer = {0};
+        struct df_buf path = {0}, body = {0};
         struct ad_remote_call call = {.method = creates || cancels ? "POST" : "GET"};
         int rc = 0;
 
@@ -195,18 +195,11 @@ static int run(const struct df_config *c, const char *verb, const char *arg, str
                 rc = arg ? read_input(arg, &body, err) : make_body(c, &body, err);
         else if (cancels)
                 rc = make_cancel(c, &body, err);
+        call.body = df_buf_bytes(&body);
         if (rc == 0)
-                rc = df_buf_check(&path, err);
-        call.path = (const char *)path.data;
-        if (creates || cancels)
-                call.body = df_buf_bytes(&body);
-        if (rc == 0)
-                rc = ad_remote_do(c, verb, &call, &answer, err);
-        if (rc == 0)
-                printf("%.*s\n", (int)answer.len, (const char *)answer.data);
+                rc = ad_remote_print(c, verb, &call, &path, false, err);
         df_buf_release(&path);
         df_buf_release(&body);
-        df_buf_release(&answer);
         return rc;
 }
 

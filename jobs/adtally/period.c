@@ -86,37 +86,22 @@ static void put_path(struct df_buf *path, const struct df_config *c, const char 
         df_put_u8(path, 0);
 }
 
-/* Manifests and signatures are printed as they were signed, to the byte. */
-static void print(const char *verb, const struct df_config *c, const struct df_buf *answer)
-{
-        bool exact = strcmp(verb, "manifest") == 0 || df_config_bool(c, "csv");
-
-        (void)fwrite(answer->data, 1, answer->len, stdout);
-        if (!exact)
-                (void)putchar('\n');
-}
-
 static int run(const struct df_config *c, const char *verb, const char *period,
                struct df_error *err)
 {
+        /* Manifests and signatures are printed as they were signed. */
+        bool exact = strcmp(verb, "manifest") == 0 || df_config_bool(c, "csv");
         bool posts = is_request(verb);
-        struct df_buf path = {0}, body = {0}, answer = {0};
+        struct df_buf path = {0}, body = {0};
         struct ad_remote_call call = {.method = posts ? "POST" : "GET"};
         int rc = posts ? make_request(c, &body, err) : 0;
 
         put_path(&path, c, verb, period);
+        call.body = df_buf_bytes(&body);
         if (rc == 0)
-                rc = df_buf_check(&path, err);
-        call.path = (const char *)path.data;
-        if (posts)
-                call.body = df_buf_bytes(&body);
-        if (rc == 0)
-                rc = ad_remote_do(c, verb, &call, &answer, err);
-        if (rc == 0)
-                print(verb, c, &answer);
+                rc = ad_remote_print(c, verb, &call, &path, exact, err);
         df_buf_release(&path);
         df_buf_release(&body);
-        df_buf_release(&answer);
         return rc;
 }
 

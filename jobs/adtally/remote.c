@@ -1,5 +1,6 @@
 #include "jobs/adtally/remote.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "df/net.h"
@@ -95,4 +96,24 @@ int ad_remote_do(const struct df_config *c, const char *what, struct ad_remote_c
                        : status >= 500 ? DF_EAGAIN
                                        : DF_EINVAL,
                        "%s answers %d: %.*s", what, status, (int)len, (const char *)ret_body->data);
+}
+
+int ad_remote_print(const struct df_config *c, const char *what, struct ad_remote_call *call,
+                    const struct df_buf *path, bool exact, struct df_error *err)
+{
+        struct df_buf answer = {0};
+        int rc = df_buf_check(path, err);
+
+        call->path = (const char *)path->data;
+        if (rc == 0)
+                rc = ad_remote_do(c, what, call, &answer, err);
+        while (!exact && answer.len && answer.data[answer.len - 1] == '\n')
+                answer.len--;
+        if (rc == 0) {
+                (void)fwrite(answer.data, 1, answer.len, stdout);
+                if (!exact)
+                        (void)putchar('\n');
+        }
+        df_buf_release(&answer);
+        return rc;
 }

@@ -26,6 +26,10 @@ int ad_remote_ask(const struct df_config *c, struct ad_remote_call *call, struct
  * from 500 on, else DF_EINVAL. what: for its text. */
 int ad_remote_do(const struct df_config *c, const char *what, struct ad_remote_call *call,
                  struct df_buf *ret_body, struct df_error *err);
+/* ad_remote_do of the path, with a zero at its end; the answer to standard output: exact, to the
+ * byte, or as a line. */
+int ad_remote_print(const struct df_config *c, const char *what, struct ad_remote_call *call,
+                    const struct df_buf *path, bool exact, struct df_error *err);
 /* Everything but letters, digits, - and _: one segment of a path, or the value of a parameter. */
 void ad_remote_escape(struct df_buf *b, const char *text);
 /* "?name=value" or "&name=value"; nothing for a value NULL. */

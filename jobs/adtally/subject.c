@@ -24,7 +24,7 @@ static const char *const shared[] = {"listen", NULL};
 /* The answer is for scripts and people alike: one line of JSON. */
 static int run(const struct df_config *c, const char *verb, const char *text, struct df_error *err)
 {
-        struct df_buf path = {0}, body = {0};
+        struct df_buf path = {0};
         struct ad_remote_call call = {.method = strcmp(verb, "delete") == 0 ? "DELETE" : "GET",
                                       .total_ms = TOTAL_MS};
         int rc;
@@ -32,16 +32,8 @@ static int run(const struct df_config *c, const char *verb, const char *text, st
         df_buf_printf(&path, "/v1/subjects/%s", strcmp(verb, "open") == 0 ? "open?sealed=" : "");
         ad_remote_escape(&path, text);
         df_put_u8(&path, 0);
-        rc = df_buf_check(&path, err);
-        call.path = (const char *)path.data;
-        if (rc == 0)
-                rc = ad_remote_do(c, verb, &call, &body, err);
-        while (body.len && body.data[body.len - 1] == '\n')
-                body.len--;
-        if (rc == 0)
-                printf("%.*s\n", (int)body.len, (const char *)body.data);
+        rc = ad_remote_print(c, verb, &call, &path, false, err);
         df_buf_release(&path);
-        df_buf_release(&body);
         return rc;
 }
 
