@@ -45,6 +45,9 @@ int dfi_meta_decode(struct df_bytes bytes, const struct df_task_config *config,
 /* What names it in the chain. */
 struct df_hash128 dfi_meta_digest(const struct dfi_meta *m, struct df_bytes encoded);
 void dfi_meta_release(struct dfi_meta *m);
+/* A digest as a message; bad is set when the bytes are none, and left alone otherwise. */
+void dfi_put_hash(struct df_buf *b, uint32_t field, struct df_hash128 h);
+struct df_hash128 dfi_get_hash(struct df_bytes bytes, bool *bad);
 
 /* One collection while it is filled. */
 struct dfi_box {

@@ -33,7 +33,7 @@ enum {
         M_ADOPTED,
 };
 
-static void put_hash(struct df_buf *b, uint32_t field, struct df_hash128 h)
+void dfi_put_hash(struct df_buf *b, uint32_t field, struct df_hash128 h)
 {
         size_t m = df_pb_begin(b, field);
 
@@ -42,7 +42,7 @@ static void put_hash(struct df_buf *b, uint32_t field, struct df_hash128 h)
         df_pb_end(b, m);
 }
 
-static struct df_hash128 get_hash(struct df_bytes bytes, bool *bad)
+struct df_hash128 dfi_get_hash(struct df_bytes bytes, bool *bad)
 {
         struct df_reader r = df_reader(bytes);
         struct df_hash128 h = {0, 0};
@@ -72,7 +72,7 @@ static void put_collections(const struct dfi_meta *m, struct df_buf *b)
                 df_pb_uint(b, 1, c->output);
                 df_pb_uint(b, 2, c->partition);
                 df_pb_uint(b, 3, c->rows);
-                put_hash(b, 4, c->digest);
+                dfi_put_hash(b, 4, c->digest);
                 df_pb_end(b, at);
         }
 }
@@ -82,7 +82,7 @@ void dfi_meta_encode(const struct dfi_meta *m, const struct df_task_config *conf
 {
         df_pb_uint(b, M_K, m->k);
         df_pb_uint(b, M_PARENT_K, m->parent_k);
-        put_hash(b, M_PARENT_DIGEST, m->parent_digest);
+        dfi_put_hash(b, M_PARENT_DIGEST, m->parent_digest);
         df_pb_uint(b, M_FROM, m->from_offset);
         df_pb_uint(b, M_TO, m->to_offset);
         df_pb_str(b, M_STREAM, m->source.stream);
@@ -120,7 +120,7 @@ void dfi_meta_encode(const struct dfi_meta *m, const struct df_task_config *conf
         df_pb_str(b, M_BINARY_VERSION, m->binary_version);
         df_pb_fixed64(b, M_TOPIC_GENERATION, config->source.generation);
         if (is_adopted(m))
-                put_hash(b, M_ADOPTED, m->adopted);
+                dfi_put_hash(b, M_ADOPTED, m->adopted);
 }
 
 static int get_collection(struct df_bytes bytes, struct dfi_meta *m, bool *bad,
@@ -145,7 +145,7 @@ static int get_collection(struct df_bytes bytes, struct dfi_meta *m, bool *bad,
                 else if (f.number == 3)
                         c->rows = (uint32_t)f.u;
                 else if (f.number == 4)
-                        c->digest = get_hash(f.bytes, bad);
+                        c->digest = dfi_get_hash(f.bytes, bad);
         }
         *bad |= r.bad;
         return 0;
@@ -313,9 +313,9 @@ int dfi_meta_decode(struct df_bytes bytes, const struct df_task_config *config,
                 if (f.number == M_STREAM)
                         o.stream = f.bytes;
                 else if (f.number == M_PARENT_DIGEST)
-                        ret->parent_digest = get_hash(f.bytes, &bad);
+                        ret->parent_digest = dfi_get_hash(f.bytes, &bad);
                 else if (f.number == M_ADOPTED)
-                        ret->adopted = get_hash(f.bytes, &bad);
+                        ret->adopted = dfi_get_hash(f.bytes, &bad);
                 else if (f.number == M_OUTCOMES)
                         get_outcome(f.bytes, ret, &bad);
                 else if (f.number == M_NOTE)

@@ -17,38 +17,13 @@ enum { NOTE_TOPIC = 1, NOTE_PARTITION, NOTE_ROWS, NOTE_ROWS_DIGEST, NOTE_SEARCH 
 
 /* ---- the manifest's note ---- */
 
-static void put_hash(struct df_buf *b, uint32_t field, struct df_hash128 h)
-{
-        size_t m = df_pb_begin(b, field);
-
-        df_pb_fixed64(b, 1, h.lo);
-        df_pb_fixed64(b, 2, h.hi);
-        df_pb_end(b, m);
-}
-
-static struct df_hash128 get_hash(struct df_bytes bytes, bool *bad)
-{
-        struct df_reader r = df_reader(bytes);
-        struct df_hash128 h = {0, 0};
-        struct df_pb_field f;
-
-        while (df_pb_next(&r, &f)) {
-                if (f.number == 1)
-                        h.lo = f.u;
-                else if (f.number == 2)
-                        h.hi = f.u;
-        }
-        *bad |= r.bad;
-        return h;
-}
-
 int dfi_note_encode(const struct df_session *s, struct df_buf *ret, struct df_error *err)
 {
         const struct df_collection_info *c;
         size_t count;
 
         df_pb_uint(ret, NOTE_K, df_task_k(s->task));
-        put_hash(ret, NOTE_DIGEST, dfi_task_digest(s->task));
+        dfi_put_hash(ret, NOTE_DIGEST, dfi_task_digest(s->task));
         c = df_task_collections(s->task, &count);
         for (size_t i = 0; i < count; i++) {
                 size_t m = df_pb_begin(ret, NOTE_COLLECTION);
@@ -56,7 +31,7 @@ int dfi_note_encode(const struct df_session *s, struct df_buf *ret, struct df_er
                 df_pb_str(ret, NOTE_TOPIC, s->config.outputs[c[i].output].topic);
                 df_pb_uint(ret, NOTE_PARTITION, c[i].partition);
                 df_pb_uint(ret, NOTE_ROWS, c[i].rows);
-                put_hash(ret, NOTE_ROWS_DIGEST, c[i].digest);
+                dfi_put_hash(ret, NOTE_ROWS_DIGEST, c[i].digest);
                 df_pb_uint(ret, NOTE_SEARCH, s->search_from[i]);
                 df_pb_end(ret, m);
         }
@@ -83,7 +58,7 @@ static bool check_collection(struct df_session *s, struct df_bytes bytes,
                 else if (f.number == NOTE_ROWS)
                         rows = f.u;
                 else if (f.number == NOTE_ROWS_DIGEST)
-                        digest = get_hash(f.bytes, &bad);
+                        digest = dfi_get_hash(f.bytes, &bad);
                 else if (f.number == NOTE_SEARCH)
                         *ret_search = f.u;
         }
@@ -112,7 +87,7 @@ int dfi_note_check(struct df_session *s, struct df_error *err)
                 if (f.number == NOTE_K)
                         k = f.u;
                 else if (f.number == NOTE_DIGEST)
-                        digest = get_hash(f.bytes, &bad);
+                        digest = dfi_get_hash(f.bytes, &bad);
                 else if (f.number != NOTE_COLLECTION)
                         continue;
                 else if (n == count || !check_collection(s, f.bytes, &c[n], &s->search_from[n]))
