@@ -46,6 +46,32 @@ static void test_lost_state_is_refused_and_rebuilt(void **state)
         }
 }
 
+/* Whether the process came to the step, at which it dies. */
+static bool die_at(struct rig *r, int64_t step)
+{
+        struct df_error e = {0};
+        int rc = 0;
+
+        rig_open(r, (uint64_t)step + 1);
+        r->params.rows_per_cut = step % 2 ? 2 : 0;
+        r->fail_at = step;
+        r->fail_code = DF_ECRASH;
+        for (int i = 0; rc == 0 && i < 12; i++) {
+                size_t n;
+
+                rig_feed(r, 0, 10);
+                rc = rig_try_open(r, 0, &e);
+                if (rc == 0)
+                        rc = df_session_poll(r->sessions[0], 9, &n, &e);
+                if (rc == 0 && i % 3 == 2)
+                        rc = df_session_commit(r->sessions[0], &e);
+        }
+        rig_close_process(r);
+        df_sim_restart(r->sim, 0);
+        r->fail_at = -1;
+        return r->failures > 0;
+}
+
 /* Died at any step, and then the directory is gone: also when some outputs have the checkpoint
  * that it was publishing and others do not. */
 static void test_lost_at_every_step(void **state)
@@ -54,29 +80,10 @@ static void test_lost_at_every_step(void **state)
 
         (void)state;
         for (int64_t step = 0; struck; step++) {
-                struct df_error e = {0};
                 struct rig r;
-                int rc = 0;
 
-                rig_open(&r, (uint64_t)step + 1);
-                r.params.rows_per_cut = step % 2 ? 2 : 0;
-                r.fail_at = step;
-                r.fail_code = DF_ECRASH;
-                for (int i = 0; rc == 0 && i < 12; i++) {
-                        size_t n;
-
-                        rig_feed(&r, 0, 10);
-                        rc = rig_try_open(&r, 0, &e);
-                        if (rc == 0)
-                                rc = df_session_poll(r.sessions[0], 9, &n, &e);
-                        if (rc == 0 && i % 3 == 2)
-                                rc = df_session_commit(r.sessions[0], &e);
-                }
-                struck = r.failures > 0;
-                rig_close_process(&r);
-                df_sim_restart(r.sim, 0);
+                struck = die_at(&r, step);
                 df_sim_ckpt_lose(r.sim, rig_dir(0), step % 3 == 0);
-                r.fail_at = -1;
                 r.recover = true;
                 rig_feed(&r, 0, 10); /* more than it had when it died */
                 rig_finish(&r);
@@ -168,29 +175,10 @@ static void test_gone_back_at_every_step(void **state)
 
         (void)state;
         for (int64_t step = 0; struck; step++) {
-                struct df_error e = {0};
                 struct rig r;
-                int rc = 0;
 
-                rig_open(&r, (uint64_t)step + 1);
-                r.params.rows_per_cut = step % 2 ? 2 : 0;
-                r.fail_at = step;
-                r.fail_code = DF_ECRASH;
-                for (int i = 0; rc == 0 && i < 12; i++) {
-                        size_t n;
-
-                        rig_feed(&r, 0, 10);
-                        rc = rig_try_open(&r, 0, &e);
-                        if (rc == 0)
-                                rc = df_session_poll(r.sessions[0], 9, &n, &e);
-                        if (rc == 0 && i % 3 == 2)
-                                rc = df_session_commit(r.sessions[0], &e);
-                }
-                struck = r.failures > 0;
-                rig_close_process(&r);
-                df_sim_restart(r.sim, 0);
+                struck = die_at(&r, step);
                 (void)df_sim_ckpt_fallback(r.sim, rig_dir(0)); /* perhaps there is none */
-                r.fail_at = -1;
                 rig_feed(&r, 0, 10);
                 rig_finish(&r);
                 rig_compare(&r);
