@@ -1,4 +1,5 @@
-/* bill_test.h - rows of a reconcile run as sums by cell and cause, to compare with a recount. */
+/* bill_test.h - random events with their prices, and rows of a reconcile run as sums by cell and
+ * cause, to compare with a recount. */
 #ifndef ADTALLY_TESTS_BILL_TEST_H
 #define ADTALLY_TESTS_BILL_TEST_H
 
@@ -7,6 +8,52 @@
 
 #define CELLS_MAX 20000
 
+/* ---- price tables and names of random events ---- */
+
+#define STR(s)                                                                                     \
+        {                                                                                          \
+                (const uint8_t *)(s), sizeof(s) - 1                                                \
+        }
+static const struct ad_price first_lines[] = {
+        {.campaign_id = STR("c0"),
+         .model = AD_CPC,
+         .price_nanos = 30000000,
+         .currency = STR("EUR")},
+        {.campaign_id = STR("c1"), .model = AD_CPM, .price_nanos = 5000000, .currency = STR("EUR")},
+};
+/* The bill's: c0 costs more, c2 has a price at all. */
+static const struct ad_price second_lines[] = {
+        {.campaign_id = STR("c0"),
+         .model = AD_CPC,
+         .price_nanos = 31000000,
+         .currency = STR("EUR")},
+        {.campaign_id = STR("c1"), .model = AD_CPM, .price_nanos = 5000000, .currency = STR("EUR")},
+        {.campaign_id = STR("c2"), .model = AD_CPA, .price_nanos = 7000000, .currency = STR("USD")},
+};
+static const struct ad_price_table tables[] = {{1, first_lines, 2}, {2, second_lines, 3}};
+
+static inline const struct ad_price_table *find_table(void *arg, uint32_t version)
+{
+        (void)arg;
+        return version == 1 || version == 2 ? &tables[version - 1] : NULL;
+}
+
+static inline struct df_bytes pick(struct df_sim_random *x, struct rig *r, const char *kind,
+                                   uint64_t n)
+{
+        char name[32];
+        int len = snprintf(name, sizeof(name), "%s%llu", kind,
+                           (unsigned long long)df_sim_random_below(x, n));
+
+        return df_arena_copy(&r->memory, df_bytes(name, (size_t)len));
+}
+
+static inline bool same(struct df_bytes a, struct df_bytes b)
+{
+        return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+/* ---- sums ---- */
 struct cell {
         uint64_t quarter;
         char tenant[16], advertiser[16], campaign[16], publisher[16], currency[4];

@@ -10,34 +10,6 @@
 #define BILLING 60 /* the bill's */
 #define HOUR_MS 3600000
 
-#define STR(s)                                                                                     \
-        {                                                                                          \
-                (const uint8_t *)(s), sizeof(s) - 1                                                \
-        }
-static const struct ad_price first_lines[] = {
-        {.campaign_id = STR("c0"),
-         .model = AD_CPC,
-         .price_nanos = 30000000,
-         .currency = STR("EUR")},
-        {.campaign_id = STR("c1"), .model = AD_CPM, .price_nanos = 5000000, .currency = STR("EUR")},
-};
-/* The bill's: c0 costs more, c2 has a price at all. */
-static const struct ad_price second_lines[] = {
-        {.campaign_id = STR("c0"),
-         .model = AD_CPC,
-         .price_nanos = 31000000,
-         .currency = STR("EUR")},
-        {.campaign_id = STR("c1"), .model = AD_CPM, .price_nanos = 5000000, .currency = STR("EUR")},
-        {.campaign_id = STR("c2"), .model = AD_CPA, .price_nanos = 7000000, .currency = STR("USD")},
-};
-static const struct ad_price_table tables[] = {{1, first_lines, 2}, {2, second_lines, 3}};
-
-static const struct ad_price_table *find_table(void *arg, uint32_t version)
-{
-        (void)arg;
-        return version == 1 || version == 2 ? &tables[version - 1] : NULL;
-}
-
 /* ---- the naive recount ---- */
 
 static struct ad_event sent[EVENTS_MAX];
@@ -47,11 +19,6 @@ static bool passed_guard(const struct rig_event *e)
 {
         return e->outcome == AD_COUNTED || e->outcome == AD_DUPLICATE ||
                e->outcome == AD_CONFLICT || e->outcome == AD_LATE || e->outcome == AD_PRICE_MISSING;
-}
-
-static bool same(struct df_bytes a, struct df_bytes b)
-{
-        return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
 /* What the client stated, but for its times. */
@@ -186,15 +153,6 @@ static void recount(struct rig *r, struct sums *ret, uint64_t by_cause[AD_CAUSE_
 }
 
 /* ---- a random log of three days ---- */
-
-static struct df_bytes pick(struct df_sim_random *x, struct rig *r, const char *kind, uint64_t n)
-{
-        char name[32];
-        int len = snprintf(name, sizeof(name), "%s%llu", kind,
-                           (unsigned long long)df_sim_random_below(x, n));
-
-        return df_arena_copy(&r->memory, df_bytes(name, (size_t)len));
-}
 
 static struct ad_event random_event(struct df_sim_random *x, struct rig *r, int64_t now)
 {

@@ -11,34 +11,6 @@
 #define CORRECTIONS_MAX 40
 #define IDS_MAX 6
 
-#define STR(s)                                                                                     \
-        {                                                                                          \
-                (const uint8_t *)(s), sizeof(s) - 1                                                \
-        }
-static const struct ad_price first_lines[] = {
-        {.campaign_id = STR("c0"),
-         .model = AD_CPC,
-         .price_nanos = 30000000,
-         .currency = STR("EUR")},
-        {.campaign_id = STR("c1"), .model = AD_CPM, .price_nanos = 5000000, .currency = STR("EUR")},
-};
-static const struct ad_price second_lines[] = {
-        /* the bill's */
-        {.campaign_id = STR("c0"),
-         .model = AD_CPC,
-         .price_nanos = 31000000,
-         .currency = STR("EUR")},
-        {.campaign_id = STR("c1"), .model = AD_CPM, .price_nanos = 5000000, .currency = STR("EUR")},
-        {.campaign_id = STR("c2"), .model = AD_CPA, .price_nanos = 7000000, .currency = STR("USD")},
-};
-static const struct ad_price_table tables[] = {{1, first_lines, 2}, {2, second_lines, 3}};
-
-static const struct ad_price_table *find_table(void *arg, uint32_t version)
-{
-        (void)arg;
-        return version == 1 || version == 2 ? &tables[version - 1] : NULL;
-}
-
 /* ---- a random log, and random corrections of it ---- */
 
 static struct ad_event sent[EVENTS_MAX];
@@ -46,15 +18,6 @@ static size_t sent_count;
 static struct ad_correction_item items[CORRECTIONS_MAX];
 static struct df_bytes ids[CORRECTIONS_MAX][IDS_MAX];
 static size_t item_count;
-
-static struct df_bytes pick(struct df_sim_random *x, struct rig *r, const char *kind, uint64_t n)
-{
-        char name[32];
-        int len = snprintf(name, sizeof(name), "%s%llu", kind,
-                           (unsigned long long)df_sim_random_below(x, n));
-
-        return df_arena_copy(&r->memory, df_bytes(name, (size_t)len));
-}
 
 static bool often(struct df_sim_random *x, uint32_t of_1000)
 {
@@ -215,11 +178,6 @@ static void open_rig(struct rig *r, uint64_t seed, struct ad_corrections **ret_s
 }
 
 /* ---- the naive recount ---- */
-
-static bool same(struct df_bytes a, struct df_bytes b)
-{
-        return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
-}
 
 static bool stated(struct df_bytes scope, struct df_bytes value)
 {
