@@ -68,7 +68,6 @@ static struct ad_bill_row get_key(struct df_bytes bytes)
 
 static int put_line(struct ad_rows *r, const struct ad_bill_row *row, struct df_error *err)
 {
-        const struct ad_cell *c = &r->sum;
         struct ad_json *j;
         int rc;
 
@@ -76,15 +75,7 @@ static int put_line(struct ad_rows *r, const struct ad_bill_row *row, struct df_
         j = ad_json_begin(&r->line);
         ad_json_open(j);
         ad_bill_put_names(j, row);
-        ad_json_put_int(j, "impressions", c->impressions);
-        ad_json_put_int(j, "clicks", c->clicks);
-        ad_json_put_int(j, "conversions", c->conversions);
-        ad_json_put_int(j, "spend_nanos", c->spend);
-        ad_json_put_int(j, "payout_nanos", c->payout);
-        ad_json_put_int(j, "conversion_value_nanos", c->value);
-        ad_json_put_int(j, "invalid_impressions", c->invalid[0]);
-        ad_json_put_int(j, "invalid_clicks", c->invalid[1]);
-        ad_json_put_int(j, "invalid_conversions", c->invalid[2]);
+        ad_replay_put_cell(j, &r->sum);
         ad_json_close(j);
         rc = ad_json_end(j, &r->line, err);
         df_put_u8(&r->line, '\n');
