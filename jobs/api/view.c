@@ -1,13 +1,13 @@
 /* view.c - opening, restoring, applying collections, snapshots. */
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "df/run.h"
 #include "jobs/api/view_private.h"
 
 #define MINUTE_MS 60000LL
@@ -15,37 +15,9 @@
 
 /* ---- directories ---- */
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *f)
-{
-        return remove(path);
-}
-
-int adi_remove_dir(const char *dir, struct df_error *err)
-{
-        if (nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) < 0 && errno != ENOENT)
-                return df_fail_errno(err, DF_EIO, "remove %s", dir);
-        return 0;
-}
-
 static bool exists(const char *path)
 {
         return access(path, F_OK) == 0;
-}
-
-static int sync_parent(const char *path, struct df_error *err)
-{
-        char dir[PATH_MAX];
-        const char *slash = strrchr(path, '/');
-        int fd, rc = 0;
-
-        (void)snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 1,
-                       slash ? path : ".");
-        fd = open(dir[0] ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0 || fsync(fd) < 0)
-                rc = df_fail_errno(err, DF_EIO, "sync directory %s", dir);
-        if (fd >= 0)
-                (void)close(fd); /* only read */
-        return rc;
 }
 
 /* ---- open ---- */
@@ -99,10 +71,10 @@ int adi_discard(const char *dir, struct df_error *err)
 
         if (snprintf(aside, sizeof(aside), "%s.discarded", dir) >= (int)sizeof(aside))
                 return df_fail(err, DF_EINVAL, "%s: the path is too long", dir);
-        rc = adi_remove_dir(aside, err);
+        rc = df_remove_tree(aside, err);
         if (rc == 0 && rename(dir, aside) < 0 && errno != ENOENT)
                 rc = df_fail_errno(err, DF_EIO, "move %s aside", dir);
-        return rc < 0 ? rc : adi_remove_dir(aside, err);
+        return rc < 0 ? rc : df_remove_tree(aside, err);
 }
 
 static int open_once(struct ad_view *v, bool *ret_fits, bool *ret_new, char why[256],
@@ -435,7 +407,7 @@ int ad_view_snapshot(struct ad_view *v, struct df_error *err)
                 return 0;
         if (snprintf(fresh, sizeof(fresh), "%s.new", dir) >= (int)sizeof(fresh))
                 return df_fail(err, DF_EINVAL, "%s: the path is too long", dir);
-        rc = adi_remove_dir(fresh, err);
+        rc = df_remove_tree(fresh, err);
         if (rc == 0)
                 rc = df_kv_checkpoint(v->kv, fresh, err);
         if (rc < 0)
@@ -443,9 +415,9 @@ int ad_view_snapshot(struct ad_view *v, struct df_error *err)
         replace = exists(dir);
         if (renameat2(AT_FDCWD, fresh, AT_FDCWD, dir, replace ? RENAME_EXCHANGE : 0) < 0)
                 return df_fail_errno(err, DF_EIO, "put %s in its place", fresh);
-        rc = sync_parent(dir, err);
+        rc = df_sync_parent(dir, err);
         if (rc == 0 && replace)
-                rc = adi_remove_dir(fresh, err);
+                rc = df_remove_tree(fresh, err);
         return rc;
 }
 

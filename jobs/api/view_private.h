@@ -151,7 +151,6 @@ int adi_expire(struct ad_view *v, int64_t now_ms, struct df_error *err);
 void adi_fresh_add(struct ad_view *v, const struct ad_note *note, uint64_t events, int64_t now_ms);
 int adi_publish(struct ad_view *v, int64_t now_ms, struct df_error *err);
 
-int adi_remove_dir(const char *dir, struct df_error *err); /* flat; missing is fine */
 /* A store that nobody has open goes, in one step: no half of it is ever taken for a whole one. */
 int adi_discard(const char *dir, struct df_error *err);
 

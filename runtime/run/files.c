@@ -47,7 +47,7 @@ static int write_all(int fd, struct df_bytes b)
         return 0;
 }
 
-static int sync_parent(const char *path, struct df_error *err)
+int df_sync_parent(const char *path, struct df_error *err)
 {
         char dir[PATH_MAX];
         const char *slash = strrchr(path, '/');
@@ -79,7 +79,7 @@ int df_write_file(const char *path, struct df_bytes content, bool sync, struct d
         if (rc == 0 && rename(tmp, path) < 0)
                 rc = df_fail_errno(err, DF_EIO, "rename %s to %s", tmp, path);
         if (rc == 0 && sync)
-                rc = sync_parent(path, err);
+                rc = df_sync_parent(path, err);
         if (rc < 0)
                 (void)unlink(tmp); /* the first error counts */
         return rc;

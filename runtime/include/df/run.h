@@ -48,6 +48,8 @@ int64_t df_monotonic_ns(void);
 int64_t df_boottime_ms(void); /* as monotonic, but a suspended machine's time counts */
 
 int df_mkdirs(const char *path, struct df_error *err); /* like mkdir -p */
+/* What was created in, or renamed to, its directory is durable. */
+int df_sync_parent(const char *path, struct df_error *err);
 /* Replace the file by rename; durable when sync. */
 int df_write_file(const char *path, struct df_bytes content, bool sync, struct df_error *err);
 /* Like rm -r; stays on one file system, follows no link; 0 also when there is nothing. */
