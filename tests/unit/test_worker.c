@@ -12,18 +12,6 @@ static void create(uint32_t threads, int64_t min_ms, int64_t max_ms, int64_t idl
         assert_int_equal(df_workers_create(&o, &pool, NULL), 0);
 }
 
-static void add(uint32_t partition)
-{
-        char name[32];
-        struct df_worker_task t = {.name = name,
-                                   .open_state = open_state,
-                                   .open_arg = &fakes[partition],
-                                   .config.source = {.stream = "events", .partition = partition}};
-
-        (void)snprintf(name, sizeof(name), "events/%u", partition);
-        assert_int_equal(df_workers_add(pool, &t, NULL), 0);
-}
-
 /* ---- tests ---- */
 
 static void test_every_task_is_processed_and_drained(void **state)

@@ -18,18 +18,6 @@ static void create(uint32_t commit_threads, int64_t interval_ms)
         assert_int_equal(df_workers_create(&o, &pool, NULL), 0);
 }
 
-static void add(uint32_t partition)
-{
-        char name[32];
-        struct df_worker_task t = {.name = name,
-                                   .open_state = open_state,
-                                   .open_arg = &fakes[partition],
-                                   .config.source = {.stream = "events", .partition = partition}};
-
-        (void)snprintf(name, sizeof(name), "events/%u", partition);
-        assert_int_equal(df_workers_add(pool, &t, NULL), 0);
-}
-
 /* Partition 0 in the middle of a commit, partition 1 beside it on the same worker. */
 static void hold_first(uint32_t commit_threads)
 {

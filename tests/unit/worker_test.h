@@ -385,4 +385,16 @@ static void stop(void)
         }
 }
 
+static inline void add(uint32_t partition)
+{
+        char name[32];
+        struct df_worker_task t = {.name = name,
+                                   .open_state = open_state,
+                                   .open_arg = &fakes[partition],
+                                   .config.source = {.stream = "events", .partition = partition}};
+
+        (void)snprintf(name, sizeof(name), "events/%u", partition);
+        assert_int_equal(df_workers_add(pool, &t, NULL), 0);
+}
+
 #endif
