@@ -240,7 +240,7 @@ int adi_ask_books(struct adi_ask *q)
 
 int adi_ask_commands(struct adi_ask *q)
 {
-        if (ad_commands_ready(q->api->options.commands))
+        if (ad_api_commands_ready(q->api->options.commands))
                 return 0;
         return ad_fault_set(&q->fault, 503, "commands_not_ready", NULL,
                             "the topic commands is still being read: ask again in a moment");
@@ -378,7 +378,7 @@ int adi_ask_command(struct adi_ask *q, struct ad_command *c, const char *where, 
         if (!x)
                 return ad_fault_set(&q->fault, 503, "unavailable", NULL, "out of memory");
         *x = (struct asked){.q = q, .where = where, .of = of};
-        if (ad_commands_put(q->api->options.commands, c, on_asked, x))
+        if (ad_api_commands_put(q->api->options.commands, c, on_asked, x))
                 return 0;
         free(x);
         (void)ad_fault_set(&q->fault, 503, "overloaded", NULL, "%d commands wait already",

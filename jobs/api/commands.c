@@ -24,8 +24,8 @@ struct request {
         uint64_t offset;
 };
 
-struct ad_commands {
-        struct ad_commands_options o;
+struct ad_api_commands {
+        struct ad_api_commands_options o;
         struct adi_command_index index;
         pthread_t thread;
         pthread_mutex_t lock;
@@ -43,7 +43,7 @@ struct ad_commands {
 
 /* ---- reading ---- */
 
-static int open_log(struct ad_commands *c, struct df_error *err)
+static int open_log(struct ad_api_commands *c, struct df_error *err)
 {
         int rc = 0;
 
@@ -56,7 +56,7 @@ static int open_log(struct ad_commands *c, struct df_error *err)
 }
 
 /* Whatever is there; *ret_more: there may be more at once. */
-static int read_some(struct ad_commands *c, bool *ret_more, struct df_error *err)
+static int read_some(struct ad_api_commands *c, bool *ret_more, struct df_error *err)
 {
         struct df_record records[READ_RECORDS];
         size_t n = 0;
@@ -74,7 +74,7 @@ static int read_some(struct ad_commands *c, bool *ret_more, struct df_error *err
 }
 
 /* Until everything before `end` was read. */
-static int read_to(struct ad_commands *c, uint64_t end, struct df_error *err)
+static int read_to(struct ad_api_commands *c, uint64_t end, struct df_error *err)
 {
         const struct timespec pause = {0, STEP_MS * 1000000L};
         int64_t until = df_monotonic_ms() + READ_MS;
@@ -96,7 +96,7 @@ static int read_to(struct ad_commands *c, uint64_t end, struct df_error *err)
 }
 
 /* All that is there now; afterwards the commands known are complete. */
-static int catch_up(struct ad_commands *c, struct df_error *err)
+static int catch_up(struct ad_api_commands *c, struct df_error *err)
 {
         uint64_t first, end = 0;
         int rc = open_log(c, err);
@@ -127,7 +127,7 @@ static void answer(struct request *q, enum ad_asked what, const struct ad_asked_
 }
 
 /* By what the log holds, whoever wrote it. */
-static void settle(struct ad_commands *c, struct request *q)
+static void settle(struct ad_api_commands *c, struct request *q)
 {
         const struct ad_asked_for *e =
                 adi_index_find(&c->index, q->command.tenant_id, q->command.id);
@@ -159,14 +159,14 @@ static bool id_among(const struct request *list, const struct request *until)
         return false;
 }
 
-static bool full(struct ad_commands *c, size_t more, size_t more_bytes)
+static bool full(struct ad_api_commands *c, size_t more, size_t more_bytes)
 {
         return c->index.count + more >= c->o.count_max ||
                c->index.bytes + more_bytes >= c->o.bytes_max;
 }
 
 /* Those whose id nobody has; what cannot be stored is answered and leaves the list. */
-static size_t choose(struct ad_commands *c, struct request **list,
+static size_t choose(struct ad_api_commands *c, struct request **list,
                      struct df_append items[AD_COMMANDS_WAITING_MAX])
 {
         size_t n = 0, bytes = 0;
@@ -203,7 +203,7 @@ static void fail_all(struct request *list, const struct df_error *err)
         }
 }
 
-static int store(struct ad_commands *c, struct request **list, struct df_error *err)
+static int store(struct ad_api_commands *c, struct request **list, struct df_error *err)
 {
         struct df_append items[AD_COMMANDS_WAITING_MAX] = {0};
         size_t n = choose(c, list, items), at = 0;
@@ -226,7 +226,7 @@ static int store(struct ad_commands *c, struct request **list, struct df_error *
         return rc;
 }
 
-static void handle(struct ad_commands *c, struct request *list)
+static void handle(struct ad_api_commands *c, struct request *list)
 {
         struct df_error err = {0};
         int rc = catch_up(c, &err);
@@ -262,7 +262,7 @@ static struct timespec after_ms(int64_t ms)
 }
 
 /* What waits; NULL after wait_ms, or (*ret_stop) when the end has come. */
-static struct request *take(struct ad_commands *c, int64_t wait_ms, bool *ret_stop)
+static struct request *take(struct ad_api_commands *c, int64_t wait_ms, bool *ret_stop)
 {
         struct timespec until = after_ms(wait_ms);
         struct request *list;
@@ -281,7 +281,7 @@ static struct request *take(struct ad_commands *c, int64_t wait_ms, bool *ret_st
 
 static void *ledger(void *arg)
 {
-        struct ad_commands *c = arg;
+        struct ad_api_commands *c = arg;
         int64_t wait = 0;
         bool stop = false, failed = false;
 
@@ -305,10 +305,10 @@ static void *ledger(void *arg)
         return NULL;
 }
 
-int ad_commands_start(const struct ad_commands_options *o, struct ad_commands **ret,
-                      struct df_error *err)
+int ad_api_commands_start(const struct ad_api_commands_options *o, struct ad_api_commands **ret,
+                          struct df_error *err)
 {
-        struct ad_commands *c = calloc(1, sizeof(*c));
+        struct ad_api_commands *c = calloc(1, sizeof(*c));
         pthread_condattr_t a;
 
         if (!c)
@@ -332,7 +332,7 @@ int ad_commands_start(const struct ad_commands_options *o, struct ad_commands **
         return 0;
 }
 
-void ad_commands_stop(struct ad_commands *c)
+void ad_api_commands_stop(struct ad_api_commands *c)
 {
         if (!c)
                 return;
@@ -374,8 +374,8 @@ static struct request *make_request(const struct ad_command *command)
         return NULL;
 }
 
-bool ad_commands_put(struct ad_commands *c, const struct ad_command *command, ad_asked_fn *fn,
-                     void *arg)
+bool ad_api_commands_put(struct ad_api_commands *c, const struct ad_command *command,
+                         ad_asked_fn *fn, void *arg)
 {
         struct request *q = make_request(command);
         bool room = false;
@@ -402,19 +402,19 @@ bool ad_commands_put(struct ad_commands *c, const struct ad_command *command, ad
         return room;
 }
 
-bool ad_commands_ready(struct ad_commands *c)
+bool ad_api_commands_ready(struct ad_api_commands *c)
 {
         return atomic_load(&c->ready);
 }
 
-const struct ad_asked_for *ad_commands_find(struct ad_commands *c, struct df_bytes tenant_id,
-                                            struct df_bytes id)
+const struct ad_asked_for *ad_api_commands_find(struct ad_api_commands *c,
+                                                struct df_bytes tenant_id, struct df_bytes id)
 {
         return adi_index_find(&c->index, tenant_id, id);
 }
 
-void ad_commands_list(struct ad_commands *c, uint64_t below,
-                      bool (*fn)(void *arg, const struct ad_asked_for *entry), void *arg)
+void ad_api_commands_list(struct ad_api_commands *c, uint64_t below,
+                          bool (*fn)(void *arg, const struct ad_asked_for *entry), void *arg)
 {
         struct adi_command_index *x = &c->index;
         bool more = true;
@@ -426,7 +426,7 @@ void ad_commands_list(struct ad_commands *c, uint64_t below,
         pthread_rwlock_unlock(&x->lock);
 }
 
-void ad_commands_render(struct ad_commands *c, struct df_buf *b)
+void ad_api_commands_render(struct ad_api_commands *c, struct df_buf *b)
 {
         struct adi_command_index *x = &c->index;
 

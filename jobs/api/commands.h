@@ -6,7 +6,7 @@
  * reader. So a request can be repeated, also after a crash, and when several api processes append
  * to a Kafka topic at once.
  *
- * Order of calls: ad_commands_start, { put, find, list }*, ad_commands_stop.
+ * Order of calls: ad_api_commands_start, { put, find, list }*, ad_api_commands_stop.
  * Thread: any. Appending and reading back wait for the log, on a thread of this module's own.
  * Ownership: entries live until stop and never change, but for `cancelled`.
  * Limits: AD_COMMANDS_MAX commands, AD_COMMANDS_BYTES_MAX of memory; looked at before an append, so
@@ -25,7 +25,7 @@
 #define AD_COMMANDS_BYTES_MAX (256u << 20)
 #define AD_COMMANDS_WAITING_MAX 256
 
-struct ad_commands_options { /* 0 = the limits above */
+struct ad_api_commands_options { /* 0 = the limits above */
         struct df_log *log;
         size_t count_max, bytes_max;
 };
@@ -47,24 +47,25 @@ enum ad_asked {
 typedef void ad_asked_fn(void *arg, enum ad_asked what, const struct ad_asked_for *entry,
                          const struct df_error *err);
 
-struct ad_commands;
-int ad_commands_start(const struct ad_commands_options *o, struct ad_commands **ret,
-                      struct df_error *err);
+struct ad_api_commands;
+int ad_api_commands_start(const struct ad_api_commands_options *o, struct ad_api_commands **ret,
+                          struct df_error *err);
 /* What waits is done first. NULL-safe. */
-void ad_commands_stop(struct ad_commands *c);
+void ad_api_commands_stop(struct ad_api_commands *c);
 
 /* Append unless its id is there; fn is called exactly once. at_ms is set here. False: too many
  * wait, fn is not called. command is copied. */
-bool ad_commands_put(struct ad_commands *c, const struct ad_command *command, ad_asked_fn *fn,
-                     void *arg);
+bool ad_api_commands_put(struct ad_api_commands *c, const struct ad_command *command,
+                         ad_asked_fn *fn, void *arg);
 /* False until everything that stood in the topic at start was read. */
-bool ad_commands_ready(struct ad_commands *c);
-const struct ad_asked_for *ad_commands_find(struct ad_commands *c, struct df_bytes tenant_id,
-                                            struct df_bytes id); /* or NULL */
+bool ad_api_commands_ready(struct ad_api_commands *c);
+const struct ad_asked_for *ad_api_commands_find(struct ad_api_commands *c,
+                                                struct df_bytes tenant_id,
+                                                struct df_bytes id); /* or NULL */
 /* Those before the offset, the newest first, until fn returns false. */
-void ad_commands_list(struct ad_commands *c, uint64_t below,
-                      bool (*fn)(void *arg, const struct ad_asked_for *entry), void *arg);
+void ad_api_commands_list(struct ad_api_commands *c, uint64_t below,
+                          bool (*fn)(void *arg, const struct ad_asked_for *entry), void *arg);
 /* Prometheus lines. */
-void ad_commands_render(struct ad_commands *c, struct df_buf *b);
+void ad_api_commands_render(struct ad_api_commands *c, struct df_buf *b);
 
 #endif

@@ -245,7 +245,7 @@ static int list(struct adi_ask *q)
         l.items = df_arena_alloc(&q->arena, l.limit * sizeof(*l.items));
         if (!l.items)
                 return ad_fault_set(&q->fault, 503, "unavailable", NULL, "out of memory");
-        ad_commands_list(q->api->options.commands, before, on_entry, &l);
+        ad_api_commands_list(q->api->options.commands, before, on_entry, &l);
         return find_runs(q, l.items, l.count) < 0 ? -1 : adi_ask_json(q, 200, fill_list, &l);
 }
 
@@ -253,7 +253,7 @@ static int list(struct adi_ask *q)
 static const struct ad_asked_for *find(struct adi_ask *q)
 {
         const struct ad_asked_for *e =
-                ad_commands_find(q->api->options.commands, q->tenant, q->request->tail);
+                ad_api_commands_find(q->api->options.commands, q->tenant, q->request->tail);
 
         if (e && e->command.kind == AD_COMMAND_CORRECTION)
                 return e;

@@ -72,7 +72,7 @@ static int start_accounts(const struct df_config *c, struct job *j, struct df_er
 /* The api stops the commands, also when it cannot start. */
 static int start_api(const struct df_config *c, struct job *j, struct df_error *err)
 {
-        struct ad_commands_options commands = {.log = j->log};
+        struct ad_api_commands_options commands = {.log = j->log};
         struct ad_api_options o = {
                 .follow = j->follow,
                 .books = j->books,
@@ -92,7 +92,7 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
                         (uint32_t)df_config_integer(c, "connections-per-address"),
                 .in_flight_max = df_config_bytes(c, "in-flight-max"),
         };
-        int rc = ad_commands_start(&commands, &o.commands, err);
+        int rc = ad_api_commands_start(&commands, &o.commands, err);
 
         ad_fill_params(c, &o.params);
         o.params.price_table = ad_prices_get;

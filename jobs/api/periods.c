@@ -239,7 +239,7 @@ static int gather(struct list *l)
                 return -1;
         if (ad_billing_closes(q->books, q->tenant, on_close, l, &err) < 0)
                 return ad_fault_error(&q->fault, &err);
-        ad_commands_list(q->api->options.commands, UINT64_MAX, on_command, l);
+        ad_api_commands_list(q->api->options.commands, UINT64_MAX, on_command, l);
         if (one.data)
                 note_account(l, one, df_wall_ms()); /* the running month at least */
         if (ad_billing_advertisers(q->books, q->tenant, on_advertiser, l, &err) < 0)
@@ -309,7 +309,7 @@ static int check_open(struct adi_ask *q, const struct adi_account *a, const stru
 {
         struct adi_closed closed;
 
-        if (ad_commands_find(q->api->options.commands, q->tenant, id))
+        if (ad_api_commands_find(q->api->options.commands, q->tenant, id))
                 return 0; /* a request that was made before: answered as then */
         if (adi_ask_books(q) < 0 || adi_find_close(q, a, df_bytes(NULL, 0), &closed) < 0)
                 return -1;
@@ -400,8 +400,8 @@ static bool on_pending(void *arg, const struct ad_asked_for *e)
 static int find_pending(struct adi_ask *q, const struct adi_account *a, struct ad_command *c,
                         struct df_bytes id)
 {
-        struct ad_commands *commands = q->api->options.commands;
-        const struct ad_asked_for *before = ad_commands_find(commands, q->tenant, id);
+        struct ad_api_commands *commands = q->api->options.commands;
+        const struct ad_asked_for *before = ad_api_commands_find(commands, q->tenant, id);
         struct pending x = {.q = q, .account = a};
         struct adi_closed closed;
 
@@ -417,7 +417,7 @@ static int find_pending(struct adi_ask *q, const struct adi_account *a, struct a
                                     "in the open period");
         if (closed.refused)
                 x.answered = closed.closed.close.asked_by;
-        ad_commands_list(commands, UINT64_MAX, on_pending, &x);
+        ad_api_commands_list(commands, UINT64_MAX, on_pending, &x);
         if (!x.found)
                 return ad_fault_set(&q->fault, 404, "not_closing", NULL,
                                     "nobody's request to close it waits");

@@ -160,7 +160,7 @@ static void fill_run(struct ad_json *j, void *arg)
 static const struct ad_command *find_request(struct adi_ask *q)
 {
         const struct ad_asked_for *e =
-                ad_commands_find(q->api->options.commands, q->tenant, q->request->tail);
+                ad_api_commands_find(q->api->options.commands, q->tenant, q->request->tail);
 
         return e && e->command.kind == AD_COMMAND_RUN ? &e->command : NULL;
 }

@@ -36,7 +36,7 @@ int ad_api_create(const struct ad_api_options *o, struct ad_api **ret, struct df
         int rc;
 
         if (!a) {
-                ad_commands_stop(o->commands);
+                ad_api_commands_stop(o->commands);
                 return df_fail(err, DF_ENOMEM, "api");
         }
         a->options = *o;
@@ -98,7 +98,7 @@ void ad_api_destroy(struct ad_api *a)
                 ad_api_stop(a, 0);
         ad_pool_destroy(a->pool);
         ad_pool_destroy(a->receipts);
-        ad_commands_stop(a->options.commands); /* what the pool put there is answered */
+        ad_api_commands_stop(a->options.commands); /* what the pool put there is answered */
         ad_pages_destroy(a->pages);
         adi_latency_release(&a->latency);
         free(a);
@@ -128,7 +128,7 @@ void ad_api_render(struct ad_api *a, struct df_buf *b)
         df_metric(b, "adtally_api_pages_evicted_total", "", (double)pages.evicted);
         df_metric(b, "adtally_api_pages_expired_total", "", (double)pages.expired);
         if (a->options.commands)
-                ad_commands_render(a->options.commands, b);
+                ad_api_commands_render(a->options.commands, b);
         if (a->server)
                 df_http_server_render(a->server, b);
 }

@@ -30,7 +30,7 @@ struct ad_api_options { /* borrowed */
         struct ad_zones *zones;
         struct ad_access *access;
         /* Both NULL: corrections, runs and periods are refused. commands is taken over. */
-        struct ad_commands *commands;
+        struct ad_api_commands *commands;
         struct ad_accounts *accounts;
         const char *data_dir;
         struct df_log *log;         /* of receipts (receipt.h), as are the next two */

@@ -278,7 +278,7 @@ static inline void open_log(void)
 static inline void start_api(void)
 {
         static const char rules[] = "default advertiser Europe/Berlin EUR\nwhole tenant UTC USD\n";
-        struct ad_commands_options commands = {.log = log_};
+        struct ad_api_commands_options commands = {.log = log_};
         struct ad_api_options o = {
                 .listen_fd = -1, .address = "127.0.0.1:0", .peer_fd = -1, .http_threads = 1};
         const struct ad_zone *utc;
@@ -291,7 +291,7 @@ static inline void start_api(void)
         ok(ad_accounts_open(path, zones, utc, &accounts, err));
         ok(ad_access_open(NULL, "127.0.0.1:0", &access_rules, err));
         ok(ad_books_follow_start(dir, log_, &books, err));
-        ok(ad_commands_start(&commands, &o.commands, err));
+        ok(ad_api_commands_start(&commands, &o.commands, err));
         o.books = books;
         o.zones = zones;
         o.accounts = accounts;

@@ -13,7 +13,7 @@
 
 static char dir[256];
 static struct df_log *log_;
-static struct ad_commands *commands;
+static struct ad_api_commands *commands;
 
 struct outcome {
         pthread_mutex_t lock;
@@ -65,7 +65,7 @@ static void ask(struct outcome *o, const struct ad_command *c)
 {
         memset(o, 0, sizeof(*o));
         pthread_mutex_init(&o->lock, NULL);
-        assert_true(ad_commands_put(commands, c, on_asked, o));
+        assert_true(ad_api_commands_put(commands, c, on_asked, o));
 }
 
 static enum ad_asked asked(const struct ad_command *c, uint64_t *ret_offset)
@@ -82,17 +82,17 @@ static void open_all(size_t count_max, size_t bytes_max)
 {
         struct df_filelog_options o = {
                 .segment_bytes = 1 << 20, .reserve_bytes = 4096, .min_free_bytes = 1};
-        struct ad_commands_options c = {.count_max = count_max, .bytes_max = bytes_max};
+        struct ad_api_commands_options c = {.count_max = count_max, .bytes_max = bytes_max};
 
         ok(df_filelog_open(dir, &o, &log_, err));
         ok(ad_create_topics(log_, 2, err));
         c.log = log_;
-        ok(ad_commands_start(&c, &commands, err));
+        ok(ad_api_commands_start(&c, &commands, err));
 }
 
 static void close_all(void)
 {
-        ad_commands_stop(commands);
+        ad_api_commands_stop(commands);
         df_log_close(log_);
 }
 
@@ -133,7 +133,7 @@ static void test_ids_count_once(void **state)
                 open_all(0, 0);
         }
         assert_int_equal(asked(&a, &again), AD_ASKED_BEFORE);
-        assert_null(ad_commands_find(commands, df_bytes_str("t1"), df_bytes_str("c")));
+        assert_null(ad_api_commands_find(commands, df_bytes_str("t1"), df_bytes_str("c")));
 }
 
 /* All at once, every id three times, one of them with other content: each id is one record. */
@@ -199,7 +199,7 @@ static void test_what_others_wrote(void **state)
         assert_int_equal(offset, 0);
         assert_int_equal(asked(&b, &offset), AD_ASKED_NEW);
         assert_int_equal(offset, 3);
-        ad_commands_render(commands, &metrics);
+        ad_api_commands_render(commands, &metrics);
         df_put_u8(&metrics, 0);
         assert_non_null(strstr((char *)metrics.data, "adtally_commands 2\n"));
         assert_non_null(strstr((char *)metrics.data, "adtally_commands_ignored 1\n"));
@@ -237,7 +237,7 @@ static void test_corrections(void **state)
         z.id = df_bytes_str("z");
         y.tenant_id = z.tenant_id = df_bytes_str("t1");
         assert_int_equal(asked(&c, &offset), AD_ASKED_NEW);
-        e = ad_commands_find(commands, df_bytes_str("t1"), df_bytes_str("c"));
+        e = ad_api_commands_find(commands, df_bytes_str("t1"), df_bytes_str("c"));
         assert_int_equal(e->command.correction.scope.event_id_count, 3);
         assert_true(df_bytes_eq(e->command.correction.scope.event_ids[2], ids[2]));
         assert_int_equal(asked(&x, &offset), AD_ASKED_NEW);
@@ -245,10 +245,10 @@ static void test_corrections(void **state)
         assert_int_equal(asked(&y, &offset), AD_ASKED_NEW);
         assert_int_equal(asked(&z, &offset), AD_ASKED_NEW);
         assert_true(df_bytes_eq(atomic_load(&e->cancelled)->command.id, df_bytes_str("y")));
-        ad_commands_list(commands, UINT64_MAX, count_ids, &list);
+        ad_api_commands_list(commands, UINT64_MAX, count_ids, &list);
         assert_true(df_bytes_eq(df_buf_bytes(&list), df_bytes_str("zyxc")));
         df_buf_clear(&list);
-        ad_commands_list(commands, offset, count_ids, &list);
+        ad_api_commands_list(commands, offset, count_ids, &list);
         assert_true(df_bytes_eq(df_buf_bytes(&list), df_bytes_str("yxc")));
         df_buf_release(&list);
 }
@@ -284,7 +284,7 @@ static void fill_queue(void *arg, enum ad_asked what, const struct ad_asked_for 
 
         for (int i = 0; i < AD_COMMANDS_WAITING_MAX; i++)
                 ask(&rest[i], &c);
-        assert_false(ad_commands_put(commands, &c, on_asked, &rest[0]));
+        assert_false(ad_api_commands_put(commands, &c, on_asked, &rest[0]));
         on_asked(arg, what, entry, error);
 }
 
@@ -293,7 +293,7 @@ static void test_waiting_max(void **state)
         struct ad_command c = run_request("first", "t1");
         struct outcome o = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-        assert_true(ad_commands_put(commands, &c, fill_queue, &o));
+        assert_true(ad_api_commands_put(commands, &c, fill_queue, &o));
         wait_for(&o);
         assert_int_equal(o.what, AD_ASKED_NEW);
 }

@@ -74,15 +74,15 @@ static struct df_log *open_log(const char *prefix)
 static void an_id_is_one_command(void **state)
 {
         static const char *const own[JOBS] = {"ann", "bob"};
-        struct ad_commands *jobs[JOBS];
+        struct ad_api_commands *jobs[JOBS];
         struct df_log *logs[JOBS];
         char prefix[64];
 
         (void)snprintf(prefix, sizeof(prefix), "c%d-%lld.", (int)getpid(), (long long)df_wall_ms());
         for (int j = 0; j < JOBS; j++) {
-                struct ad_commands_options o = {.log = logs[j] = open_log(prefix)};
+                struct ad_api_commands_options o = {.log = logs[j] = open_log(prefix)};
 
-                ok(ad_commands_start(&o, &jobs[j], &error));
+                ok(ad_api_commands_start(&o, &jobs[j], &error));
         }
         for (int i = 0; i < IDS; i++)
                 for (int n = 0; n < JOBS; n++) {
@@ -94,7 +94,7 @@ static void an_id_is_one_command(void **state)
 
                         (void)snprintf(ids[i], sizeof(ids[i]), "id%d", i);
                         c.id = df_bytes_str(ids[i]);
-                        assert_true(ad_commands_put(jobs[j], &c, on_asked, &outcomes[j][i]));
+                        assert_true(ad_api_commands_put(jobs[j], &c, on_asked, &outcomes[j][i]));
                 }
         for (int i = 0; i < IDS; i++) {
                 struct outcome a = wait_for(&outcomes[0][i]), b = wait_for(&outcomes[1][i]);
@@ -108,7 +108,7 @@ static void an_id_is_one_command(void **state)
                                  (unsigned long long)b.offset);
         }
         for (int j = 0; j < JOBS; j++) {
-                ad_commands_stop(jobs[j]);
+                ad_api_commands_stop(jobs[j]);
                 df_log_close(logs[j]);
         }
 }
