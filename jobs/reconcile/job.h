@@ -123,7 +123,7 @@ struct ad_lead;
 int ad_lead_open(const struct df_config *c, struct df_log *log, struct ad_lead **ret,
                  struct df_error *err);
 void ad_lead_wait(const struct ad_lead *l); /* until it leads, or the process should stop */
-/* Before a post: 0, or DF_EAGAIN when it leads no more. Waits while that is in doubt. */
+/* Before a post or a drop: 0, or DF_EAGAIN when it leads no more. Waits while that is in doubt. */
 int ad_lead_confirm(const struct ad_lead *l, struct df_error *err);
 /* 0, or why it had to stop: DF_EAGAIN the lead was lost, DF_EFENCED another process has the name of
  * this instance. */

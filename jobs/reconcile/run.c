@@ -439,9 +439,10 @@ static int on_run(void *arg, const struct ad_replay *run, struct df_error *err)
 static int drop_chain(const struct ad_job *j, const char *id, struct df_error *err)
 {
         struct ad_replay *r = calloc(1, sizeof(*r));
-        int rc = r ? ad_replay_find(j->config, &ad_run_reconcile, id, r, err)
-                   : df_fail(err, DF_ENOMEM, "run");
+        int rc = r ? ad_lead_confirm(j->lead, err) : df_fail(err, DF_ENOMEM, "run");
 
+        if (rc == 0)
+                rc = ad_replay_find(j->config, &ad_run_reconcile, id, r, err);
         if (rc == DF_ENOENT)
                 rc = ad_replay_place(j->config, &ad_run_reconcile, id, r, err);
         if (rc == 0) {
