@@ -1,10 +1,12 @@
-/* places.h - where a realtime instance keeps its things.
+/* places.h - where an instance keeps its things.
  *
  *   DATA/state/<topic>/<partition>                       of the instance "main"
  *   DATA/instances/<instance>/state/<topic>/<partition>  of every other one
  *   STORE/<topic>/<partition>      --checkpoint-store, shared by all machines (K2); on Kafka, when
  *                                  none is given and it is there, DATA/checkpoints, which `up`
  *                                  makes for its own realtime processes
+ *   STORE/reconcile-<run>/<partition>  of a chain of the reconcile job
+ *   STORE/reconcile-leader             the instance that led last (jobs/reconcile/handover.c)
  *   DATA/run/realtime.prom, DATA/run/realtime-<instance>.prom  status files (df/run.h)
  */
 #ifndef AD_PLACES_H

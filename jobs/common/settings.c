@@ -90,7 +90,7 @@ const struct df_setting ad_settings[] = {
         {"realtime-processes", DF_INTEGER, "1", 1, AD_REALTIME_PROCESSES_MAX,
          .help = "on Kafka: of this machine, sharing the partitions"},
         {"instance", DF_TEXT, "main", .arg = "NAME",
-         .help = "of a realtime process: each has a name of its own"},
+         .help = "on Kafka: each machine and realtime process has its own"},
         {"checkpoint-store", DF_TEXT, NULL, .arg = "DIR",
          .help = "shared by all machines, so that any of them can take a partition over"},
 
@@ -106,7 +106,7 @@ const struct df_setting ad_settings[] = {
          .secret = true},
 
         {"reconcile", DF_CHOICE, "on", .choices = "on|off",
-         .help = "whether this machine makes the bill; one of those that share a log"},
+         .help = "whether this machine makes the bill; of several on Kafka one does"},
         {"reconcile-every", DF_DURATION, "1h", 100, 7 * DAY_MS, .help = "a run of what is new"},
         {"reconcile-nightly", DF_TEXT, "02:10", .arg = "HH:MM|off",
          .help = "UTC: a run that compares with realtime all that the log still has"},

@@ -23,8 +23,9 @@ extern const size_t ad_setting_count;
 #define AD_TOPIC_RUNS "runs"         /* one partition */
 #define AD_TOPIC_BILLING "billing"   /* as many as runs */
 #define AD_TOPIC_IMPORT_PREFIX "import."
-#define AD_GROUP_REALTIME "realtime" /* on Kafka, after --kafka-prefix */
-#define AD_GROUP_BOOKS "books"       /* the offset in `runs` alone; nobody joins it */
+#define AD_GROUP_REALTIME "realtime"   /* on Kafka, after --kafka-prefix */
+#define AD_GROUP_RECONCILE "reconcile" /* on `commands`: who is assigned it makes the runs */
+#define AD_GROUP_BOOKS "books"         /* the offset in `runs` alone; nobody joins it */
 /* Outputs of a run of `adtally replay`: inputs of nobody. */
 #define AD_TOPIC_REPLAY_PREFIX "replay-"
 #define AD_TOPIC_RECONCILE_PREFIX "reconcile-" /* of a run of `adtally reconcile` */

@@ -135,9 +135,11 @@ struct handled {
         struct df_arena arena;
         char begun[AD_COMMAND_ID_MAX + 1], done[AD_COMMAND_ID_MAX + 1];
         uint64_t after;
+        bool any;
 };
 
-static int read_all(struct df_log *log, const char *topic, struct handled *h,
+/* From *at, or the first record, to the end, which *at becomes. */
+static int read_all(struct df_log *log, const char *topic, uint64_t *at, struct handled *h,
                     int (*fn)(struct handled *h, const struct df_record *r), struct df_error *err)
 {
         struct df_record records[READ_RECORDS];
@@ -146,7 +148,8 @@ static int read_all(struct df_log *log, const char *topic, struct handled *h,
         int rc = df_log_bounds(log, topic, 0, &first, &end, err);
 
         if (rc == 0)
-                rc = df_log_reader_open(log, topic, 0, first, NULL, &r, err);
+                rc = df_log_reader_open(log, topic, 0, *at > first ? *at : first, NULL, &r, err);
+        *at = end;
         while (rc == 0 && df_log_position(r) < end) {
                 struct pollfd p = {.fd = df_process_stop_fd(), .events = POLLIN};
                 size_t n = 0;
@@ -167,6 +170,7 @@ static int look_at_run(struct handled *h, const struct df_record *r)
 {
         struct ad_run_record record;
 
+        h->any = true;
         df_arena_reset(&h->arena);
         if (ad_wire_run_record_decode(r->value, &h->arena, &record, NULL) < 0)
                 return 0; /* the books count it as poison */
@@ -189,16 +193,19 @@ static int look_at_command(struct handled *h, const struct df_record *r)
         return 0;
 }
 
-int ad_commands_handled(struct df_log *log, uint64_t *ret, struct df_error *err)
+int ad_commands_handled(struct df_log *log, uint64_t *runs, uint64_t *ret_after, bool *ret_any,
+                        struct df_error *err)
 {
         struct handled h = {0};
+        uint64_t commands = 0;
         int rc;
 
         df_arena_init(&h.arena, 0);
-        rc = read_all(log, AD_TOPIC_RUNS, &h, look_at_run, err);
+        rc = read_all(log, AD_TOPIC_RUNS, runs, &h, look_at_run, err);
         if (rc == 0 && h.done[0])
-                rc = read_all(log, AD_TOPIC_COMMANDS, &h, look_at_command, err);
+                rc = read_all(log, AD_TOPIC_COMMANDS, &commands, &h, look_at_command, err);
         df_arena_release(&h.arena);
-        *ret = h.after;
+        *ret_after = h.after;
+        *ret_any = h.any;
         return rc;
 }

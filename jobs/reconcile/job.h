@@ -5,6 +5,8 @@
  *   state.c     DATA/reconcile/JOB
  *   pace.c      giving way to realtime
  *   run.c       one run, from the vector to the post
+ *   lead.c      which process makes the runs
+ *   handover.c  what it takes over from the one before
  *   post.c      its records in `runs`
  *   books.c     the task that reads `runs` and writes `billing`
  *   applied.c   what the books say of a run
@@ -14,16 +16,19 @@
  * books have a pool of their own, the status file a thread. All run at nice 10: what is counted
  * now goes first.
  *
- * One process a data directory (`adtally up`), and one a log: it is the one writer of `runs`, and
- * the owner of the books. On the file log the second one is refused (DF_EFENCED). On Kafka it is
- * fenced: --reconcile off is for all machines but one. The books' state is in --checkpoint-store,
- * where there is one, so that this can become another machine.
+ * One process a data directory (`adtally up`). On the file log a second one of a log is refused
+ * (DF_EFENCED). On Kafka any number may run, on any machines: one leads, which makes the runs and
+ * has the books; the others wait to take over. A leader that loses the lead ends, and is started
+ * again as one that waits. What a leader needs from the one before is in the log, and in
+ * --checkpoint-store: the states of the books and of the chains. Should two post all the same (one
+ * stood still for longer than the session), the books post nothing twice (R4).
  */
 #ifndef AD_RECONCILE_JOB_H
 #define AD_RECONCILE_JOB_H
 
 #include <pthread.h>
 
+#include "df/group.h"
 #include "jobs/common/settings.h"
 #include "jobs/runs/fold.h"
 
@@ -52,6 +57,7 @@ struct ad_job_state {
         char chain[AD_RUN_ID_MAX + 1]; /* the last one that was posted whole; "" = none yet */
         char run[AD_RUN_ID_MAX + 1];   /* the last one that was posted */
         uint64_t commands;             /* RunRequests before this offset were run */
+        uint64_t runs;                 /* the end of `runs` when it was last looked at */
         bool known;                    /* there was a file */
         int64_t ran_ms, compared_ms; /* when the last run, and the last that compared all, began */
         uint64_t unexplained, pending; /* of the last run */
@@ -73,8 +79,10 @@ bool ad_commands_first(const struct ad_commands *c, const char **ret_id, uint64_
 size_t ad_commands_waiting(const struct ad_commands *c);
 void ad_commands_done(struct ad_commands *c); /* the first one */
 void ad_commands_close(struct ad_commands *c);
-/* Without the file JOB: the offset behind the last RunRequest whose run is in `runs`. */
-int ad_commands_handled(struct df_log *log, uint64_t *ret, struct df_error *err);
+/* What the records of `runs` from *runs on say: *ret_after is the offset behind the last RunRequest
+ * that one of their runs answers, 0: none; *ret_any: there are records. *runs becomes their end. */
+int ad_commands_handled(struct df_log *log, uint64_t *runs, uint64_t *ret_after, bool *ret_any,
+                        struct df_error *err);
 
 /* ---- what the books say (applied.c) ---- */
 struct ad_job_answers;
@@ -98,11 +106,51 @@ bool ad_pace_behind(const char *text, double lag_max_s);
  * with 2 s of work in between: where realtime cannot catch up a bill is wanted all the same. */
 bool ad_pace_hold(struct ad_pace *p);
 
+/* ---- who makes the runs (lead.c) ---- */
+enum ad_lead_state {
+        AD_LEAD_WAITS,
+        AD_LEAD_LEADS,
+        AD_LEAD_DOUBT, /* until the next assignment */
+        AD_LEAD_LOST,  /* for ever: the process ends */
+};
+/* Pure. assigned: partitions, of DF_GROUP_ASSIGN. */
+enum ad_lead_state ad_lead_after(enum ad_lead_state s, enum df_group_change change,
+                                 size_t assigned);
+/* Order of calls: open, wait, confirm*, close. The topic `commands` exists. A lost lead stops the
+ * process (df_process_stop). Thread: wait and confirm: any. On the file log *ret is NULL, which
+ * all calls take for a leader without rivals. */
+struct ad_lead;
+int ad_lead_open(const struct df_config *c, struct df_log *log, struct ad_lead **ret,
+                 struct df_error *err);
+void ad_lead_wait(const struct ad_lead *l); /* until it leads, or the process should stop */
+/* Before a post or a drop: 0, or DF_EAGAIN when it leads no more. Waits while that is in doubt. */
+int ad_lead_confirm(const struct ad_lead *l, struct df_error *err);
+/* 0, or why it had to stop: DF_EAGAIN the lead was lost, DF_EFENCED another process has the name of
+ * this instance. */
+int ad_lead_close(struct ad_lead *l, struct df_error *err);
+
+/* ---- what one leader leaves to the next (handover.c) ---- */
+struct ad_job;
+/* Before the first run: j->state and what is on this disk are made to fit what other leaders did
+ * since this one led last. */
+int ad_handover_take(struct ad_job *j, struct df_error *err);
+/* The chains of all leaders, whose states are in the checkpoint store; none without one. id: valid
+ * in fn alone. */
+int ad_handover_each_chain(const struct df_config *c,
+                           int (*fn)(void *arg, const char *id, struct df_error *err), void *arg,
+                           struct df_error *err);
+
 /* ---- closing periods (close.h) ---- */
 struct ad_closer;
 
 /* ---- what is shown (status.c) ---- */
-enum ad_job_phase { AD_JOB_IDLE, AD_JOB_WORKING, AD_JOB_COMPARING, AD_JOB_POSTING };
+enum ad_job_phase {
+        AD_JOB_STANDBY, /* another process leads */
+        AD_JOB_IDLE,
+        AD_JOB_WORKING,
+        AD_JOB_COMPARING,
+        AD_JOB_POSTING
+};
 struct ad_job_status {
         pthread_mutex_t lock;
         char path[4096]; /* reconcile.json */
@@ -146,6 +194,7 @@ struct ad_job {
         const char *data;
         struct ad_replay_logs logs;
         struct df_log_writer *runs; /* the topic */
+        struct ad_lead *lead;
         struct ad_commands *commands;
         struct ad_job_answers *answers;
         struct ad_closer *closer;
@@ -176,6 +225,8 @@ struct ad_posted {
         const struct ad_correction_log *corrections; /* it bills with */
 };
 
+/* Whether the job made this run, rather than `adtally reconcile` (run.c). */
+bool ad_job_owns(const struct ad_replay *r);
 /* asked_by: "" = the schedule. *ret_asked: the run answers asked_by; false when it first had to end
  * one that was interrupted. DF_EAGAIN, DF_EFENCED: later again. */
 int ad_job_run(struct ad_job *j, const char *asked_by, bool compare_all, bool *ret_asked,

@@ -10,6 +10,7 @@
 #include "df/kafka.h"
 #include "df/objects.h"
 #include "df/trace.h"
+#include "jobs/common/places.h"
 #include "jobs/reconcile/close.h"
 
 #define TICK_MS 200
@@ -164,10 +165,12 @@ static int read_state(struct ad_job *j, struct df_error *err)
                 rc = df_mkdirs(dir, err);
         if (rc == 0)
                 rc = ad_job_state_read(j->data, &j->state, err);
-        if (rc == 0 && !j->state.known)
-                rc = ad_commands_handled(j->logs.log, &j->state.commands, err);
+        if (rc == 0)
+                rc = ad_handover_take(j, err);
+        pthread_mutex_lock(&j->status.lock);
         j->status.unexplained = j->state.unexplained;
         j->status.pending = j->state.pending;
+        pthread_mutex_unlock(&j->status.lock);
         return rc == 0 ? ad_commands_open(j->logs.log, j->state.commands, &j->commands, err) : rc;
 }
 
@@ -185,12 +188,14 @@ static int open_closer(struct ad_job *j, struct df_objects *objects, struct df_e
                                       .append_arg = j};
         int rc = ad_closer_open(&o, &j->closer, err);
 
+        pthread_mutex_lock(&j->status.lock);
         j->status.closer = j->closer;
+        pthread_mutex_unlock(&j->status.lock);
         return rc;
 }
 
-static int open_job(const struct df_config *c, struct ad_job *j, struct df_objects **ret_objects,
-                    struct df_error *err)
+/* What a process has that waits for the lead. */
+static int open_member(const struct df_config *c, struct ad_job *j, struct df_error *err)
 {
         int rc;
 
@@ -198,19 +203,30 @@ static int open_job(const struct df_config *c, struct ad_job *j, struct df_objec
         j->data = j->pace.data = df_config_text(c, "data");
         j->pace.lag_max_ms = df_config_ms(c, "out-of-orderness") + LAG_SLACK_MS;
         j->schedule.every_ms = df_config_ms(c, "reconcile-every");
-        j->schedule.first_ms = first_run_ms(j->schedule.every_ms);
         j->logs.threads = (uint32_t)df_config_integer(c, "reconcile-threads");
+        j->logs.shared = true;
         rc = ad_schedule_nightly(df_config_text(c, "reconcile-nightly"), &j->schedule.nightly_ms,
                                  err);
         if (rc == 0)
                 rc = ad_data_path(c, "run/reconcile.json", j->status.path, err);
         if (rc == 0)
+                rc = ad_instance_check(df_config_text(c, "instance"), err);
+        if (rc == 0)
+                rc = ad_store_check(c, err);
+        if (rc == 0)
                 rc = ad_open_log(c, &j->logs.log, err);
         if (rc == 0)
                 rc = ad_create_topics(j->logs.log, (uint32_t)df_config_integer(c, "partitions"),
                                       err);
-        if (rc == 0)
-                rc = df_log_writer_open(j->logs.log, AD_TOPIC_RUNS, &j->runs, err);
+        return rc == 0 ? ad_lead_open(c, j->logs.log, &j->lead, err) : rc;
+}
+
+static int open_leader(const struct df_config *c, struct ad_job *j, struct df_objects **ret_objects,
+                       struct df_error *err)
+{
+        int rc = df_log_writer_open(j->logs.log, AD_TOPIC_RUNS, &j->runs, err);
+
+        j->schedule.first_ms = first_run_ms(j->schedule.every_ms);
         if (rc == 0)
                 rc = ad_job_answers_open(j->logs.log, &j->answers, err);
         if (rc == 0)
@@ -218,6 +234,24 @@ static int open_job(const struct df_config *c, struct ad_job *j, struct df_objec
         if (rc == 0)
                 rc = ad_bill_open_source(c, j->logs.log, ret_objects, &j->logs.source, err);
         return rc == 0 ? open_closer(j, *ret_objects, err) : rc;
+}
+
+/* Until the process should stop, or another one leads. */
+static int lead(const struct df_config *c, struct ad_job *j, struct df_objects **ret_objects,
+                struct ad_books **ret_books, struct df_error *err)
+{
+        int rc = open_leader(c, j, ret_objects, err);
+
+        if (rc == 0)
+                rc = ad_books_start(c, j->logs.log, ret_books, err);
+        if (rc < 0)
+                return rc;
+        pthread_mutex_lock(&j->status.lock);
+        j->status.books = ad_books_pool(*ret_books);
+        pthread_mutex_unlock(&j->status.lock);
+        ad_job_status_phase(&j->status, AD_JOB_IDLE);
+        serve(j);
+        return 0;
 }
 
 static void close_job(struct ad_job *j, struct df_objects *objects)
@@ -238,25 +272,25 @@ static int run(const struct df_config *c, struct df_error *err)
         struct df_objects *objects = NULL;
         struct df_status *status = NULL;
         struct ad_books *books = NULL;
-        int rc;
+        int rc, ended;
 
         if (!j)
                 return df_fail(err, DF_ENOMEM, "job");
         (void)setpriority(PRIO_PROCESS, 0, NICE); /* only slower for others without */
         pthread_mutex_init(&j->status.lock, NULL);
         j->status.since_ms = df_wall_ms();
-        rc = open_job(c, j, &objects, err);
+        rc = open_member(c, j, err);
         if (rc == 0)
-                rc = ad_books_start(c, j->logs.log, &books, err);
-        if (rc == 0) {
-                j->status.books = ad_books_pool(books);
                 rc = df_status_start(df_config_text(c, "data"), "reconcile", ad_job_status_render,
                                      &j->status, &status, err);
-        }
         if (rc == 0)
-                serve(j);
+                ad_lead_wait(j->lead);
+        if (rc == 0 && !df_process_stopping())
+                rc = lead(c, j, &objects, &books, err);
         df_status_stop(status);
         ad_books_stop(books);
+        ended = ad_lead_close(j->lead, rc == 0 ? err : NULL);
+        rc = rc == 0 ? ended : rc;
         close_job(j, objects);
         pthread_mutex_destroy(&j->status.lock);
         free(j);

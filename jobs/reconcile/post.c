@@ -18,7 +18,13 @@ int ad_job_append(struct ad_job *j, const char *step, struct df_bytes record, st
         struct df_append item = {.value = record};
         int rc = df_failpoint("reconcile", step, err);
 
-        return rc == 0 ? df_log_append(j->runs, &item, 1, err) : rc;
+        if (rc == 0)
+                rc = ad_lead_confirm(j->lead, err);
+        if (rc == 0)
+                rc = df_log_append(j->runs, &item, 1, err);
+        if (rc == 0)
+                j->state.runs = item.ret_offset + 1;
+        return rc;
 }
 
 static int append(struct post *p, const char *step, struct df_error *err)

@@ -29,7 +29,7 @@ struct attempt {
 
 /* ---- runs that the job made ---- */
 
-static bool is_ours(const struct ad_replay *r)
+bool ad_job_owns(const struct ad_replay *r)
 {
         char path[700];
 
@@ -44,7 +44,7 @@ static int forget_moved(void *arg, const struct ad_replay *run, struct df_error 
         struct ad_replay *moved;
         int rc;
 
-        if (!is_ours(run) || ad_replay_is_here(j->config, run))
+        if (!ad_job_owns(run) || ad_replay_is_here(j->config, run))
                 return 0;
         moved = malloc(sizeof(*moved));
         if (!moved)
@@ -64,7 +64,7 @@ static int mark_ours(const struct ad_replay *r, struct df_error *err)
         char path[700];
 
         (void)snprintf(path, sizeof(path), "%s/" MARK, r->dir);
-        return is_ours(r) ? 0 : df_write_file(path, df_bytes("", 0), true, err);
+        return ad_job_owns(r) ? 0 : df_write_file(path, df_bytes("", 0), true, err);
 }
 
 static bool is_empty(const struct ad_replay *r)
@@ -416,17 +416,41 @@ struct leftovers {
         size_t count;
 };
 
-static int on_run(void *arg, const struct ad_replay *run, struct df_error *err)
+static int on_chain(void *arg, const char *id, struct df_error *err)
 {
         struct leftovers *l = arg;
+
         (void)err;
-        if (l->count == sizeof(l->ids) / sizeof(l->ids[0]) || !is_ours(run))
+        if (l->count == sizeof(l->ids) / sizeof(l->ids[0]))
                 return 0;
         for (size_t i = 0; i < l->a->count; i++)
-                if (strcmp(l->a->parts[i].run->id, run->id) == 0)
+                if (strcmp(l->a->parts[i].run->id, id) == 0)
                         return 0;
-        (void)snprintf(l->ids[l->count++], sizeof(l->ids[0]), "%s", run->id);
+        (void)snprintf(l->ids[l->count++], sizeof(l->ids[0]), "%s", id);
         return 0;
+}
+
+static int on_run(void *arg, const struct ad_replay *run, struct df_error *err)
+{
+        return ad_job_owns(run) ? on_chain(arg, run->id, err) : 0;
+}
+
+/* Whose directory is here is locked against `adtally reconcile`; another leader's is not here. */
+static int drop_chain(const struct ad_job *j, const char *id, struct df_error *err)
+{
+        struct ad_replay *r = calloc(1, sizeof(*r));
+        int rc = r ? ad_lead_confirm(j->lead, err) : df_fail(err, DF_ENOMEM, "run");
+
+        if (rc == 0)
+                rc = ad_replay_find(j->config, &ad_run_reconcile, id, r, err);
+        if (rc == DF_ENOENT)
+                rc = ad_replay_place(j->config, &ad_run_reconcile, id, r, err);
+        if (rc == 0) {
+                rc = ad_replay_drop(r, j->logs.log, err);
+                ad_replay_end(r);
+        }
+        free(r);
+        return rc;
 }
 
 /* Of settings, prices and versions before: this chain was posted whole, so nobody needs them. */
@@ -437,16 +461,11 @@ static void drop_leftovers(const struct attempt *a)
         struct df_error err = {0};
         int rc = ad_replay_list(j->config, &ad_run_reconcile, on_run, &l, &err);
 
+        if (rc == 0)
+                rc = ad_handover_each_chain(j->config, on_chain, &l, &err);
         for (size_t i = 0; rc == 0 && i < l.count; i++) {
-                struct ad_replay *r = calloc(1, sizeof(*r));
-                int dropped = r ? ad_replay_find(j->config, &ad_run_reconcile, l.ids[i], r, &err)
-                                : df_fail(&err, DF_ENOMEM, "run");
+                int dropped = drop_chain(j, l.ids[i], &err);
 
-                if (dropped == 0) {
-                        dropped = ad_replay_drop(r, j->logs.log, &err);
-                        ad_replay_end(r);
-                }
-                free(r);
                 df_trace(dropped < 0 ? DF_WARN : DF_INFO, "reconcile", "chain=%s is over%s%s",
                          l.ids[i], dropped < 0 ? "; it is dropped later: " : " and dropped",
                          dropped < 0 ? err.text : "");

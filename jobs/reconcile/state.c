@@ -35,6 +35,8 @@ static bool parse_line(char *line, struct ad_job_state *s)
                 memcpy(s->run, value, sizeof(s->run));
         else if (strcmp(line, "commands") == 0)
                 s->commands = strtoull(value, NULL, 10);
+        else if (strcmp(line, "runs") == 0)
+                s->runs = strtoull(value, NULL, 10);
         else if (strcmp(line, "compared") == 0)
                 s->compared_ms = strtoll(value, NULL, 10);
         else if (strcmp(line, "unexplained") == 0)
@@ -89,9 +91,9 @@ int ad_job_state_write(const char *data, const struct ad_job_state *s, struct df
         if (s->run[0])
                 df_buf_printf(&b, "run %s\n", s->run);
         df_buf_printf(&b,
-                      "commands %" PRIu64 "\ncompared %" PRId64 "\nunexplained %" PRIu64
-                      "\npending %" PRIu64 "\n",
-                      s->commands, s->compared_ms, s->unexplained, s->pending);
+                      "commands %" PRIu64 "\nruns %" PRIu64 "\ncompared %" PRId64
+                      "\nunexplained %" PRIu64 "\npending %" PRIu64 "\n",
+                      s->commands, s->runs, s->compared_ms, s->unexplained, s->pending);
         if (rc == 0)
                 rc = df_buf_check(&b, err);
         if (rc == 0)

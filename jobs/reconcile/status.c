@@ -8,16 +8,20 @@
 #include "jobs/reconcile/close.h"
 
 static const char *const phases[] = {
-        [AD_JOB_IDLE] = "idle",
-        [AD_JOB_WORKING] = "working",
-        [AD_JOB_COMPARING] = "comparing",
+        [AD_JOB_STANDBY] = "standby", [AD_JOB_IDLE] = "idle",
+        [AD_JOB_WORKING] = "working", [AD_JOB_COMPARING] = "comparing",
         [AD_JOB_POSTING] = "posting",
 };
+
+static bool is_working(enum ad_job_phase phase)
+{
+        return phase > AD_JOB_IDLE;
+}
 
 void ad_job_status_phase(struct ad_job_status *s, enum ad_job_phase phase)
 {
         pthread_mutex_lock(&s->lock);
-        if ((s->phase == AD_JOB_IDLE) != (phase == AD_JOB_IDLE))
+        if (is_working(s->phase) != is_working(phase))
                 s->since_ms = df_wall_ms();
         s->phase = phase;
         if (phase == AD_JOB_IDLE) {
@@ -54,7 +58,7 @@ static double left(const struct ad_job_status *s)
 
 static double progress(const struct ad_job_status *s)
 {
-        return s->phase == AD_JOB_IDLE      ? 0
+        return !is_working(s->phase)        ? 0
                : s->phase != AD_JOB_WORKING ? 1
                : s->all                     ? (double)s->done / (double)s->all
                                             : 0;
@@ -94,7 +98,8 @@ static void metrics(const struct ad_job_status *s, struct df_buf *b)
         df_metric(b, "adtally_reconcile_failures_total", "", (double)s->failures);
         df_metric(b, "adtally_reconcile_targets_total", "", (double)s->targets);
         df_metric(b, "adtally_reconcile_failed", "", s->failed);
-        df_metric(b, "adtally_reconcile_working", "", s->phase != AD_JOB_IDLE);
+        df_metric(b, "adtally_reconcile_leads", "", s->phase != AD_JOB_STANDBY);
+        df_metric(b, "adtally_reconcile_working", "", is_working(s->phase));
         df_metric(b, "adtally_reconcile_gives_way", "", s->held);
         df_metric(b, "adtally_reconcile_waiting", "", (double)s->waiting);
         df_metric(b, "adtally_reconcile_progress_ratio", "", progress(s));
@@ -115,14 +120,16 @@ void ad_job_status_render(void *arg, struct df_buf *b)
         struct ad_job_status *s = arg;
         struct df_buf json = {0};
         struct df_error err = {0};
+        struct df_workers *books;
         int rc;
 
         pthread_mutex_lock(&s->lock);
+        books = s->books;
         metrics(s, b);
         rc = make_json(s, &json, &err);
         pthread_mutex_unlock(&s->lock);
-        if (s->books)
-                df_workers_render(s->books, b);
+        if (books)
+                df_workers_render(books, b);
         if (rc == 0)
                 rc = df_write_file(s->path, df_buf_bytes(&json), false, &err);
         if (rc < 0)

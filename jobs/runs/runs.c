@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -10,6 +11,7 @@
 
 #include "df/filelog.h"
 #include "df/kafka.h"
+#include "jobs/common/places.h"
 #include "jobs/runs/runs.h"
 
 #define RUN_FILE_MAX (1u << 16)
@@ -50,6 +52,8 @@ static int set_place(const struct df_config *c, const char *id, struct ad_replay
                      struct df_error *err)
 {
         const char *data = df_config_text(c, "data");
+        char store[PATH_MAX];
+        int rc;
 
         r->lock_fd = -1;
         if (strlen(data) >= sizeof(r->data))
@@ -57,7 +61,20 @@ static int set_place(const struct df_config *c, const char *id, struct ad_replay
         (void)snprintf(r->data, sizeof(r->data), "%s", data);
         (void)snprintf(r->id, sizeof(r->id), "%s", id);
         (void)snprintf(r->dir, sizeof(r->dir), "%s/%s/%s", data, r->kind->name, id);
-        return 0;
+        rc = ad_store(c, store, err);
+        r->store[0] = '\0';
+        if (rc == 0 && store[0] &&
+            snprintf(r->store, sizeof(r->store), "%s/%s-%s", store, r->kind->name, id) >=
+                    (int)sizeof(r->store))
+                rc = df_fail(err, DF_EINVAL, "--checkpoint-store %s: the path is too long", store);
+        return rc;
+}
+
+int ad_replay_place(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
+                    struct ad_replay *ret, struct df_error *err)
+{
+        *ret = (struct ad_replay){.kind = kind};
+        return set_place(c, id, ret, err);
 }
 
 void ad_replay_end(struct ad_replay *r)
@@ -558,5 +575,7 @@ int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err
                 rc = df_filelog_consumer_drop(log, r->pin.topic.name, names.group, err);
         if (rc == DF_ENOENT) /* it never read anything, or ended by itself */
                 rc = 0;
+        if (rc == 0 && r->store[0])
+                rc = df_remove_tree(r->store, err);
         return rc == 0 ? df_remove_tree(r->dir, err) : rc;
 }

@@ -92,6 +92,7 @@ struct ad_replay {
         const struct ad_run_kind *kind;
         char id[AD_REPLAY_ID_MAX + 1];
         char data[512], dir[600]; /* DATA; DATA/replay/<id> */
+        char store[600];          /* STORE/replay-<id>; "": there is no checkpoint store */
         struct ad_replay_pin pin;
         uint64_t config;
         char version[32];
@@ -124,8 +125,12 @@ int ad_replay_list(const struct df_config *c, const struct ad_run_kind *kind,
                    void *arg, struct df_error *err);
 /* Whether the run is on the log of the settings, not on the one before `adtally migrate`. */
 bool ad_replay_is_here(const struct df_config *c, const struct ad_replay *r);
+/* What a run of this id would be on disk, whether or not it is there: for drop. */
+int ad_replay_place(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
+                    struct ad_replay *ret, struct df_error *err);
 int ad_replay_mark_done(struct ad_replay *r, struct df_error *err);
-/* Topics, offsets, registration, directory. May be called again after an error. */
+/* Topics, offsets, registration, directory, what the store has of it. May be called again after an
+ * error. */
 int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err);
 void ad_replay_end(struct ad_replay *r); /* lets go of the lock */
 /* Names of the outputs, in the order of enum ad_output, and of group and consumer. */
@@ -144,6 +149,7 @@ struct ad_replay_logs {
          * until the next call. NULL: none. */
         bool (*watch)(void *arg, uint64_t done, uint64_t all);
         void *watch_arg;
+        bool shared; /* the state of each partition is in the run's `store`, too (K2) */
 };
 /* Until every partition is processed and committed. DF_EAGAIN: it was asked to stop; the same
  * command goes on. Any refusal of a partition (K11) ends it by name. */

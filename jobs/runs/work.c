@@ -22,7 +22,7 @@ struct part {
         struct work *w;
         uint32_t index;
         char name[DF_TOPIC_NAME_MAX + 16]; /* "events/3" */
-        char dir[PATH_MAX];
+        char dir[PATH_MAX], store[PATH_MAX];
 };
 
 struct work {
@@ -46,7 +46,8 @@ static int open_state(void *arg, struct df_group *group, struct df_session_ports
                       struct df_error *err)
 {
         const struct part *p = arg;
-        int rc = df_rocksdb_ckpt_open(p->dir, NULL, &ports->ckpt, err);
+        struct df_rocksdb_options o = {.store_dir = p->store[0] ? p->store : NULL};
+        int rc = df_rocksdb_ckpt_open(p->dir, &o, &ports->ckpt, err);
 
         (void)group;
         if (rc == 0 && df_kafka_is(p->w->log))
@@ -94,6 +95,8 @@ static int add_part(const struct df_config *c, struct work *w, uint32_t index, s
         p->index = index;
         (void)snprintf(p->name, sizeof(p->name), "%s/%u", w->run->pin.topic.name, index);
         (void)snprintf(p->dir, sizeof(p->dir), "%s/state/%u", w->run->dir, index);
+        if (w->logs->shared && w->run->store[0])
+                (void)snprintf(p->store, sizeof(p->store), "%s/%u", w->run->store, index);
         for (size_t i = 0; i < kind->outputs; i++)
                 topics[i] = w->names.topic[i];
         ad_task_fill(c, &w->run->pin.topic, index, &w->params, topics, &task.config);
