@@ -84,7 +84,7 @@ struct ad_explain_bill {
         struct df_arena arena;
 };
 /* run: of the result of the same question. */
-int ad_explain_bill_find(const struct ad_explain_context *c, struct ad_billing *books,
+int ad_explain_bill_find(const struct ad_explain_context *c, struct ad_billing_read *read,
                          const struct ad_query *q, const char *run, struct ad_explain_bill *ret,
                          struct ad_fault *f);
 int ad_explain_bill_json(const struct ad_explain_bill *e, const struct ad_query *q,

@@ -180,23 +180,17 @@ static int read_all(const struct ad_explain_context *c, const struct ad_query *q
         return rc == 0 ? tell_sources(c, e, q->from_ms, err) : rc;
 }
 
-int ad_explain_bill_find(const struct ad_explain_context *c, struct ad_billing *books,
+int ad_explain_bill_find(const struct ad_explain_context *c, struct ad_billing_read *read,
                          const struct ad_query *q, const char *run, struct ad_explain_bill *ret,
                          struct ad_fault *f)
 {
         struct scan x = {.e = ret, .q = q};
-        struct ad_billing_read *read = NULL;
         struct df_error err = {0};
-        int rc;
 
         *ret = (struct ad_explain_bill){0};
         df_arena_init(&ret->arena, 0);
         ad_map_init(&x.runs, &ret->arena, sizeof(struct ad_explain_run));
-        rc = ad_billing_begin(books, &read, &err);
-        if (rc == 0)
-                rc = read_all(c, q, &x, read, run, &err);
-        ad_billing_end(read);
-        if (rc < 0)
+        if (read_all(c, q, &x, read, run, &err) < 0)
                 return ad_fault_error(f, &err);
         if (x.too_many || x.versions > AD_QUERY_CELLS_MAX)
                 return ad_fault_set(f, 400, "range_too_large", "from",

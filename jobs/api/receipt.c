@@ -14,65 +14,30 @@
 
 /* ---- parameters ---- */
 
-static int bad_time(struct ad_fault *f, const char *name)
+static int read_time(struct df_bytes text, const char *name, int64_t *ret_ms, struct ad_fault *f)
 {
+        if (ad_time_parse(text, ret_ms))
+                return 0;
         return ad_fault_set(f, 400, "bad_time", name,
                             "%s is RFC 3339 with an offset, as 2026-11-24T10:00:00Z", name);
 }
 
-static int read_param(const struct ad_param *p, bool any_tenant, struct ad_receipt_query *q,
-                      unsigned *seen, struct ad_fault *f)
+int ad_receipt_parse(struct df_bytes from, struct df_bytes to, struct df_bytes event_id,
+                     int64_t now_ms, struct ad_receipt_query *ret, struct ad_fault *f)
 {
-        static const char *const names[] = {"from", "to", "tenant"};
-        unsigned i = 0;
-        char text[40];
-
-        while (i < 3 && !df_bytes_eq(p->name, df_bytes_str(names[i])))
-                i++;
-        if (i == 3) {
-                (void)snprintf(text, sizeof(text), "%.*s",
-                               (int)(p->name.len < 39 ? p->name.len : 39),
-                               (const char *)p->name.data);
-                return ad_fault_set(f, 400, "unknown_parameter", text,
-                                    "there is no parameter %s; known are from, to and tenant",
-                                    text);
-        }
-        if (*seen >> i & 1)
-                return ad_fault_set(f, 400, "repeated_parameter", names[i],
-                                    "a parameter stands once");
-        *seen |= 1u << i;
-        if (i < 2)
-                return ad_time_parse(p->value, i == 0 ? &q->from_ms : &q->to_ms)
-                               ? 0
-                               : bad_time(f, names[i]);
-        if (p->value.len == 0 || p->value.len > AD_ID_MAX)
-                return ad_fault_set(f, 400, "bad_tenant", "tenant", "a tenant has 1 to %d bytes",
-                                    AD_ID_MAX);
-        if (!any_tenant && !df_bytes_eq(p->value, q->tenant_id))
-                return ad_fault_set(f, 403, "forbidden", "tenant",
-                                    "only a key of class admin may ask for another tenant");
-        q->tenant_id = p->value;
-        return 0;
-}
-
-int ad_receipt_parse(const struct ad_param *params, size_t count, struct df_bytes event_id,
-                     struct df_bytes tenant_id, bool any_tenant, int64_t now_ms,
-                     struct ad_receipt_query *ret, struct ad_fault *f)
-{
-        unsigned seen = 0;
-
-        *ret = (struct ad_receipt_query){.tenant_id = tenant_id, .event_id = event_id};
+        *ret = (struct ad_receipt_query){.event_id = event_id};
         if (event_id.len > AD_EVENT_ID_MAX)
                 return ad_fault_set(f, 400, "too_long", "event_id",
                                     "an event_id has at most %d bytes", AD_EVENT_ID_MAX);
-        for (size_t i = 0; i < count; i++)
-                if (read_param(&params[i], any_tenant, ret, &seen, f) < 0)
-                        return -1;
-        if (!(seen & 1))
-                ret->from_ms = (seen & 2 ? ret->to_ms : now_ms) - DEFAULT_RANGE_MS;
-        if ((seen & 2) && ret->from_ms >= ret->to_ms)
-                return ad_fault_set(f, 400, "empty_range", "from", "from is not before to");
-        return 0;
+        if (to.data && read_time(to, "to", &ret->to_ms, f) < 0)
+                return -1;
+        if (!from.data)
+                ret->from_ms = (to.data ? ret->to_ms : now_ms) - DEFAULT_RANGE_MS;
+        else if (read_time(from, "from", &ret->from_ms, f) < 0)
+                return -1;
+        return to.data && ret->from_ms >= ret->to_ms
+                       ? ad_fault_set(f, 400, "empty_range", "from", "from is not before to")
+                       : 0;
 }
 
 /* ---- judging ---- */

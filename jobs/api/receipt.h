@@ -28,9 +28,8 @@ struct ad_receipt_context {     /* borrowed */
         enum ad_pricing pricing;
         const struct ad_price_table *(*price_table)(void *arg, uint32_t version);
         void *price_arg;
-        const uint32_t *missing; /* partitions that are refused (K11), ascending */
-        size_t missing_count;
-        bool (*stop)(void *arg); /* true: give up, 503 */
+        const struct ad_status *status; /* which partitions are missing (K11); NULL: none known */
+        bool (*stop)(void *arg);        /* true: give up, 503 */
         void *stop_arg;
 };
 
@@ -38,10 +37,10 @@ struct ad_receipt_query {
         struct df_bytes tenant_id, event_id; /* borrowed */
         int64_t from_ms, to_ms;              /* when the log took it; to_ms 0: no end */
 };
-/* now_ms: for the default range. 0, or -1 with *f. */
-int ad_receipt_parse(const struct ad_param *params, size_t count, struct df_bytes event_id,
-                     struct df_bytes tenant_id, bool any_tenant, int64_t now_ms,
-                     struct ad_receipt_query *ret, struct ad_fault *f);
+/* from, to: parameters, data NULL: not given. now_ms: for the default range. tenant_id is left
+ * empty. 0, or -1 with *f. */
+int ad_receipt_parse(struct df_bytes from, struct df_bytes to, struct df_bytes event_id,
+                     int64_t now_ms, struct ad_receipt_query *ret, struct ad_fault *f);
 
 enum ad_copy_state {
         AD_COPY_SEALED,      /* its outcome is final and known */

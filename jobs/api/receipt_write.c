@@ -168,8 +168,8 @@ int ad_receipt_json(const struct ad_receipt_context *c, const struct ad_receipt 
         put_searched(j, r);
         ad_json_key(j, "missing_partitions");
         ad_json_open_array(j);
-        for (size_t i = 0; i < c->missing_count; i++)
-                if (c->missing[i] == r->partition)
+        for (size_t i = 0; c->status && i < c->status->outside.missing_count; i++)
+                if (c->status->outside.missing[i] == r->partition)
                         ad_json_int(j, r->partition);
         ad_json_close_array(j);
         ad_json_key(j, "copies");

@@ -442,33 +442,23 @@ static void test_parameters(void **state)
         static const char id[] =
                 "0123456789012345678901234567890123456789012345678901234567890123"
                 "01234567890123456789012345678901234567890123456789012345678901234";
-        struct df_bytes from = df_bytes_str("from"), tenant = df_bytes_str("tenant");
-        struct df_bytes time = df_bytes_str("2026-01-01T00:00:00Z");
-        struct ad_param twice[2] = {{from, time}, {from, time}};
-        struct ad_param other = {tenant, df_bytes_str("u")};
+        struct df_bytes none = df_bytes(NULL, 0), time = df_bytes_str("1970-01-01T00:00:01Z");
         struct ad_receipt_query q;
         struct ad_fault f;
 
-        assert_int_equal(ad_receipt_parse(NULL, 0, df_bytes(id, AD_EVENT_ID_MAX), df_bytes_str("t"),
-                                          false, T0, &q, &f),
+        assert_int_equal(ad_receipt_parse(none, none, df_bytes(id, AD_EVENT_ID_MAX), T0, &q, &f),
                          0);
         assert_true(q.from_ms == T0 - 24 * HOUR && q.to_ms == 0);
-        assert_int_equal(ad_receipt_parse(NULL, 0, df_bytes(id, AD_EVENT_ID_MAX + 1),
-                                          df_bytes_str("t"), false, T0, &q, &f),
-                         -1);
+        assert_int_equal(ad_receipt_parse(none, time, df_bytes(id, 1), T0, &q, &f), 0);
+        assert_true(q.from_ms == 1000 - 24 * HOUR && q.to_ms == 1000);
+        assert_int_equal(
+                ad_receipt_parse(none, none, df_bytes(id, AD_EVENT_ID_MAX + 1), T0, &q, &f), -1);
         assert_string_equal(f.code, "too_long");
-        assert_int_equal(
-                ad_receipt_parse(twice, 2, df_bytes(id, 1), df_bytes_str("t"), false, T0, &q, &f),
-                -1);
-        assert_string_equal(f.code, "repeated_parameter");
-        assert_int_equal(
-                ad_receipt_parse(&other, 1, df_bytes(id, 1), df_bytes_str("t"), false, T0, &q, &f),
-                -1);
-        assert_int_equal(f.status, 403);
-        assert_int_equal(
-                ad_receipt_parse(&other, 1, df_bytes(id, 1), df_bytes_str("t"), true, T0, &q, &f),
-                0);
-        assert_true(df_bytes_eq(q.tenant_id, df_bytes_str("u")));
+        assert_int_equal(ad_receipt_parse(time, time, df_bytes(id, 1), T0, &q, &f), -1);
+        assert_string_equal(f.code, "empty_range");
+        assert_int_equal(ad_receipt_parse(none, none, df_bytes(id, 1), T0, &q, &f), 0);
+        assert_int_equal(ad_receipt_parse(df_bytes("", 0), none, df_bytes(id, 1), T0, &q, &f), -1);
+        assert_string_equal(f.code, "bad_time");
 }
 
 int main(void)
