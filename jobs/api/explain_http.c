@@ -1,4 +1,6 @@
 /* explain_http.c - one GET /explain. */
+#include <string.h>
+
 #include "df/run.h"
 #include "jobs/api/ask.h"
 #include "jobs/api/explain.h"
@@ -31,7 +33,7 @@ static int parse(struct adi_ask *q, const struct ad_query_context *c, struct ad_
                        : 0;
 }
 
-/* The number, and what the view knows of its sources. */
+/* The number, NULL when its rows are no longer kept, and what the view knows of its sources. */
 static int ask(struct adi_ask *q, struct ad_query *query, struct ad_result **ret,
                struct ad_status **ret_status)
 {
@@ -54,6 +56,9 @@ static int ask(struct adi_ask *q, struct ad_query *query, struct ad_result **ret
         rc = parse(q, &c, query);
         if (rc == 0)
                 rc = ad_query_run(&c, query, ret, &q->fault);
+        if (rc < 0 && query->view == AD_METRICS_REALTIME &&
+            strcmp(q->fault.code, "rows_expired") == 0)
+                rc = 0; /* the number is gone; what it was made from may not be */
         ad_follow_give(a->options.follow);
         return rc;
 }
@@ -68,7 +73,7 @@ static int explain_bill(struct adi_ask *q, const struct ad_explain_context *c,
 
         if (rc == 0)
                 rc = ad_explain_bill_find(c, q->books, query, result->run, &e, &q->fault);
-        if (rc == 0 && ad_explain_bill_json(&e, query, result, b, &err) < 0)
+        if (rc == 0 && ad_explain_bill_json(c, &e, query, result, b, &err) < 0)
                 rc = ad_fault_error(&q->fault, &err);
         ad_explain_bill_release(&e);
         return rc;
@@ -92,7 +97,9 @@ static int explain(struct adi_ask *q)
 {
         struct ad_api *a = q->api;
         struct ad_explain_context c = {.log = a->options.log,
+                                       .source = a->options.source,
                                        .objects = a->options.objects,
+                                       .rules = &a->options.rules,
                                        .grace_ms = a->options.params.grace_ms,
                                        .stop = adi_ask_stopped,
                                        .stop_arg = a};

@@ -35,7 +35,8 @@ int ad_receipt_parse(struct df_bytes from, struct df_bytes to, struct df_bytes e
         else if (read_time(from, "from", &ret->from_ms, f) < 0)
                 return -1;
         return to.data && ret->from_ms >= ret->to_ms
-                       ? ad_fault_set(f, 400, "empty_range", "from", "from is not before to")
+                       ? ad_fault_set(f, 400, "empty_range", "from",
+                                      "from is not before to: the range is [from, to)")
                        : 0;
 }
 

@@ -107,16 +107,21 @@ static void put_outcome(struct ad_json *j, const struct ad_receipt_context *x,
         static const struct {
                 const char *code, *text;
         } unknown[] = {
-                [AD_COPY_PENDING] = {"pending", "stored, and not counted yet"},
+                [AD_COPY_PENDING] = {"pending",
+                                     "stored, and not counted yet: ask again in a moment; "
+                                     "missing_partitions says whether its partition stands still"},
                 [AD_COPY_VOID] = {"import_aborted", "its import was aborted: its rows are void"},
                 [AD_COPY_EXPIRED] = {"outcome_expired",
                                      "what became of events of this time is not kept any more "
-                                     "(--keep-log), or is damaged"},
+                                     "(--keep-log), or is damaged; the bill judges it by the raw "
+                                     "records all the same (view=billing)"},
                 [AD_COPY_EARLIER] = {"earlier_copies_unknown",
                                      "counted, unless a copy of the dedupe horizon before it was, "
-                                     "of which not all was read"},
+                                     "of which not all was read: ask with from and to close to it, "
+                                     "so that more before it is"},
                 [AD_COPY_INCONSISTENT] = {"inconsistent",
-                                          "log and outcomes contradict each other: an alarm"},
+                                          "log and outcomes contradict each other: an alarm. Keep "
+                                          "log and archive as they are, and report it"},
         };
 
         if (c->state == AD_COPY_SEALED) {
