@@ -115,8 +115,15 @@ static void print_source(const struct ad_json_node *all, uint32_t s)
                 print_segments(all, s);
                 return;
         }
-        if (number(all, s, "seals") == 0) {
+        if (number(all, s, "seals") == 0 && member(all, s, "to_offset")->kind == AD_JSON_NULL) {
                 printf("nothing was sealed then\n");
+                return;
+        }
+        if (number(all, s, "seals") == 0) {
+                printf("offsets %" PRId64 " to %" PRId64 ", by the raw records%s\n",
+                       number(all, s, "from_offset"), number(all, s, "to_offset"),
+                       truth(all, s, "complete") ? "" : "; more may still be counted");
+                print_segments(all, s);
                 return;
         }
         printf("offsets %" PRId64 " to %" PRId64 ": %" PRId64 " seals, checkpoints %" PRId64
@@ -152,6 +159,18 @@ static void print_import(const struct ad_json_node *all, uint32_t s)
         printf("\n");
 }
 
+static void print_missing(const struct ad_json_node *all, uint32_t i)
+{
+        const struct ad_json_node *proof = member(all, i, "proved_by");
+
+        printf("NOT SHOWN  ");
+        print_text(member(all, i, "text"));
+        printf("\n    %s",
+               proof->kind == AD_JSON_NULL ? "nothing here proves it" : "still proved by: ");
+        print_text(proof);
+        printf("\n");
+}
+
 static void each(const struct ad_json_node *all, const char *key,
                  void (*print)(const struct ad_json_node *all, uint32_t i))
 {
@@ -163,17 +182,26 @@ static void each(const struct ad_json_node *all, const char *key,
                 print(all, i);
 }
 
-static int print_answer(struct df_bytes body, struct df_error *err)
+static int parse(struct ad_json_parser *p, struct df_bytes body, const struct ad_json_node **ret,
+                 struct df_error *err)
 {
-        struct ad_json_parser *p = ad_json_create();
-        const struct ad_json_node *all = NULL;
         const char *why = "";
         size_t count = 0;
-        int rc = p ? 0 : df_fail(err, DF_ENOMEM, "JSON parser");
 
-        if (rc == 0 && (ad_json_parse(p, body, &all, &count, &why) != AD_JSON_OK || count == 0 ||
-                        all[0].kind != AD_JSON_OBJECT))
-                rc = df_fail(err, DF_EPARSE, "the answer is no JSON object: %.100s", why);
+        if (ad_json_parse(p, body, ret, &count, &why) == AD_JSON_OK && count > 0 &&
+            (*ret)[0].kind == AD_JSON_OBJECT)
+                return 0;
+        return df_fail(err, DF_EPARSE,
+                       "the answer is no JSON object (%.60s): is --url that of the product port "
+                       "(--listen), not of the admin port?",
+                       why);
+}
+
+static int print_answer(struct ad_json_parser *p, struct df_bytes body, struct df_error *err)
+{
+        const struct ad_json_node *all = NULL;
+        int rc = parse(p, body, &all, err);
+
         if (rc == 0) {
                 print_text(member(all, 0, "view"));
                 printf(", ");
@@ -185,12 +213,52 @@ static int print_answer(struct df_bytes body, struct df_error *err)
                 each(all, "runs", print_run);
                 each(all, "sources", print_source);
                 each(all, "imports", print_import);
+                each(all, "not_shown", print_missing);
                 if (number(all, 0, "damaged_collections"))
-                        printf("%" PRId64 " collections of the topic late are damaged\n",
+                        printf("%" PRId64
+                               " collections of the topic late are damaged: `adtally log "
+                               "verify late` names them\n",
                                number(all, 0, "damaged_collections"));
         }
-        ad_json_destroy(p);
         return rc;
+}
+
+/* What to do about a refusal, where its own message cannot know; NULL: it says it. */
+static const char *advice(int status)
+{
+        switch (status) {
+        case 401:
+        case 403:
+                return "give --key ID.SECRET (best as ADTALLY_KEY) of a key of class read or "
+                       "above, "
+                       "of the tenant whose number it is; `adtally key create --class read --keys "
+                       "FILE` makes one, FILE being what `up --keys` names";
+        case 404:
+                return "is --url that of the product port (`up --listen`)?";
+        case 500:
+                return "the log lines of the job api say more, and docs/RUNBOOK.md what to do";
+        default:
+                return status > 500 ? "`adtally status --data DIR` says what does not run" : NULL;
+        }
+}
+
+static int refused(struct ad_json_parser *p, const char *base, int status, struct df_bytes body,
+                   struct df_error *err)
+{
+        const struct ad_json_node *all = NULL, *code, *message;
+        enum df_err what = status >= 500 ? DF_EAGAIN : DF_EINVAL;
+        uint32_t error;
+
+        if (advice(status))
+                fprintf(stderr, "adtally explain: %s\n", advice(status));
+        if (parse(p, body, &all, err) < 0 || member(all, 0, "error")->kind != AD_JSON_OBJECT)
+                return df_fail(err, what, "%s answers %d", base, status);
+        error = (uint32_t)(member(all, 0, "error") - all);
+        code = member(all, error, "code");
+        message = member(all, error, "message");
+        return df_fail(err, what, "%s answers %d %.*s: %.*s", base, status, (int)code->text.len,
+                       (const char *)code->text.data, (int)message->text.len,
+                       (const char *)message->text.data);
 }
 
 /* ---- the question ---- */
@@ -204,9 +272,14 @@ static int read_question(const char *text, char base[PATH_ROOM], char path[PATH_
         if (scheme)
                 slash = strchr(scheme + 3, '/');
         if (strlen(text) >= PATH_ROOM - 64)
-                return df_fail(err, DF_EINVAL, "the question is too long");
+                return df_fail(err, DF_EINVAL,
+                               "the question has %zu bytes, and at most %d are asked: give fewer "
+                               "values of filters",
+                               strlen(text), PATH_ROOM - 65);
         if ((scheme && (!slash || !mark)) || (!scheme && text[0] == '/' && !mark))
-                return df_fail(err, DF_EINVAL, "the question has no parameters: from, to, ...");
+                return df_fail(err, DF_EINVAL,
+                               "the question has no parameters: give the URL of a number, as "
+                               "http://HOST/v1/metrics?from=...&to=..., or what is behind its '?'");
         if (scheme)
                 (void)snprintf(base, PATH_ROOM, "%.*s", (int)(slash - text), text);
         (void)snprintf(path, PATH_ROOM, "/v1/explain?%s", mark ? mark + 1 : text);
@@ -215,6 +288,7 @@ static int read_question(const char *text, char base[PATH_ROOM], char path[PATH_
 
 static int run(const struct df_config *c, const char *question, struct df_error *err)
 {
+        struct ad_json_parser *json = ad_json_create();
         struct df_http_client *http = NULL;
         char base[PATH_ROOM], path[PATH_ROOM];
         struct df_buf body = {0};
@@ -224,19 +298,22 @@ static int run(const struct df_config *c, const char *question, struct df_error 
                 (void)snprintf(base, sizeof(base), "%s", df_config_text(c, "url"));
         else
                 (void)snprintf(base, sizeof(base), "http://%s", df_config_text(c, "listen"));
-        rc = read_question(question, base, path, err);
+        rc = json ? read_question(question, base, path, err) : df_fail(err, DF_ENOMEM, "parser");
         if (rc == 0)
                 rc = df_http_client_create(base, df_config_text(c, "key"), TIMEOUT_MS, &http, err);
-        if (rc == 0)
+        if (rc == 0) {
                 rc = df_http_fetch(http, path, NULL, df_bytes(NULL, 0), &status, &body, err);
+                if (rc < 0)
+                        (void)df_wrap(err, "does `adtally up` run at %s (--url, --listen)?", base);
+        }
         if (rc == 0 && status != 200)
-                rc = df_fail(err, status >= 500 ? DF_EAGAIN : DF_EINVAL, "%s answers %d: %.*s",
-                             base, status, (int)body.len, (const char *)body.data);
-        if (rc == 0 && df_config_bool(c, "json"))
+                rc = refused(json, base, status, df_buf_bytes(&body), err);
+        else if (rc == 0 && df_config_bool(c, "json"))
                 printf("%.*s\n", (int)body.len, (const char *)body.data);
         else if (rc == 0)
-                rc = print_answer(df_buf_bytes(&body), err);
+                rc = print_answer(json, df_buf_bytes(&body), err);
         df_http_client_destroy(http);
+        ad_json_destroy(json);
         df_buf_release(&body);
         return rc;
 }

@@ -38,8 +38,10 @@ static void refuse(struct adi_ask *q)
         const struct ad_fault *f = &q->fault;
 
         leave_books(q);
-        if (f->damaged)
+        if (f->damaged && q->of_books)
                 ad_books_suspect(q->api->options.books);
+        else if (f->damaged)
+                ad_follow_suspect(q->api->options.follow);
         df_http_fail(q->request, f->status, f->code, *f->field ? f->field : NULL, f->retryable,
                      f->status == 503 ? RETRY_AFTER_S : 0, "%s", f->message);
         finish(q, f->status);
@@ -101,8 +103,9 @@ static void on_pool(void *arg)
                 refuse(q);
 }
 
-void adi_ask(struct ad_api *a, struct df_http_request *r, enum ad_permission want,
-             int (*fn)(struct adi_ask *q))
+/* NULL: it is answered. */
+static struct adi_ask *begin(struct ad_api *a, struct df_http_request *r, enum ad_permission want,
+                             int (*fn)(struct adi_ask *q))
 {
         struct adi_ask *q = calloc(1, sizeof(*q));
         struct ad_denial denial;
@@ -111,7 +114,7 @@ void adi_ask(struct ad_api *a, struct df_http_request *r, enum ad_permission wan
                 df_http_fail(r, 503, "unavailable", NULL, true, RETRY_AFTER_S, "out of memory");
                 atomic_fetch_add(&a->answers, 1);
                 atomic_fetch_add(&a->failures, 1);
-                return;
+                return NULL;
         }
         q->api = a;
         q->request = r;
@@ -120,21 +123,62 @@ void adi_ask(struct ad_api *a, struct df_http_request *r, enum ad_permission wan
         if (!ad_access_check(a->options.access, r, want, &q->identity, &denial)) {
                 ad_access_deny(r, &denial);
                 finish(q, denial.status);
-                return;
+                return NULL;
         }
         q->tenant = df_bytes_str(q->identity.tenant);
-        if (!a->options.commands || !a->options.accounts) {
-                (void)ad_fault_set(&q->fault, 503, "commands_not_ready", NULL,
-                                   "this server takes no commands");
-                refuse(q);
+        return q;
+}
+
+static void put(struct adi_ask *q, struct ad_pool *pool, int max)
+{
+        if (ad_pool_put(pool, on_pool, q))
+                return;
+        atomic_fetch_add(&q->api->overloaded, 1);
+        (void)ad_fault_set(&q->fault, 503, "overloaded", NULL,
+                           "%d long questions wait already: ask again", max);
+        refuse(q);
+}
+
+void adi_ask(struct ad_api *a, struct df_http_request *r, enum ad_permission want,
+             int (*fn)(struct adi_ask *q))
+{
+        struct adi_ask *q = begin(a, r, want, fn);
+
+        if (!q)
+                return;
+        if (a->options.commands && a->options.accounts) {
+                put(q, a->pool, AD_API_QUEUE_MAX);
                 return;
         }
-        if (ad_pool_put(a->pool, on_pool, q))
-                return;
-        atomic_fetch_add(&a->overloaded, 1);
-        (void)ad_fault_set(&q->fault, 503, "overloaded", NULL,
-                           "%d long questions wait already: ask again", AD_API_QUEUE_MAX);
+        (void)ad_fault_set(&q->fault, 503, "commands_not_ready", NULL,
+                           "this server takes no commands");
         refuse(q);
+}
+
+void adi_ask_log(struct ad_api *a, struct df_http_request *r, int (*fn)(struct adi_ask *q))
+{
+        struct adi_ask *q = begin(a, r, AD_MAY_READ, fn);
+
+        if (q)
+                put(q, a->receipts, AD_API_RECEIPTS_MAX);
+}
+
+bool adi_ask_stopped(void *api)
+{
+        struct ad_api *a = api;
+
+        return df_monotonic_ms() >= atomic_load(&a->cancel_ms);
+}
+
+struct ad_view *adi_ask_view(struct adi_ask *q)
+{
+        struct ad_view *view = ad_follow_take(q->api->options.follow);
+
+        if (!view)
+                (void)ad_fault_set(&q->fault, 503, "view_not_ready", NULL,
+                                   "the view is being opened again: ask again in a moment; if it "
+                                   "lasts, `adtally status` says why");
+        return view;
 }
 
 struct df_bytes adi_ask_param(const struct adi_ask *q, const char *name)
@@ -179,8 +223,10 @@ static bool known(const char *const *names, struct df_bytes name)
 int adi_ask_params(struct adi_ask *q, const char *const *names)
 {
         const struct df_http_request *r = q->request;
-        char name[40];
+        char name[40], list[200] = "";
 
+        for (size_t i = 0, at = 0; names[i] && at < sizeof(list); i++)
+                at += (size_t)snprintf(list + at, sizeof(list) - at, "%s, ", names[i]);
         for (size_t i = 0; i < r->param_count; i++) {
                 struct df_bytes n = r->params[i].name;
 
@@ -188,7 +234,8 @@ int adi_ask_params(struct adi_ask *q, const char *const *names)
                                (const char *)n.data);
                 if (!known(names, n))
                         return ad_fault_set(&q->fault, 400, "unknown_parameter", name,
-                                            "there is no parameter %s here", name);
+                                            "there is no parameter %s here; known are %stenant",
+                                            name, list);
                 for (size_t k = 0; k < i; k++)
                         if (df_bytes_eq(r->params[k].name, n))
                                 return ad_fault_set(&q->fault, 400, "repeated_parameter", name,
@@ -226,6 +273,7 @@ int adi_ask_books(struct adi_ask *q)
         struct df_error err = {0};
         struct ad_billing *b = ad_books_take(books, why);
 
+        q->of_books = true;
         if (!b) {
                 (void)ad_fault_set(&q->fault, 503, "billing_not_ready", NULL, "%s", why);
                 return -1;

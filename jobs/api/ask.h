@@ -1,5 +1,6 @@
-/* ask.h - requests about commands, runs and periods: key, tenant and parameters checked, then done
- * on the threads for long work, since they read the books and wait for the log.
+/* ask.h - requests about commands, runs and periods, receipts and explanations: key, tenant and
+ * parameters checked, then done on the threads for long work, since they read the books, wait for
+ * the log or read it.
  */
 #ifndef ADI_ASK_H
 #define ADI_ASK_H
@@ -17,6 +18,7 @@ struct adi_ask {
         struct ad_fault fault;
         struct ad_billing *billing;
         struct ad_billing_read *books; /* after adi_ask_books */
+        bool of_books; /* it has asked for them: what is damaged then is their view */
         int (*fn)(struct adi_ask *q);
 };
 
@@ -24,6 +26,14 @@ struct adi_ask {
  * why not. */
 void adi_ask(struct ad_api *a, struct df_http_request *r, enum ad_permission want,
              int (*fn)(struct adi_ask *q));
+
+/* A question that reads the log, for a key that may read: on the one thread for these, which keeps
+ * nobody from the numbers. fn as above. */
+void adi_ask_log(struct ad_api *a, struct df_http_request *r, int (*fn)(struct adi_ask *q));
+/* The `stop` of what reads the log; arg is the struct ad_api. */
+bool adi_ask_stopped(void *api);
+/* Realtime's view, to be given back with ad_follow_give; NULL with q->fault. */
+struct ad_view *adi_ask_view(struct adi_ask *q);
 
 /* Parameters beside `tenant` that may stand there, NULL-terminated, each at most once; and tenant
  * is set. */
@@ -64,5 +74,7 @@ void adi_on_close_cancel(void *arg, struct df_http_request *r);
 void adi_on_invoice(void *arg, struct df_http_request *r);
 void adi_on_manifest(void *arg, struct df_http_request *r);
 void adi_on_adjustments(void *arg, struct df_http_request *r);
+void adi_on_receipt(void *arg, struct df_http_request *r);
+void adi_on_explain(void *arg, struct df_http_request *r);
 
 #endif

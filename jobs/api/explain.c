@@ -1,4 +1,4 @@
-/* explain.c - the seals and segments behind a window (explain.h). */
+/* explain.c - the seals behind a window (explain.h). */
 #include "jobs/api/explain.h"
 
 #include <stdio.h>
@@ -6,9 +6,6 @@
 #include "jobs/common/collections.h"
 #include "jobs/common/settings.h"
 
-/* An event of the window is received at most AD_FUTURE_MAX_MS before its time, and appended at most
- * AD_RECEIVE_AHEAD_MAX_MS before that. */
-#define AHEAD_MS (AD_FUTURE_MAX_MS + AD_RECEIVE_AHEAD_MAX_MS)
 /* Reading begins earlier: a collection that began before is not handed out, nor needed then. */
 #define SLACK_MS 120000
 
@@ -46,7 +43,7 @@ static void take_seal(struct finding *x, struct walk *w, const struct df_collect
 
         w->k = c->origin.k;
         w->digest = seal->digest;
-        if (seal->max_append_ms < x->e->from_ms - AHEAD_MS) {
+        if (seal->max_append_ms < x->e->from_ms - AD_EXPLAIN_AHEAD_MS) {
                 w->before = true;
                 return;
         }
@@ -93,7 +90,7 @@ static int read_seals(struct finding *x, uint32_t partition, struct walk *w,
                         break;
         }
         x->e->damaged += ad_collections_damaged(reader);
-        return rc < 0 ? ad_fault_error(x->f, &err) : 0;
+        return rc < 0 ? ad_fault_log(x->f, &err) : 0;
 }
 
 static int find_seals(struct finding *x, uint32_t partition)
@@ -108,7 +105,7 @@ static int find_seals(struct finding *x, uint32_t partition)
                 .name = {.generation = x->c->status->generation, .partition = partition}};
         (void)snprintf(w.s->name.stream, sizeof(w.s->name.stream), "%s", AD_TOPIC_EVENTS);
         rc = df_log_offset_at(x->c->log, AD_TOPIC_LATE, partition,
-                              x->e->from_ms - AHEAD_MS - SLACK_MS, &offset, &err);
+                              x->e->from_ms - AD_EXPLAIN_AHEAD_MS - SLACK_MS, &offset, &err);
         if (rc == 0)
                 rc = df_log_bounds(x->c->log, AD_TOPIC_LATE, partition, &first, &end, &err);
         w.first = offset <= first;
@@ -116,50 +113,29 @@ static int find_seals(struct finding *x, uint32_t partition)
                 rc = ad_collections_open(x->c->log, AD_TOPIC_LATE, partition, offset, &reader,
                                          &err);
         if (rc < 0)
-                return ad_fault_error(x->f, &err);
+                return ad_fault_log(x->f, &err);
         rc = read_seals(x, partition, &w, reader);
         ad_collections_close(reader);
+        if (w.s->seals == 0)
+                w.s->gone = w.first && !w.before && first > 0;
         return rc;
 }
 
-/* ---- segments ---- */
+/* ---- all of it ---- */
 
-static int find_segments(struct finding *x, struct ad_explain_source *s)
+static int find_source(struct finding *x, uint32_t partition)
 {
-        struct df_segment_id id = {.generation = s->name.generation,
-                                   .partition = s->name.partition};
-        struct df_archive_manifest m = {0};
+        struct ad_explain_source *s = &x->e->sources[partition];
         struct df_error err = {0};
-        size_t max = x->c->segments_max ? x->c->segments_max : AD_EXPLAIN_SEGMENTS_MAX;
-        uint32_t first = 0;
-        int rc;
+        int rc = find_seals(x, partition);
 
-        if (!x->c->objects || s->seals == 0)
-                return 0;
-        memcpy(id.topic, s->name.stream, sizeof(id.topic));
-        rc = df_archive_manifest_read(x->c->objects, &id, &m, &err);
-        if (rc == 0 && m.count > 0)
-                s->archived_to = m.entries[m.count - 1].end;
-        while (first < m.count && m.entries[first].end <= s->from_offset)
-                first++;
-        while (first + s->segment_count < m.count &&
-               m.entries[first + s->segment_count].first < s->to_offset)
-                s->segment_count++;
-        s->segments_listed = s->segment_count;
-        if (s->segments_listed > max - x->listed)
-                s->segments_listed = (uint32_t)(max - x->listed);
-        x->listed += s->segments_listed;
-        if (s->segments_listed) {
-                size_t size = s->segments_listed * sizeof(*s->segments);
-
-                s->segments = df_arena_alloc(&x->e->arena, size);
-                if (s->segments)
-                        memcpy(s->segments, &m.entries[first], size);
-                else
-                        rc = df_fail(&err, DF_ENOMEM, "segments");
-        }
-        df_archive_manifest_release(&m);
-        return rc == 0 || rc == DF_ENOENT ? 0 : ad_fault_error(x->f, &err);
+        if (rc < 0)
+                return rc;
+        if (s->gone)
+                rc = adi_explain_raw(x->c, s, x->e->from_ms, x->e->to_ms, &err);
+        if (rc == 0)
+                rc = adi_explain_segments(x->c, s, INT64_MIN, &x->listed, &x->e->arena, &err);
+        return rc < 0 ? ad_fault_log(x->f, &err) : 0;
 }
 
 int ad_explain_find(const struct ad_explain_context *c, int64_t from_ms, int64_t to_ms,
@@ -179,11 +155,8 @@ int ad_explain_find(const struct ad_explain_context *c, int64_t from_ms, int64_t
                 (void)df_fail(&err, DF_ENOMEM, "sources");
                 return ad_fault_error(f, &err);
         }
-        for (uint32_t p = 0; rc == 0 && p < ret->source_count; p++) {
-                rc = find_seals(&x, p);
-                if (rc == 0)
-                        rc = find_segments(&x, &ret->sources[p]);
-        }
+        for (uint32_t p = 0; rc == 0 && p < ret->source_count; p++)
+                rc = find_source(&x, p);
         return rc;
 }
 

@@ -5,6 +5,9 @@
  * before the first of them, and every one behind the last is late (W5). The seals chain by digest;
  * the archive has the records of the range, in segments with a SHA-256 each. Seals are read from
  * the topic `late`, which has them all and little else, as long as the log keeps it (--keep-log).
+ * Where they are gone the raw records bound the range, by their append times and heartbeats, from
+ * archive and log; the answer then says what can no longer be shown, and what proves the number
+ * all the same.
  *
  * Order: ad_explain_find, ad_explain_json, ad_explain_release. Blocks: it reads the log. Thread:
  * any; an explanation belongs to one. Limits: below; beyond the first: `range_too_large`.
@@ -13,17 +16,27 @@
 #define AD_EXPLAIN_H
 
 #include "df/archive.h"
+#include "df/clock.h"
 #include "jobs/api/query.h"
 
-#define AD_EXPLAIN_SEALS_MAX 200000  /* read for one */
+#define AD_EXPLAIN_SEALS_MAX 200000 /* read for one */
+/* Raw records of a partition in which the end of a range is looked for, where seals are gone; not
+ * found: not `complete`. */
+#define AD_EXPLAIN_RECORDS_MAX 100000
+/* An event of a window is received at most AD_FUTURE_MAX_MS before its time, and appended at most
+ * AD_RECEIVE_AHEAD_MAX_MS before that. */
+#define AD_EXPLAIN_AHEAD_MS (AD_FUTURE_MAX_MS + AD_RECEIVE_AHEAD_MAX_MS)
 #define AD_EXPLAIN_SEGMENTS_MAX 1000 /* listed; all are counted */
 
 struct ad_explain_context {         /* borrowed */
         struct df_log *log;         /* `late` */
+        struct df_log *source;      /* `events`, with what is archived of it */
         struct df_objects *objects; /* the archive; NULL: there is none */
         const struct ad_status *status;
         int64_t grace_ms;
-        uint64_t seals_max; /* 0: the limit above, as in the next one */
+        const struct df_clock_rules *rules;
+        uint64_t seals_max; /* 0: the limit above, as in the next two */
+        uint64_t records_max;
         size_t segments_max;
         bool (*stop)(void *arg); /* true: give up, 503 */
         void *stop_arg;
@@ -36,8 +49,10 @@ struct ad_explain_source {
         struct df_hash128 parent_digest, digest; /* of the state before the first seal, and after
                                                     the last */
         bool chained;                            /* each seal continues the one before it */
-        bool complete; /* nothing behind the last seal counts in the window any more */
-        bool gone;     /* seals before the first one may belong to it; the log has deleted them */
+        bool complete;   /* nothing behind the last seal counts in the window any more */
+        bool gone;       /* seals before the first one may belong to it; the log has deleted them */
+        bool by_records; /* so the range is by the raw records */
+        bool raw_gone;   /* and some of those, before from_offset, may be gone, too */
         int64_t watermark_ms;
         uint64_t config;
         char version[DF_VERSION_MAX + 1];
@@ -56,7 +71,7 @@ struct ad_explain {
 /* Of event times [from_ms, to_ms). 0, or -1 with *f. Release *ret in any case. */
 int ad_explain_find(const struct ad_explain_context *c, int64_t from_ms, int64_t to_ms,
                     struct ad_explain *ret, struct ad_fault *f);
-/* With the number itself: result is of the same question. */
+/* With the number itself: result is of the same question; NULL: its rows are no longer kept. */
 int ad_explain_json(const struct ad_explain_context *c, const struct ad_explain *e,
                     const struct ad_query *q, const struct ad_result *result, struct df_buf *b,
                     struct df_error *err);
@@ -84,11 +99,21 @@ struct ad_explain_bill {
         struct df_arena arena;
 };
 /* run: of the result of the same question. */
-int ad_explain_bill_find(const struct ad_explain_context *c, struct ad_billing *books,
+int ad_explain_bill_find(const struct ad_explain_context *c, struct ad_billing_read *read,
                          const struct ad_query *q, const char *run, struct ad_explain_bill *ret,
                          struct ad_fault *f);
-int ad_explain_bill_json(const struct ad_explain_bill *e, const struct ad_query *q,
-                         const struct ad_result *result, struct df_buf *b, struct df_error *err);
+int ad_explain_bill_json(const struct ad_explain_context *c, const struct ad_explain_bill *e,
+                         const struct ad_query *q, const struct ad_result *result, struct df_buf *b,
+                         struct df_error *err);
 void ad_explain_bill_release(struct ad_explain_bill *e);
+
+/* ---- explain_raw.c ---- */
+/* s has the source's name, and the seals that are left. */
+int adi_explain_raw(const struct ad_explain_context *c, struct ad_explain_source *s,
+                    int64_t from_ms, int64_t to_ms, struct df_error *err);
+/* Those that hold the source's range, of records appended since then. listed: so far. */
+int adi_explain_segments(const struct ad_explain_context *c, struct ad_explain_source *s,
+                         int64_t since_ms, size_t *listed, struct df_arena *arena,
+                         struct df_error *err);
 
 #endif

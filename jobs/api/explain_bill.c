@@ -6,8 +6,6 @@
 #include "jobs/api/map.h"
 #include "proto/bill.h"
 
-#define ARCHIVED_AHEAD_MS (AD_FUTURE_MAX_MS + AD_RECEIVE_AHEAD_MAX_MS)
-
 struct scan {
         struct ad_explain_bill *e;
         const struct ad_query *q;
@@ -105,46 +103,6 @@ static int tell_runs(struct scan *x, struct ad_billing_read *read, struct df_err
 
 /* Those of the archive that events of the range can lie in: appended not long before it began, and
  * judged by the run. */
-static int find_segments(const struct ad_explain_context *c, struct ad_explain_bill *e,
-                         const struct ad_vector_part *v, int64_t from_ms,
-                         struct ad_explain_source *s, size_t *listed, struct df_error *err)
-{
-        struct df_segment_id id = {.generation = v->generation, .partition = v->partition};
-        struct df_archive_manifest m = {0};
-        uint32_t first = 0;
-        int rc;
-
-        *s = (struct ad_explain_source){
-                .name = {.generation = v->generation, .partition = v->partition},
-                .to_offset = v->to};
-        memcpy(s->name.stream, v->stream.data,
-               v->stream.len < sizeof(s->name.stream) ? v->stream.len : sizeof(s->name.stream) - 1);
-        memcpy(id.topic, s->name.stream, sizeof(id.topic));
-        rc = c->objects ? df_archive_manifest_read(c->objects, &id, &m, err) : DF_ENOENT;
-        if (rc == 0 && m.count > 0)
-                s->archived_to = m.entries[m.count - 1].end;
-        while (first < m.count && m.entries[first].max_append_ms < from_ms - ARCHIVED_AHEAD_MS)
-                first++;
-        while (first + s->segment_count < m.count &&
-               m.entries[first + s->segment_count].first < v->to)
-                s->segment_count++;
-        s->segments_listed = s->segment_count;
-        if (s->segments_listed > AD_EXPLAIN_SEGMENTS_MAX - *listed)
-                s->segments_listed = (uint32_t)(AD_EXPLAIN_SEGMENTS_MAX - *listed);
-        *listed += s->segments_listed;
-        if (s->segments_listed) {
-                size_t size = s->segments_listed * sizeof(*s->segments);
-
-                s->segments = df_arena_alloc(&e->arena, size);
-                if (s->segments)
-                        memcpy(s->segments, &m.entries[first], size);
-                else
-                        rc = df_fail(err, DF_ENOMEM, "segments");
-        }
-        df_archive_manifest_release(&m);
-        return rc == DF_ENOENT ? 0 : rc;
-}
-
 static int tell_sources(const struct ad_explain_context *c, struct ad_explain_bill *e,
                         int64_t from_ms, struct df_error *err)
 {
@@ -157,13 +115,25 @@ static int tell_sources(const struct ad_explain_context *c, struct ad_explain_bi
                                      (e->source_count ? e->source_count : 1) * sizeof(*e->sources));
         if (!e->sources)
                 return df_fail(err, DF_ENOMEM, "sources");
-        for (size_t i = 0; rc == 0 && i < e->source_count; i++)
-                rc = find_segments(c, e, &begin->vector[i], from_ms, &e->sources[i], &listed, err);
+        for (size_t i = 0; rc == 0 && i < e->source_count; i++) {
+                const struct ad_vector_part *v = &begin->vector[i];
+                struct ad_explain_source *s = &e->sources[i];
+                size_t len = v->stream.len;
+
+                *s = (struct ad_explain_source){
+                        .name = {.generation = v->generation, .partition = v->partition},
+                        .to_offset = v->to};
+                if (len >= sizeof(s->name.stream))
+                        len = sizeof(s->name.stream) - 1;
+                memcpy(s->name.stream, v->stream.data, len);
+                rc = adi_explain_segments(c, s, from_ms - AD_EXPLAIN_AHEAD_MS, &listed, &e->arena,
+                                          err);
+        }
         return rc;
 }
 
-static int read_all(const struct ad_explain_context *c, const struct ad_query *q, struct scan *x,
-                    struct ad_billing_read *read, const char *run, struct df_error *err)
+static int read_books(const struct ad_query *q, struct scan *x, struct ad_billing_read *read,
+                      const char *run, struct df_error *err)
 {
         struct ad_explain_bill *e = x->e;
         struct ad_billing_point point = {.at_ms = q->has_as_of ? q->as_of_ms : INT64_MAX};
@@ -175,29 +145,23 @@ static int read_all(const struct ad_explain_context *c, const struct ad_query *q
         point.seq = e->run.seq;
         if (rc == 0)
                 rc = scan_cells(x, read, point, err);
-        if (rc == 0 && !x->too_many)
-                rc = tell_runs(x, read, err);
-        return rc == 0 ? tell_sources(c, e, q->from_ms, err) : rc;
+        return rc == 0 && !x->too_many ? tell_runs(x, read, err) : rc;
 }
 
-int ad_explain_bill_find(const struct ad_explain_context *c, struct ad_billing *books,
+int ad_explain_bill_find(const struct ad_explain_context *c, struct ad_billing_read *read,
                          const struct ad_query *q, const char *run, struct ad_explain_bill *ret,
                          struct ad_fault *f)
 {
         struct scan x = {.e = ret, .q = q};
-        struct ad_billing_read *read = NULL;
         struct df_error err = {0};
-        int rc;
 
         *ret = (struct ad_explain_bill){0};
         df_arena_init(&ret->arena, 0);
         ad_map_init(&x.runs, &ret->arena, sizeof(struct ad_explain_run));
-        rc = ad_billing_begin(books, &read, &err);
-        if (rc == 0)
-                rc = read_all(c, q, &x, read, run, &err);
-        ad_billing_end(read);
-        if (rc < 0)
+        if (read_books(q, &x, read, run, &err) < 0)
                 return ad_fault_error(f, &err);
+        if (tell_sources(c, ret, q->from_ms, &err) < 0)
+                return ad_fault_log(f, &err);
         if (x.too_many || x.versions > AD_QUERY_CELLS_MAX)
                 return ad_fault_set(f, 400, "range_too_large", "from",
                                     "more than %d runs, or %d cells and their versions: ask for a "

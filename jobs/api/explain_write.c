@@ -45,6 +45,10 @@ static void put_nanos(struct ad_json *j, const char *key, df_nanos v)
 
 static void put_totals(struct ad_json *j, const struct ad_result *r)
 {
+        if (!r) {
+                ad_json_put_null(j, "totals");
+                return;
+        }
         ad_json_key(j, "totals");
         ad_json_open_array(j);
         for (size_t i = 0; i < r->total_count; i++) {
@@ -96,20 +100,24 @@ static void put_source(struct ad_json *j, const struct ad_explain_source *s)
         ad_json_put_int(j, "partition", s->name.partition);
         ad_json_put_int(j, "seals", s->seals);
         ad_json_put_bool(j, "complete", s->complete);
-        if (s->seals) {
+        ad_json_put_bool(j, "earlier_seals_deleted", s->gone);
+        if (s->seals || s->by_records) {
+                ad_json_put_text(j, "range_by", s->by_records ? "records" : "seals");
                 ad_json_put_int(j, "from_offset", s->from_offset);
                 ad_json_put_int(j, "to_offset", s->to_offset);
+        }
+        if (s->seals) {
                 ad_json_put_int(j, "first_checkpoint", s->first_k);
                 ad_json_put_int(j, "last_checkpoint", s->last_k);
                 put_digest(j, "parent_digest", s->parent_digest);
                 put_digest(j, "digest", s->digest);
                 ad_json_put_bool(j, "chained", s->chained);
-                ad_json_put_bool(j, "earlier_seals_deleted", s->gone);
                 put_time(j, "watermark", s->watermark_ms);
                 put_u64_hex(j, "settings", s->config);
                 ad_json_put_text(j, "version", s->version);
-                put_segments(j, s);
         }
+        if (s->seals || s->by_records)
+                put_segments(j, s);
         ad_json_close(j);
 }
 
@@ -138,6 +146,78 @@ static void put_imports(struct ad_json *j, const struct ad_status *s, const stru
         ad_json_close_array(j);
 }
 
+/* ---- what can no longer be shown ---- */
+
+static void put_missing(struct ad_json *j, const char *code, const char *text, const char *proof)
+{
+        ad_json_open(j);
+        ad_json_put_text(j, "code", code);
+        ad_json_put_text(j, "text", text);
+        if (proof)
+                ad_json_put_text(j, "proved_by", proof);
+        else
+                ad_json_put_null(j, "proved_by");
+        ad_json_close(j);
+}
+
+/* What still proves a number from the archive alone; names the month in which the range begins. */
+static const char *verify(int64_t from_ms, char room[400])
+{
+        char month[AD_TIME_TEXT_MAX];
+
+        (void)ad_time_text(from_ms, month);
+        (void)snprintf(
+                room, 400,
+                "the bill: `adtally verify MANIFEST --key PUBLIC --archive PLACE` counts the "
+                "segments again, with the manifest of the closed period (`GET "
+                "/v1/periods/%.7s/manifest`); while it is open, view=billing of this "
+                "question, and `adtally reconcile` counts them again",
+                month);
+        return room;
+}
+
+static void put_no_archive(struct ad_json *j, const struct ad_explain_context *c)
+{
+        if (!c->objects)
+                put_missing(j, "no_archive",
+                            "segments and their hashes: there is no archive (--archive none); the "
+                            "raw records are in the log alone, for --keep-log",
+                            NULL);
+}
+
+static void put_not_shown(struct ad_json *j, const struct ad_explain_context *c,
+                          const struct ad_explain *e, bool rows)
+{
+        bool gone = false, raw_gone = false;
+        char proof[400];
+
+        for (size_t i = 0; i < e->source_count; i++) {
+                gone |= e->sources[i].gone;
+                raw_gone |= e->sources[i].raw_gone;
+        }
+        ad_json_key(j, "not_shown");
+        ad_json_open_array(j);
+        put_no_archive(j, c);
+        if (!rows)
+                put_missing(j, "rows_expired",
+                            "the number: realtime's rows of this range are no longer kept "
+                            "(--keep-minutes, --keep-hours); larger windows may still be",
+                            verify(e->from_ms, proof));
+        if (gone)
+                put_missing(j, "seals_expired",
+                            "realtime's seals of this time, all or the first of them: they have "
+                            "left the log (--keep-log), and with them which checkpoint counted "
+                            "which offsets, its digest, version and settings. The offsets are by "
+                            "the raw records, of which the segments are listed",
+                            verify(e->from_ms, proof));
+        if (raw_gone)
+                put_missing(j, "records_expired",
+                            "raw records before from_offset that may belong to it: they have left "
+                            "the log, and no archive holds them",
+                            NULL);
+        ad_json_close_array(j);
+}
+
 int ad_explain_json(const struct ad_explain_context *c, const struct ad_explain *e,
                     const struct ad_query *q, const struct ad_result *result, struct df_buf *b,
                     struct df_error *err)
@@ -156,6 +236,7 @@ int ad_explain_json(const struct ad_explain_context *c, const struct ad_explain 
                 put_source(j, &e->sources[i]);
         ad_json_close_array(j);
         put_imports(j, c->status, e, q->tenant_id);
+        put_not_shown(j, c, e, result != NULL);
         ad_json_put_int(j, "damaged_collections", e->damaged);
         ad_json_close(j);
         return ad_json_end(j, b, err);
@@ -199,8 +280,28 @@ static void put_judged(struct ad_json *j, const struct ad_explain_source *s)
         ad_json_close(j);
 }
 
-int ad_explain_bill_json(const struct ad_explain_bill *e, const struct ad_query *q,
-                         const struct ad_result *result, struct df_buf *b, struct df_error *err)
+static void put_bill_not_shown(struct ad_json *j, const struct ad_explain_context *c,
+                               const struct ad_explain_bill *e, int64_t from_ms)
+{
+        bool known = true;
+        char proof[400];
+
+        for (size_t i = 0; i < e->run_count; i++)
+                known &= e->runs[i].known;
+        ad_json_key(j, "not_shown");
+        ad_json_open_array(j);
+        put_no_archive(j, c);
+        if (!known)
+                put_missing(j, "runs_unknown",
+                            "when some of the runs were made, and with which prices and "
+                            "corrections: the books hold their postings, and not them",
+                            verify(from_ms, proof));
+        ad_json_close_array(j);
+}
+
+int ad_explain_bill_json(const struct ad_explain_context *c, const struct ad_explain_bill *e,
+                         const struct ad_query *q, const struct ad_result *result, struct df_buf *b,
+                         struct df_error *err)
 {
         struct ad_json *j = ad_json_begin(b);
 
@@ -225,6 +326,7 @@ int ad_explain_bill_json(const struct ad_explain_bill *e, const struct ad_query 
         for (size_t i = 0; i < e->source_count; i++)
                 put_judged(j, &e->sources[i]);
         ad_json_close_array(j);
+        put_bill_not_shown(j, c, e, q->from_ms);
         ad_json_close(j);
         return ad_json_end(j, b, err);
 }

@@ -95,6 +95,7 @@ static int start_api(const struct df_config *c, struct job *j, struct df_error *
         int rc = ad_api_commands_start(&commands, &o.commands, err);
 
         ad_fill_params(c, &o.params);
+        ad_fill_rules(c, &o.rules);
         o.params.price_table = ad_prices_get;
         o.params.price_arg = j->prices;
         if (rc == 0)

@@ -40,6 +40,10 @@ int ad_fault_set(struct ad_fault *f, int status, const char *code, const char *f
 /* An error of the machine: 503 for what may pass, 500 otherwise. Always -1. */
 int ad_fault_error(struct ad_fault *f, const struct df_error *err);
 
+/* The same of the log or the archive: what is damaged there is no matter of the view, and the
+ * message says what to do. */
+int ad_fault_log(struct ad_fault *f, const struct df_error *err);
+
 enum ad_order {
         AD_ORDER_WINDOW,
         AD_ORDER_IMPRESSIONS,

@@ -30,6 +30,23 @@ int ad_fault_error(struct ad_fault *f, const struct df_error *err)
         return -1;
 }
 
+int ad_fault_log(struct ad_fault *f, const struct df_error *err)
+{
+        (void)ad_fault_error(f, err);
+        if (f->damaged)
+                (void)ad_fault_set(f, 500, "log_damaged", NULL,
+                                   "%.300s: `adtally log verify` and `adtally archive verify` name "
+                                   "all that is damaged; see RUNBOOK, Damage in the log",
+                                   err->text);
+        else if (err->code == DF_EAGAIN)
+                (void)ad_fault_set(f, 503, "unavailable", NULL, "%s: ask again in a moment",
+                                   err->text);
+        else if (err->code == DF_EOFFSET)
+                (void)ad_fault_set(f, 503, "unavailable", NULL,
+                                   "%s: records left the log meanwhile, ask again", err->text);
+        return -1;
+}
+
 enum {
         P_FROM,
         P_TO,

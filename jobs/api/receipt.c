@@ -1,4 +1,4 @@
-/* receipt.c - finding the copies of an event, and judging them (receipt.h). */
+/* receipt.c - finding the copies of an event (receipt.h). */
 #include "jobs/api/receipt.h"
 
 #include <stdio.h>
@@ -8,157 +8,147 @@
 #include "jobs/common/settings.h"
 #include "jobs/common/times.h"
 
-#define HOUR_MS 3600000LL
-#define DEFAULT_RANGE_MS (24 * HOUR_MS)
+#define DEFAULT_RANGE_MS (24 * ADI_RECEIPT_HOUR_MS)
 #define ARENA_BYTES (64u << 20)
 
 /* ---- parameters ---- */
 
-static int bad_time(struct ad_fault *f, const char *name)
+static int read_time(struct df_bytes text, const char *name, int64_t *ret_ms, struct ad_fault *f)
 {
+        if (ad_time_parse(text, ret_ms))
+                return 0;
         return ad_fault_set(f, 400, "bad_time", name,
                             "%s is RFC 3339 with an offset, as 2026-11-24T10:00:00Z", name);
 }
 
-static int read_param(const struct ad_param *p, bool any_tenant, struct ad_receipt_query *q,
-                      unsigned *seen, struct ad_fault *f)
+int ad_receipt_parse(struct df_bytes from, struct df_bytes to, struct df_bytes event_id,
+                     int64_t now_ms, struct ad_receipt_query *ret, struct ad_fault *f)
 {
-        static const char *const names[] = {"from", "to", "tenant"};
-        unsigned i = 0;
-        char text[40];
-
-        while (i < 3 && !df_bytes_eq(p->name, df_bytes_str(names[i])))
-                i++;
-        if (i == 3) {
-                (void)snprintf(text, sizeof(text), "%.*s",
-                               (int)(p->name.len < 39 ? p->name.len : 39),
-                               (const char *)p->name.data);
-                return ad_fault_set(f, 400, "unknown_parameter", text,
-                                    "there is no parameter %s; known are from, to and tenant",
-                                    text);
-        }
-        if (*seen >> i & 1)
-                return ad_fault_set(f, 400, "repeated_parameter", names[i],
-                                    "a parameter stands once");
-        *seen |= 1u << i;
-        if (i < 2)
-                return ad_time_parse(p->value, i == 0 ? &q->from_ms : &q->to_ms)
-                               ? 0
-                               : bad_time(f, names[i]);
-        if (p->value.len == 0 || p->value.len > AD_ID_MAX)
-                return ad_fault_set(f, 400, "bad_tenant", "tenant", "a tenant has 1 to %d bytes",
-                                    AD_ID_MAX);
-        if (!any_tenant && !df_bytes_eq(p->value, q->tenant_id))
-                return ad_fault_set(f, 403, "forbidden", "tenant",
-                                    "only a key of class admin may ask for another tenant");
-        q->tenant_id = p->value;
-        return 0;
-}
-
-int ad_receipt_parse(const struct ad_param *params, size_t count, struct df_bytes event_id,
-                     struct df_bytes tenant_id, bool any_tenant, int64_t now_ms,
-                     struct ad_receipt_query *ret, struct ad_fault *f)
-{
-        unsigned seen = 0;
-
-        *ret = (struct ad_receipt_query){.tenant_id = tenant_id, .event_id = event_id};
+        *ret = (struct ad_receipt_query){.event_id = event_id};
         if (event_id.len > AD_EVENT_ID_MAX)
                 return ad_fault_set(f, 400, "too_long", "event_id",
                                     "an event_id has at most %d bytes", AD_EVENT_ID_MAX);
-        for (size_t i = 0; i < count; i++)
-                if (read_param(&params[i], any_tenant, ret, &seen, f) < 0)
-                        return -1;
-        if (!(seen & 1))
-                ret->from_ms = (seen & 2 ? ret->to_ms : now_ms) - DEFAULT_RANGE_MS;
-        if ((seen & 2) && ret->from_ms >= ret->to_ms)
-                return ad_fault_set(f, 400, "empty_range", "from", "from is not before to");
+        if (to.data && read_time(to, "to", &ret->to_ms, f) < 0)
+                return -1;
+        if (!from.data)
+                ret->from_ms = (to.data ? ret->to_ms : now_ms) - DEFAULT_RANGE_MS;
+        else if (read_time(from, "from", &ret->from_ms, f) < 0)
+                return -1;
+        return to.data && ret->from_ms >= ret->to_ms
+                       ? ad_fault_set(f, 400, "empty_range", "from",
+                                      "from is not before to: the range is [from, to)")
+                       : 0;
+}
+
+/* ---- which topics, and where in them ---- */
+
+/* Where the range lies, and from where on earlier copies can matter: of an import from its first
+ * record on. */
+static int locate(const struct ad_receipt_context *c, const struct ad_receipt *r,
+                  struct ad_receipt_topic *t, struct df_error *err)
+{
+        const struct ad_receipt_query *q = &r->query;
+        int64_t since = (adi_receipt_hour(q->from_ms) - 1 - (int64_t)c->horizon_hours) *
+                        ADI_RECEIPT_HOUR_MS;
+        uint64_t first, end;
+        int rc = df_log_bounds(c->source, t->info.name, r->partition, &first, &end, err);
+
+        t->to_offset = end;
+        t->read_offset = first;
+        t->known_ms = t->is_import ? INT64_MIN : since;
+        if (rc == 0)
+                rc = df_log_offset_at(c->source, t->info.name, r->partition, q->from_ms,
+                                      &t->from_offset, err);
+        if (rc == 0 && q->to_ms)
+                rc = df_log_offset_at(c->source, t->info.name, r->partition, q->to_ms,
+                                      &t->to_offset, err);
+        if (rc == 0 && !t->is_import)
+                rc = df_log_offset_at(c->source, t->info.name, r->partition,
+                                      since - AD_RECEIVE_AHEAD_MAX_MS, &t->read_offset, err);
+        if (rc < 0)
+                return rc;
+        if (t->to_offset > end)
+                t->to_offset = end;
+        if (t->from_offset > t->to_offset)
+                t->from_offset = t->to_offset;
+        if (t->read_offset < first)
+                t->read_offset = first;
+        t->cut = t->read_offset == first;
+        if (t->read_offset > t->from_offset) { /* the clock was put back (T2): who knows */
+                t->read_offset = t->from_offset;
+                t->known_ms = INT64_MAX;
+        }
         return 0;
 }
-
-/* ---- judging ---- */
-
-static int64_t hour_of(int64_t ms)
-{
-        return ms / HOUR_MS - (ms % HOUR_MS < 0);
-}
-
-/* What guard refused is not recorded by dedupe: as if it had not been there. */
-static bool is_guards(uint32_t reason)
-{
-        return reason == AD_WRONG_PARTITION || reason == AD_CLOCK || reason == AD_STALE_RECEIVE ||
-               reason == AD_FUTURE_EVENT || reason == AD_TOO_OLD || reason == AD_INVALID;
-}
-
-/* D1: the occurrence greatest by (receive hour, log order) among those before copies[i] with a
- * receive hour in [h - H, h + 1]. *ret_sure: no copy whose outcome is unknown could be it. */
-static const struct ad_copy *decider(const struct ad_copy *copies, size_t i, uint32_t horizon,
-                                     bool *ret_sure)
-{
-        int64_t h = hour_of(copies[i].ev.receive_ms), best_hour = INT64_MIN;
-        const struct ad_copy *best = NULL;
-
-        *ret_sure = true;
-        for (size_t j = 0; j < i; j++) {
-                int64_t hj = hour_of(copies[j].ev.receive_ms);
-
-                if (hj < h - (int64_t)horizon || hj > h + 1)
-                        continue;
-                if (copies[j].lost)
-                        *ret_sure = false;
-                else if (!is_guards(copies[j].entry) && hj >= best_hour) {
-                        best = &copies[j];
-                        best_hour = hj;
-                }
-        }
-        return best;
-}
-
-static void judge_one(struct ad_copy *copies, size_t i, uint32_t horizon, int64_t known_ms)
-{
-        const uint32_t both = 1u << AD_OUT_LATE | 1u << AD_OUT_QUARANTINE;
-        struct ad_copy *c = &copies[i];
-        int64_t least = (hour_of(c->ev.receive_ms) - (int64_t)horizon) * HOUR_MS;
-        const struct ad_copy *d;
-        bool sure;
-
-        c->outcome = AD_NONE;
-        c->against = NULL;
-        if (c->lost || c->sealed != both) {
-                c->state = c->lost ? AD_COPY_EXPIRED : AD_COPY_PENDING;
-                return;
-        }
-        c->state = AD_COPY_SEALED;
-        c->outcome = c->entry;
-        if (c->entry != AD_NONE && c->entry != AD_CONFLICT)
-                return;
-        d = decider(copies, i, horizon, &sure);
-        c->against = d;
-        if (c->entry == AD_CONFLICT)
-                return;
-        if (d) {
-                c->outcome = AD_DUPLICATE;
-                if ((sure && d->ev.fingerprint != c->ev.fingerprint) || c->alone)
-                        c->state = AD_COPY_INCONSISTENT;
-        } else if ((sure && known_ms <= least) || c->alone) {
-                c->outcome = AD_COUNTED;
-        } else {
-                c->state = AD_COPY_EARLIER;
-        }
-}
-
-void ad_receipt_judge(struct ad_copy *copies, size_t count, uint32_t horizon_hours,
-                      int64_t known_ms)
-{
-        for (size_t i = 0; i < count; i++)
-                judge_one(copies, i, horizon_hours, known_ms);
-}
-
-/* ---- finding ---- */
 
 struct finding {
         const struct ad_receipt_context *context;
         struct ad_receipt *r;
+        struct ad_receipt_topic *t; /* at hand */
+        struct ad_receipt_topic **last;
+        uint64_t in_range; /* records, of all topics */
+        struct df_error *err;
 };
+
+/* A dataset is of one tenant. Not known: its first seal is still to come. */
+static bool is_of_another(const struct finding *x, const char *topic)
+{
+        const struct ad_status *s = x->context->status;
+
+        for (size_t i = 0; s && i < s->source_count; i++)
+                if (s->sources[i].is_import && strcmp(s->sources[i].name.stream, topic) == 0)
+                        return !df_bytes_eq(df_bytes_str(s->sources[i].tenant),
+                                            x->r->query.tenant_id);
+        return false;
+}
+
+static int add_topic(struct finding *x, const struct df_topic_info *info, bool is_import)
+{
+        struct ad_receipt_topic *t = df_arena_zalloc(&x->r->arena, sizeof(*t));
+        int rc;
+
+        if (!t)
+                return df_fail(x->err, DF_ENOMEM, "topics of imports");
+        t->info = *info;
+        t->is_import = is_import;
+        rc = locate(x->context, x->r, t, x->err);
+        if (rc < 0 || (is_import && t->from_offset == t->to_offset))
+                return rc;
+        x->in_range += t->to_offset - t->from_offset;
+        x->r->import_count += is_import;
+        *x->last = t;
+        x->last = &t->next;
+        return 0;
+}
+
+static int on_import(void *arg, const struct df_topic_info *info)
+{
+        struct finding *x = arg;
+        const struct ad_receipt_context *c = x->context;
+
+        if (c->stop && c->stop(c->stop_arg))
+                return df_fail(x->err, DF_EAGAIN, "the server stops");
+        return is_of_another(x, info->name) || x->r->partition >= info->partitions
+                       ? 0
+                       : add_topic(x, info, true);
+}
+
+static int find_topics(struct finding *x)
+{
+        const struct ad_receipt_query *q = &x->r->query;
+        struct df_log *log = x->context->log;
+        struct df_topic_info events;
+        int rc = ad_topic_find(log, AD_TOPIC_EVENTS, &events, x->err);
+
+        if (rc < 0)
+                return rc;
+        x->r->partition =
+                ad_event_partition(ad_event_key(q->tenant_id, q->event_id), events.partitions);
+        rc = add_topic(x, &events, false);
+        return rc == 0 ? df_log_topic_list(log, AD_TOPIC_IMPORT_PREFIX, on_import, x, x->err) : rc;
+}
+
+/* ---- the copies of a topic ---- */
 
 static bool stopped(void *arg)
 {
@@ -168,13 +158,14 @@ static bool stopped(void *arg)
 }
 
 /* Of a flood of copies before the range the newest matter: the older half is forgotten. */
-static void forget_half(struct ad_receipt *r)
+static void forget_half(struct ad_receipt_topic *t)
 {
-        size_t half = r->before / 2;
+        size_t half = t->before / 2;
 
-        r->known_ms = r->copies[half - 1].ev.append_ms + AD_RECEIVE_AHEAD_MAX_MS + 1;
-        r->before -= half;
-        memmove(r->copies, r->copies + half, r->before * sizeof(*r->copies));
+        t->known_ms = t->is_import ? INT64_MAX
+                                   : t->copies[half - 1].ev.append_ms + AD_RECEIVE_AHEAD_MAX_MS + 1;
+        t->before -= half;
+        memmove(t->copies, t->copies + half, t->before * sizeof(*t->copies));
 }
 
 static bool is_asked(const struct ad_receipt *r, const struct ad_event *ev)
@@ -183,41 +174,63 @@ static bool is_asked(const struct ad_receipt *r, const struct ad_event *ev)
                df_bytes_eq(ev->tenant_id, r->query.tenant_id);
 }
 
+/* The generation of an import that the record belongs to, as far as seals have come. */
+static const struct ad_source *import_of(const struct finding *x, uint64_t offset)
+{
+        const struct ad_status *s = x->context->status;
+
+        for (size_t i = 0; s && x->t->is_import && i < s->source_count; i++) {
+                const struct ad_source *o = &s->sources[i];
+
+                if (o->is_import && o->name.partition == x->r->partition &&
+                    offset >= o->from_offset && offset < o->to_offset &&
+                    strcmp(o->name.stream, x->t->info.name) == 0)
+                        return o;
+        }
+        return NULL;
+}
+
 /* Of the ones before only what D1 compares is kept. */
 static int on_earlier(void *arg, const struct ad_event *ev, struct df_error *err)
 {
-        struct ad_receipt *r = ((struct finding *)arg)->r;
+        struct finding *x = arg;
+        struct ad_receipt_topic *t = x->t;
 
         (void)err;
-        if (!is_asked(r, ev))
+        if (!is_asked(x->r, ev))
                 return 0;
-        if (r->before == AD_RECEIPT_COPIES_MAX)
-                forget_half(r);
-        r->copies[r->before++] = (struct ad_copy){.ev = {.offset = ev->offset,
+        if (t->before == AD_RECEIPT_COPIES_MAX)
+                forget_half(t);
+        t->copies[t->before++] = (struct ad_copy){.ev = {.offset = ev->offset,
                                                          .index = ev->index,
                                                          .append_ms = ev->append_ms,
                                                          .receive_ms = ev->receive_ms,
-                                                         .fingerprint = ev->fingerprint}};
+                                                         .fingerprint = ev->fingerprint},
+                                                  .in = t,
+                                                  .import = import_of(x, ev->offset)};
         return 0;
 }
 
 static int on_copy(void *arg, const struct ad_event *ev, struct df_error *err)
 {
-        struct ad_receipt *r = ((struct finding *)arg)->r;
-        struct ad_copy *c = &r->copies[AD_RECEIPT_COPIES_MAX + r->count];
+        struct finding *x = arg;
+        struct ad_receipt_topic *t = x->t;
+        struct ad_copy *c;
         struct df_bytes raw;
         int rc;
 
-        if (!is_asked(r, ev))
+        if (!is_asked(x->r, ev))
                 return 0;
-        if (r->count == AD_RECEIPT_COPIES_MAX) {
-                r->more_from_ms = ev->append_ms;
+        if (t->count == AD_RECEIPT_COPIES_MAX) {
+                t->more_from_ms = ev->append_ms;
                 return 1;
         }
-        raw = df_arena_copy(&r->arena, ev->raw);
-        if (!raw.data)
+        if (!t->copies)
+                t->copies = calloc((size_t)2 * AD_RECEIPT_COPIES_MAX, sizeof(*t->copies));
+        raw = df_arena_copy(&x->r->arena, ev->raw);
+        if (!t->copies || !raw.data)
                 return df_fail(err, DF_ENOMEM, "copies of an event");
-        *c = (struct ad_copy){0};
+        c = &t->copies[AD_RECEIPT_COPIES_MAX + t->count];
         rc = ad_wire_event_decode(raw, &c->ev, err);
         if (rc < 0)
                 return rc;
@@ -225,54 +238,130 @@ static int on_copy(void *arg, const struct ad_event *ev, struct df_error *err)
         c->ev.index = ev->index;
         c->ev.append_ms = ev->append_ms;
         c->ev.price_version = ev->price_version;
-        r->count++;
+        c->in = t;
+        c->import = import_of(x, ev->offset);
+        t->count++;
         return 0;
 }
 
-/* Where the range lies, and from where on earlier copies can matter. */
-static int locate(const struct ad_receipt_context *c, struct ad_receipt *r, bool *ret_cut,
-                  struct df_error *err)
+/* From where on what is before the range is read, and what that leaves unknown. */
+static void begin_earlier(struct ad_receipt_topic *t, uint64_t *left)
 {
-        const struct ad_receipt_query *q = &r->query;
-        int64_t since = (hour_of(q->from_ms) - 1 - (int64_t)c->horizon_hours) * HOUR_MS;
-        uint64_t first, end;
-        int rc = df_log_bounds(c->source, AD_TOPIC_EVENTS, r->partition, &first, &end, err);
+        if (t->from_offset - t->read_offset > *left) {
+                t->read_offset = t->from_offset - *left;
+                t->cut = true;
+        }
+        *left -= t->from_offset - t->read_offset;
+        if (t->read_offset == 0) /* nothing is before it */
+                t->known_ms = INT64_MIN;
+        else if (t->is_import)
+                t->known_ms = INT64_MAX;
+        t->cut = t->cut && t->read_offset > 0 && !t->is_import;
+}
 
-        r->to_offset = end;
-        r->known_ms = since;
-        since -= AD_RECEIVE_AHEAD_MAX_MS;
-        if (rc == 0)
-                rc = df_log_offset_at(c->source, AD_TOPIC_EVENTS, r->partition, q->from_ms,
-                                      &r->from_offset, err);
-        if (rc == 0 && q->to_ms)
-                rc = df_log_offset_at(c->source, AD_TOPIC_EVENTS, r->partition, q->to_ms,
-                                      &r->to_offset, err);
-        if (rc == 0)
-                rc = df_log_offset_at(c->source, AD_TOPIC_EVENTS, r->partition, since,
-                                      &r->read_offset, err);
+/* The copies of the range; then, if there are any, those before it, as far as records may still be
+ * read. */
+static int scan(struct finding *x, uint64_t *left, struct df_error *err)
+{
+        struct ad_receipt_topic *t = x->t;
+        struct ad_raw_scan s = {.log = x->context->source,
+                                .topic = t->info.name,
+                                .partition = x->r->partition,
+                                .from = t->from_offset,
+                                .to = t->to_offset,
+                                .needle = x->r->query.event_id,
+                                .stop = stopped,
+                                .fn = on_copy,
+                                .arg = x};
+        int64_t first_ms;
+        int rc = ad_raw_scan(&s, err);
+
+        x->r->records += s.ret_records;
+        if (rc < 0 || t->count == 0)
+                return rc;
+        first_ms = s.ret_first_append_ms;
+        begin_earlier(t, left);
+        s.from = t->read_offset;
+        s.to = t->from_offset;
+        s.fn = on_earlier;
+        rc = ad_raw_scan(&s, err);
         if (rc < 0)
                 return rc;
-        if (r->to_offset > end)
-                r->to_offset = end;
-        if (r->from_offset > r->to_offset)
-                r->from_offset = r->to_offset;
-        if (r->read_offset < first)
-                r->read_offset = first;
-        *ret_cut = r->read_offset == first;
-        if (r->read_offset > r->from_offset) { /* the clock was put back (T2): who knows */
-                r->read_offset = r->from_offset;
-                r->known_ms = INT64_MAX;
+        x->r->records += s.ret_records;
+        if (s.ret_records > 0)
+                first_ms = s.ret_first_append_ms;
+        /* What is before the first record read was taken no later than it, and received at most 10
+         * s later than that (T2). */
+        if (t->cut && first_ms + AD_RECEIVE_AHEAD_MAX_MS >= t->known_ms)
+                t->known_ms = first_ms + AD_RECEIVE_AHEAD_MAX_MS + 1;
+        memmove(t->copies + t->before, t->copies + AD_RECEIPT_COPIES_MAX,
+                t->count * sizeof(*t->copies));
+        t->count += t->before;
+        return 0;
+}
+
+static int find_copies(struct finding *x, struct df_error *err)
+{
+        const struct ad_receipt_context *c = x->context;
+        uint64_t left = AD_RECEIPT_RECORDS_MAX - x->in_range;
+        int rc = 0;
+
+        for (x->t = x->r->topics; rc == 0 && x->t; x->t = x->t->next) {
+                rc = scan(x, &left, err);
+                if (rc == 0 && x->t->count)
+                        rc = adi_receipt_outcomes(c, x->r->partition, x->t, err);
+                if (rc == 0)
+                        ad_receipt_judge(x->t->copies, x->t->count,
+                                         x->t->is_import ? 0 : c->horizon_hours, x->t->known_ms);
         }
-        if (r->to_offset - r->read_offset > AD_RECEIPT_RECORDS_MAX &&
-            r->to_offset - r->from_offset <= AD_RECEIPT_RECORDS_MAX) {
-                r->read_offset = r->to_offset - AD_RECEIPT_RECORDS_MAX;
-                *ret_cut = true;
-        }
-        if (r->read_offset == 0) { /* nothing is before it */
-                r->known_ms = INT64_MIN;
-                *ret_cut = false;
+        return rc;
+}
+
+/* ---- the answer ---- */
+
+static void more_from(struct ad_receipt *r, int64_t ms)
+{
+        if (!r->more_from_ms || ms < r->more_from_ms)
+                r->more_from_ms = ms;
+}
+
+/* Merges the topics by append time. */
+static int tell(struct ad_receipt *r, struct df_error *err)
+{
+        const struct ad_copy **told =
+                df_arena_alloc(&r->arena, (size_t)2 * AD_RECEIPT_COPIES_MAX * sizeof(*told));
+
+        if (!told)
+                return df_fail(err, DF_ENOMEM, "copies of an event");
+        r->told = told;
+        for (const struct ad_receipt_topic *t = r->topics; t; t = t->next) {
+                for (size_t i = t->before, at = 0; i < t->count; i++, at++) {
+                        const struct ad_copy *c = &t->copies[i];
+
+                        while (at < r->told_count && told[at]->ev.append_ms <= c->ev.append_ms)
+                                at++;
+                        memmove(&told[at + 1], &told[at], (r->told_count - at) * sizeof(*told));
+                        told[at] = c;
+                        r->told_count++;
+                }
+                if (t->more_from_ms)
+                        more_from(r, t->more_from_ms);
+                if (r->told_count > AD_RECEIPT_COPIES_MAX) {
+                        more_from(r, told[AD_RECEIPT_COPIES_MAX]->ev.append_ms);
+                        r->told_count = AD_RECEIPT_COPIES_MAX;
+                }
         }
         return 0;
+}
+
+static int too_large(const struct finding *x, struct ad_fault *f)
+{
+        return ad_fault_set(f, 400, "range_too_large", "from",
+                            "partition %u of events and of %zu imports holds %llu records from "
+                            "then to then, and at most %d are read for a receipt: ask for a "
+                            "shorter time, with from and to near the event's receipt",
+                            x->r->partition, x->r->import_count, (unsigned long long)x->in_range,
+                            AD_RECEIPT_RECORDS_MAX);
 }
 
 static int not_found(const struct ad_receipt *r, struct ad_fault *f)
@@ -284,94 +373,34 @@ static int not_found(const struct ad_receipt *r, struct ad_fault *f)
                 (void)ad_time_text(r->query.to_ms, to);
         return ad_fault_set(f, 404, "not_found", NULL,
                             "no copy of it was taken from %s to %s (partition %u, offsets %llu to "
-                            "%llu of events): ask with from and to for another time; what was "
-                            "refused with a code is not in the log, imported rows are not "
-                            "searched",
-                            from, to, r->partition, (unsigned long long)r->from_offset,
-                            (unsigned long long)r->to_offset);
-}
-
-/* The copies of the range; then, if there are any, those before it. */
-static int scan(const struct ad_receipt_context *c, struct ad_receipt *r, bool cut,
-                struct ad_fault *f)
-{
-        struct finding x = {.context = c, .r = r};
-        struct ad_raw_scan s = {.log = c->source,
-                                .topic = AD_TOPIC_EVENTS,
-                                .partition = r->partition,
-                                .from = r->from_offset,
-                                .to = r->to_offset,
-                                .needle = r->query.event_id,
-                                .stop = stopped,
-                                .fn = on_copy,
-                                .arg = &x};
-        struct df_error err = {0};
-        int64_t first_ms;
-        int rc = ad_raw_scan(&s, &err);
-
-        if (rc >= 0 && r->count == 0)
-                return not_found(r, f);
-        r->records = s.ret_records;
-        first_ms = s.ret_first_append_ms;
-        s.from = r->read_offset;
-        s.to = r->from_offset;
-        s.fn = on_earlier;
-        if (rc >= 0)
-                rc = ad_raw_scan(&s, &err);
-        if (rc < 0)
-                return ad_fault_error(f, &err);
-        if (s.ret_records > 0)
-                first_ms = s.ret_first_append_ms;
-        r->records += s.ret_records;
-        /* What is before the first record read was taken no later than it, and received at most 10
-         * s later than that (T2). */
-        if (cut && first_ms + AD_RECEIVE_AHEAD_MAX_MS >= r->known_ms)
-                r->known_ms = first_ms + AD_RECEIVE_AHEAD_MAX_MS + 1;
-        memmove(r->copies + r->before, r->copies + AD_RECEIPT_COPIES_MAX,
-                r->count * sizeof(*r->copies));
-        r->count += r->before;
-        return 0;
+                            "%llu of events, and %zu imports): ask with from and to for another "
+                            "time; an imported event was taken when its import ran; what was "
+                            "refused with a code is not in the log",
+                            from, to, r->partition, (unsigned long long)r->topics->from_offset,
+                            (unsigned long long)r->topics->to_offset, r->import_count);
 }
 
 int ad_receipt_find(const struct ad_receipt_context *c, const struct ad_receipt_query *q,
                     struct ad_receipt *ret, struct ad_fault *f)
 {
-        struct df_topic_info topic;
         struct df_error err = {0};
-        bool cut = false;
-        int rc;
+        struct finding x = {.context = c, .r = ret, .last = &ret->topics, .err = &err};
 
         *ret = (struct ad_receipt){.query = *q};
         df_arena_init(&ret->arena, ARENA_BYTES);
-        ret->copies = calloc((size_t)2 * AD_RECEIPT_COPIES_MAX, sizeof(*ret->copies));
-        rc = ret->copies ? ad_topic_find(c->log, AD_TOPIC_EVENTS, &topic, &err)
-                         : df_fail(&err, DF_ENOMEM, "receipt");
-        if (rc < 0)
-                return ad_fault_error(f, &err);
-        ret->generation = topic.generation;
-        ret->partition =
-                ad_event_partition(ad_event_key(q->tenant_id, q->event_id), topic.partitions);
-        if (locate(c, ret, &cut, &err) < 0)
-                return ad_fault_error(f, &err);
-        if (ret->to_offset - ret->from_offset > AD_RECEIPT_RECORDS_MAX)
-                return ad_fault_set(
-                        f, 400, "range_too_large", "from",
-                        "partition %u holds %llu records from then to then, and at most "
-                        "%d are read for a receipt: ask for a shorter time, with from "
-                        "and to near the event's receipt",
-                        ret->partition, (unsigned long long)(ret->to_offset - ret->from_offset),
-                        AD_RECEIPT_RECORDS_MAX);
-        if (scan(c, ret, cut, f) < 0)
-                return -1;
-        if (adi_receipt_outcomes(c, ret, &err) < 0)
-                return ad_fault_error(f, &err);
-        ad_receipt_judge(ret->copies, ret->count, c->horizon_hours, ret->known_ms);
-        return 0;
+        if (find_topics(&x) < 0)
+                return ad_fault_log(f, &err);
+        if (x.in_range > AD_RECEIPT_RECORDS_MAX)
+                return too_large(&x, f);
+        if (find_copies(&x, &err) < 0 || tell(ret, &err) < 0)
+                return ad_fault_log(f, &err);
+        return ret->told_count ? 0 : not_found(ret, f);
 }
 
 void ad_receipt_release(struct ad_receipt *r)
 {
-        free(r->copies);
+        for (struct ad_receipt_topic *t = r->topics; t; t = t->next)
+                free(t->copies);
         df_arena_release(&r->arena);
         *r = (struct ad_receipt){0};
 }

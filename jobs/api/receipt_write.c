@@ -58,14 +58,15 @@ static void put_statement(struct ad_json *j, const struct ad_event *ev)
 
 /* Where it is in the numbers. The price is the one of its record's table (W6). */
 static void put_cell(struct ad_json *j, const struct ad_receipt_context *c,
-                     const struct ad_event *of)
+                     const struct ad_copy *of)
 {
-        struct ad_event ev = *of;
+        struct ad_event ev = of->ev;
         bool invalid = ev.labels & (AD_LABEL_BOT | AD_LABEL_TEST);
         const struct ad_price_table *t = NULL;
 
-        if (c->pricing == AD_PRICE_TABLE ||
-            (c->pricing == AD_PRICE_CLIENT_ELSE_TABLE && !(ev.flags & AD_EV_HAS_COST)))
+        if (!of->in->is_import && /* it states its prices itself */
+            (c->pricing == AD_PRICE_TABLE ||
+             (c->pricing == AD_PRICE_CLIENT_ELSE_TABLE && !(ev.flags & AD_EV_HAS_COST))))
                 t = c->price_table(c->price_arg, ev.price_version);
         ad_json_key(j, "cell");
         ad_json_open(j);
@@ -89,7 +90,7 @@ static void put_sealed(struct ad_json *j, const struct ad_receipt_context *x,
         ad_json_put_text(j, "outcome", info->code);
         ad_json_put_text(j, "text", info->text);
         if (c->outcome == AD_COUNTED)
-                put_cell(j, x, &c->ev);
+                put_cell(j, x, c);
         if (c->outcome == AD_LATE)
                 put_time(j, "watermark", c->watermark_ms);
         if (c->outcome == AD_DUPLICATE || c->outcome == AD_CONFLICT) {
@@ -106,15 +107,21 @@ static void put_outcome(struct ad_json *j, const struct ad_receipt_context *x,
         static const struct {
                 const char *code, *text;
         } unknown[] = {
-                [AD_COPY_PENDING] = {"pending", "stored, and not counted yet"},
+                [AD_COPY_PENDING] = {"pending",
+                                     "stored, and not counted yet: ask again in a moment; "
+                                     "missing_partitions says whether its partition stands still"},
+                [AD_COPY_VOID] = {"import_aborted", "its import was aborted: its rows are void"},
                 [AD_COPY_EXPIRED] = {"outcome_expired",
                                      "what became of events of this time is not kept any more "
-                                     "(--keep-log), or is damaged"},
+                                     "(--keep-log), or is damaged; the bill judges it by the raw "
+                                     "records all the same (view=billing)"},
                 [AD_COPY_EARLIER] = {"earlier_copies_unknown",
                                      "counted, unless a copy of the dedupe horizon before it was, "
-                                     "of which not all was read"},
+                                     "of which not all was read: ask with from and to close to it, "
+                                     "so that more before it is"},
                 [AD_COPY_INCONSISTENT] = {"inconsistent",
-                                          "log and outcomes contradict each other: an alarm"},
+                                          "log and outcomes contradict each other: an alarm. Keep "
+                                          "log and archive as they are, and report it"},
         };
 
         if (c->state == AD_COPY_SEALED) {
@@ -125,13 +132,39 @@ static void put_outcome(struct ad_json *j, const struct ad_receipt_context *x,
         ad_json_put_text(j, "text", unknown[c->state].text);
 }
 
+/* By which run it is counted: the generation of its import (R6), null until it is sealed. */
+static void put_run(struct ad_json *j, const struct ad_copy *c)
+{
+        const struct ad_source *o = c->import;
+        char hex[17];
+
+        if (!c->in->is_import)
+                ad_json_put_text(j, "run", "live");
+        else if (!o)
+                ad_json_put_null(j, "run");
+        if (!o)
+                return;
+        (void)snprintf(hex, sizeof(hex), "%016" PRIx64, o->name.generation);
+        ad_json_put_text(j, "run", hex);
+        ad_json_key(j, "import");
+        ad_json_open(j);
+        ad_json_put_text(j, "dataset", o->dataset);
+        put_time(j, "from", o->import_from_ms);
+        put_time(j, "to", o->import_to_ms);
+        ad_json_put_bool(j, "complete", o->closed && !o->aborted);
+        ad_json_put_bool(j, "aborted", o->aborted);
+        ad_json_close(j);
+}
+
 static void put_copy(struct ad_json *j, const struct ad_receipt_context *x, const struct ad_copy *c)
 {
         ad_json_open(j);
+        ad_json_put_text(j, "topic", c->in->info.name);
         ad_json_put_int(j, "offset", c->ev.offset);
         ad_json_put_int(j, "index", c->ev.index);
         put_time(j, "append_time", c->ev.append_ms);
         put_time(j, "receive_time", c->ev.receive_ms);
+        put_run(j, c);
         put_outcome(j, x, c);
         ad_json_key(j, "stated");
         ad_json_open(j);
@@ -149,9 +182,10 @@ static void put_searched(struct ad_json *j, const struct ad_receipt *r)
                 put_time(j, "to", r->query.to_ms);
         else
                 ad_json_put_null(j, "to");
-        ad_json_put_int(j, "from_offset", r->from_offset);
-        ad_json_put_int(j, "to_offset", r->to_offset);
-        ad_json_put_int(j, "read_from_offset", r->read_offset);
+        ad_json_put_int(j, "from_offset", r->topics->from_offset);
+        ad_json_put_int(j, "to_offset", r->topics->to_offset);
+        ad_json_put_int(j, "read_from_offset", r->topics->read_offset);
+        ad_json_put_int(j, "imports", r->import_count);
         ad_json_put_int(j, "records", r->records);
         ad_json_close(j);
 }
@@ -168,14 +202,14 @@ int ad_receipt_json(const struct ad_receipt_context *c, const struct ad_receipt 
         put_searched(j, r);
         ad_json_key(j, "missing_partitions");
         ad_json_open_array(j);
-        for (size_t i = 0; i < c->missing_count; i++)
-                if (c->missing[i] == r->partition)
+        for (size_t i = 0; c->status && i < c->status->outside.missing_count; i++)
+                if (c->status->outside.missing[i] == r->partition)
                         ad_json_int(j, r->partition);
         ad_json_close_array(j);
         ad_json_key(j, "copies");
         ad_json_open_array(j);
-        for (size_t i = r->before; i < r->count; i++)
-                put_copy(j, c, &r->copies[i]);
+        for (size_t i = 0; i < r->told_count; i++)
+                put_copy(j, c, r->told[i]);
         ad_json_close_array(j);
         if (r->more_from_ms)
                 put_time(j, "more_from", r->more_from_ms);

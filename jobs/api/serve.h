@@ -36,8 +36,9 @@ struct ad_api_options { /* borrowed */
         struct df_log *log;         /* of receipts (receipt.h), as are the next two */
         struct df_log *source;      /* `events` with what is archived */
         struct df_objects *objects; /* the archive, of explanations; NULL: there is none */
-        struct ad_params params;    /* horizon and prices */
-        int listen_fd;              /* -1: listen at address */
+        struct ad_params params;    /* horizon, grace and prices */
+        struct df_clock_rules rules;
+        int listen_fd; /* -1: listen at address */
         const char *address;
         int peer_fd;
         uint32_t http_threads, connections_max, connections_per_address;

@@ -41,7 +41,5 @@ struct ad_api {
 void adi_on_metrics(void *arg, struct df_http_request *r);
 void adi_on_quality(void *arg, struct df_http_request *r);
 void adi_on_page(void *arg, struct df_http_request *r);
-void adi_on_receipt(void *arg, struct df_http_request *r); /* receipt_http.c */
-void adi_on_explain(void *arg, struct df_http_request *r); /* explain_http.c */
 
 #endif

@@ -24,6 +24,8 @@ static int take(struct ad_raw_scan *s, const struct df_record *r, struct df_aren
 
         if (s->ret_records++ == 0)
                 s->ret_first_append_ms = r->append_ms;
+        if (s->record)
+                return s->record(s->arg, r, err);
         if (!holds(r->value, s->needle))
                 return 0;
         df_arena_reset(arena);
@@ -55,7 +57,7 @@ static int read_all(struct ad_raw_scan *s, struct df_log_reader *r, struct df_ar
                 size_t n = 0;
 
                 if (s->stop && s->stop(s->arg))
-                        return df_fail(err, DF_EAGAIN, "stopped");
+                        return df_fail(err, DF_EAGAIN, "the server stops");
                 rc = df_log_poll(r, records, READ_RECORDS, &n, err);
                 for (size_t i = 0; rc == 0 && i < n && records[i].offset < s->to; i++)
                         rc = take(s, &records[i], arena, err);

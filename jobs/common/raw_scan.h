@@ -19,6 +19,8 @@ struct ad_raw_scan {
          * of events stand in records as they are. Empty: all are. */
         struct df_bytes needle;
         bool (*stop)(void *arg); /* asked now and then: true ends it with DF_EAGAIN; may be NULL */
+        /* Instead of fn: each record as it is, whatever the needle. */
+        int (*record)(void *arg, const struct df_record *r, struct df_error *err);
         /* An event, with offset, index, append_ms and price_version set; valid until it returns.
          * Other than 0 ends the scan, which returns it. */
         int (*fn)(void *arg, const struct ad_event *ev, struct df_error *err);

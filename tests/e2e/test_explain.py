@@ -6,7 +6,7 @@ import urllib.request
 from datetime import datetime, timezone
 
 import archive_reader
-from conftest import Adtally, run
+from conftest import Adtally, free_port, run
 from test_reconcile import PARTITIONS, SETTINGS, judge, made
 
 MINUTE, HOUR = 60000, 3600000
@@ -69,8 +69,29 @@ def test_the_offsets_hold_every_event_that_was_counted(place):
                              ({"cursor": "x"}, "bad_cursor"), ({"campain_id": "x"}, "unknown_parameter")]:
             status, refused = ask(a, **params)
             assert status == 400 and refused["error"]["code"] == code, refused
-        for question, part in [(a.url + "/v1/metrics", "no parameters"), (a.url + "/v1/metrics?view=both", "view_not_available")]:
+        for question, part in [(a.url + "/v1/metrics", "no parameters"), (a.url + "/v1/metrics?view=both", "view_not_available"),
+                               ("x=" + 5000 * "y", "fewer values")]:
             done = run("explain", question, check=False)
             assert done.returncode == 64 and part in done.stderr, done.stderr
+        # What to do next is said, also where the server cannot.
+        done = run("explain", "view=realtime", "--url", f"http://127.0.0.1:{a.admin}", check=False)
+        assert done.returncode == 64 and "product port" in done.stderr, done.stderr
+        done = run("explain", "view=realtime", "--url", f"http://127.0.0.1:{free_port()}", check=False)
+        assert done.returncode == 75 and "does `adtally up` run at" in done.stderr and "--url" in done.stderr, done.stderr
+    finally:
+        a.destroy()
+
+
+def test_without_an_archive_it_says_what_is_not_shown(place):
+    a = Adtally(place / "data", "--partitions", PARTITIONS, "--archive", "none", "--reconcile", "off", "--keys", place / "keys")
+    key = run("key", "create", "--class", "read", "--keys", place / "keys").stdout.split("key: ")[1].strip()
+    try:
+        a.start()
+        question = ["from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z", "--url", a.url]
+        done = run("explain", *question, check=False)
+        assert done.returncode == 64 and "unauthorized" in done.stderr and "key create --class read" in done.stderr, done.stderr
+        got = json.loads(run("explain", *question, "--key", key, "--json").stdout)
+        assert [(n["code"], n["proved_by"]) for n in got["not_shown"]] == [("no_archive", None)], got
+        assert "NOT SHOWN  segments and their hashes" in run("explain", *question, "--key", key).stdout
     finally:
         a.destroy()

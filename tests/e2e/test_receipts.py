@@ -8,11 +8,13 @@ import time
 import urllib.parse
 
 import archive_reader
+import log_reader
 from conftest import BUILD, Adtally, run
 from test_reconcile import GRACE, HORIZON, HOUR, MINUTE, OUT_OF_ORDERNESS, PARTITIONS, SETTINGS, made, seen_before, statement
 from test_subjects import log_frames
 
 PUT_EVENTS = BUILD / "tests/e2e/put_events"
+IMPORT_BEGIN = 7  # of an EventBatch
 ODD = "click/1 2?x=%é&#"
 SEALED = bytes(range(1, 49))
 AHEAD = 300000  # how far an event may be ahead of its receipt
@@ -192,6 +194,51 @@ def go(a, was, soon):
     assert list(spend(a, "f", soon).values()) == [(1, 1500000)]
     status, answer = a.request("/v1/quarantine/release", body=b"{}", headers={"Content-Type": "application/json"})
     assert status == 415, answer
+
+
+def imported(a, path, *more, tenant="default"):
+    done = run("import", path, "--map", "id=event_id,what=type,when=event_time,campaign=campaign_id,cost=cost", "--currency", "EUR", "--tenant",
+               tenant, "--data", a.data, "--listen", f"127.0.0.1:{a.port}", "--json", "--quiet", *more)
+    return json.loads(done.stdout)
+
+
+def test_an_imported_event_has_a_receipt_like_any_other(start, place):
+    """R6: where it lies, which run counted it, and that nothing of it counts when that was aborted. Oracle: the rows of the files, and
+    the topic as another reader sees it."""
+    a = start("--partitions", PARTITIONS, "--checkpoint-max", "300ms")
+    rows, other = place / "rows.csv", place / "other.csv"
+    head, when = "id,what,when,campaign,cost\n", "2026-03-01T10:00:00Z"
+    rows.write_text(head + "".join(f"i{i},click,{when},c{i},{i}.25\n" for i in range(40)))
+    other.write_text(head + f"theirs,click,{when},c,1\nvoid,click,{when},c,1\n")
+    done = imported(a, rows, "--dataset", "d", "--wait", "60s")
+    assert done["new"] == 40, done
+    topics = {p.name for p in a.data.glob("log/topics/import.*")}
+    (topic,) = topics
+    for i in range(40):
+        (c,) = copies(a, f"i{i}")
+        assert (c["topic"], c["outcome"], c["text"]) == (topic, "counted", "counted in its window"), c
+        assert c["cell"] == {"window_start": when, "advertiser_id": "", "campaign_id": f"c{i}", "currency": "EUR", "invalid": False,
+                             "spend_nanos": i * 10**9 + 250000000, "payout_nanos": 0}
+        assert c["import"] == {"dataset": "d", "from": c["import"]["from"], "to": c["import"]["to"], "complete": True, "aborted": False}
+        assert c["import"]["from"] <= when < c["import"]["to"]
+    # By another reader: the record that it names has it, and the run is what the partition's first record begins.
+    _, last = receipt(a, "i7")
+    records = dict(log_reader.records(a.data, topic, last["partition"]))
+    last = last["copies"][0]
+    assert archive_reader.event_ids(records[last["offset"]])[last["index"]] == "i7"
+    begin = archive_reader.fields(log_reader.one(archive_reader.fields(records[0]), IMPORT_BEGIN))
+    assert last["run"] == f"{int.from_bytes(log_reader.one(begin, 1), 'little'):016x}"
+    # Sent live as well: two copies, each of its own topic, in the order in which they were taken.
+    assert a.post([click("i7", int(time.time() * 1000))])[1]["accepted"] == 1
+    a.wait_counted()
+    assert [(c["topic"], c["run"], c["outcome"]) for c in copies(a, "i7")] == [(topic, last["run"], "counted"), ("events", "live", "counted")]
+    # Of another tenant, and void.
+    imported(a, other, "--dataset", "e", "--wait", "60s", tenant="t2")
+    assert receipt(a, "theirs")[0] == 404 and [c["outcome"] for c in copies(a, "theirs", tenant="t2")] == ["counted"]
+    # It was taken when the import ran, not when it happened.
+    status, answer = receipt(a, "i7", **{"from": "2026-03-01T00:00:00Z", "to": "2026-03-02T00:00:00Z"})
+    assert status == 404 and "when its import ran" in answer["error"]["message"], answer
+    assert receipt(a, "i40")[0] == 404
 
 
 def by_the_rules(events):

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "jobs/api/serve.h"
+#include "jobs/api/ask.h"
 
 #define CAMPAIGNS 25
 #define RANGE "from=2026-02-02T02:40:00Z&to=2026-02-02T02:50:00Z&tz=UTC"
@@ -489,6 +489,65 @@ static void test_receipts_wait_apart(void **state)
         ad_api_destroy(own);
 }
 
+/* ---- damage ---- */
+
+static int meets_damaged_view(struct adi_ask *q)
+{
+        return ad_fault_error(&q->fault, &(struct df_error){.code = DF_ECORRUPT, .text = "rows"});
+}
+
+static int meets_damaged_log(struct adi_ask *q)
+{
+        return ad_fault_log(&q->fault,
+                            &(struct df_error){.code = DF_ECORRUPT, .text = "segment 7"});
+}
+
+static void on_damaged_view(void *arg, struct df_http_request *r)
+{
+        adi_ask_log(arg, r, meets_damaged_view);
+}
+
+static void on_damaged_log(void *arg, struct df_http_request *r)
+{
+        adi_ask_log(arg, r, meets_damaged_log);
+}
+
+/* A receipt or explanation that meets a damaged view reports it, so that it is opened anew; damage
+ * in the log is no matter of the view, and the answer says what to do. */
+static void test_damage_is_reported(void **state)
+{
+        static const struct df_http_route routes[] = {
+                {.path = "/view", .methods = DF_HTTP_GET, .handle = on_damaged_view},
+                {.path = "/log", .methods = DF_HTTP_GET, .handle = on_damaged_log},
+        };
+        struct df_http_options o = {.name = "damage",
+                                    .listen_fd = -1,
+                                    .address = "127.0.0.1:0",
+                                    .peer_fd = -1,
+                                    .threads = 1,
+                                    .routes = routes,
+                                    .route_count = 2,
+                                    .arg = api};
+        double before = rt_metric(&t, "adtally_view_reopened_total");
+        struct df_http_client *before_client = client;
+        struct df_http_server *server = NULL;
+        struct df_buf body = {0};
+        char base[64];
+
+        ok(df_http_server_start(&o, &server, err));
+        (void)snprintf(base, sizeof(base), "http://127.0.0.1:%u", df_http_server_port(server));
+        ok(df_http_client_create(base, NULL, 10000, &client, err));
+        assert_int_equal(get("/log", &body), 500);
+        assert_true(has(&body, "\"log_damaged\"") && has(&body, "segment 7") &&
+                    has(&body, "adtally archive verify"));
+        assert_int_equal(get("/view", &body), 500);
+        rt_wait(rt_metric(&t, "adtally_view_reopened_total") == before + 1);
+        df_http_client_destroy(client);
+        client = before_client;
+        df_http_server_stop(server, 1000);
+        df_buf_release(&body);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -501,6 +560,7 @@ int main(void)
                 cmocka_unit_test(test_many_at_once),
                 cmocka_unit_test(test_stops_during_long_questions),
                 cmocka_unit_test(test_receipts_wait_apart),
+                cmocka_unit_test(test_damage_is_reported),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

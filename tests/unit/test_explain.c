@@ -26,13 +26,15 @@ struct taken {
 
 static char dir[256];
 static struct df_log *log_;
-static struct df_log_writer *late;
+static struct df_log *source; /* with the archive */
+static struct df_log_writer *late, *events;
 static struct df_objects *objects;
 static struct ad_status status;
 static struct taken taken[PARTITIONS][SEALS];
 static int64_t clock_now;
 static uint64_t seed, dice_state;
 static size_t segments_max;
+static uint64_t records_max;
 
 static uint64_t dice(uint64_t below)
 {
@@ -70,12 +72,16 @@ static int setup(void **state)
         ok(df_log_writer_open(log_, AD_TOPIC_LATE, &late, err));
         (void)snprintf(place, sizeof(place), "dir:%s/archive", dir);
         ok(df_objects_open(&(struct df_objects_options){.place = place}, &objects, err));
+        ok(df_archive_log_open(log_, objects, &source, err));
+        ok(df_log_writer_open(log_, AD_TOPIC_EVENTS, &events, err));
         return 0;
 }
 
 static int teardown(void **state)
 {
         df_log_writer_close(late);
+        df_log_writer_close(events);
+        df_log_close(source);
         df_objects_close(objects);
         df_log_close(log_);
         remove_dir(dir);
@@ -84,12 +90,12 @@ static int teardown(void **state)
 
 /* ---- writing ---- */
 
-static void append(uint32_t partition, struct df_buf *b)
+static void append(struct df_log_writer *w, uint32_t partition, struct df_buf *b)
 {
         struct df_append a = {.partition = partition, .value = df_buf_bytes(b)};
 
         assert_false(b->failed);
-        ok(df_log_append(late, &a, 1, err));
+        ok(df_log_append(w, &a, 1, err));
         df_buf_release(b);
 }
 
@@ -120,7 +126,7 @@ static void seal(uint32_t partition, uint64_t k, const struct taken *t, bool bro
         struct df_buf b = {0};
 
         df_output_encode_seal(&b, &o, &s);
-        append(partition, &b);
+        append(late, partition, &b);
 }
 
 /* Records of some minutes, sealed a moment after they were appended, or long after. */
@@ -149,10 +155,19 @@ static void write_all(uint32_t partition)
 
 /* ---- asking ---- */
 
+static const struct df_clock_rules rules = {.out_of_orderness_ms = 10000,
+                                            .receive_ahead_max_ms = AD_RECEIVE_AHEAD_MAX_MS,
+                                            .receive_behind_max_ms = AD_RECEIVE_BEHIND_MAX_MS,
+                                            .future_max_ms = AD_FUTURE_MAX_MS,
+                                            .accepted_age_ms = 7 * 24 * HOUR};
+
 static struct ad_explain ask(int64_t from, int64_t to, uint64_t max, int want)
 {
         struct ad_explain_context c = {.log = log_,
+                                       .source = source,
+                                       .rules = &rules,
                                        .segments_max = segments_max,
+                                       .records_max = records_max,
                                        .objects = objects,
                                        .status = &status,
                                        .grace_ms = GRACE,
@@ -310,6 +325,203 @@ static void test_segments(void **state)
         ad_explain_release(&e);
 }
 
+/* ---- older than the log ---- */
+
+#define OLD_RECORDS 3000
+
+/* Records of an event and a heartbeat each, sealed five at a time. */
+static void write_old(struct taken all[OLD_RECORDS])
+{
+        int64_t watermark = T0 - HOUR;
+
+        clock_now = T0;
+        for (uint64_t i = 0; i < OLD_RECORDS; i++) {
+                struct taken *t = &all[i], s;
+                struct ad_event ev = {.event_id = df_bytes_str("e"),
+                                      .tenant_id = df_bytes_str("a tenant, so that segments end"),
+                                      .type = AD_CLICK};
+                struct ad_batch header = {.schema_version = AD_SCHEMA_VERSION,
+                                          .has_heartbeat = true};
+                struct df_buf one = {0}, record = {0};
+
+                clock_now += 1 + (int64_t)dice(20000);
+                *t = (struct taken){.from = i, .to = i + 1, .watermark_before = watermark};
+                t->append_ms = clock_now;
+                t->event_ms = clock_now + 5 * MINUTE - (int64_t)dice(40 * MINUTE);
+                ev.event_ms = t->event_ms;
+                ev.receive_ms = header.heartbeat.receive_ms = clock_now - (int64_t)dice(3000);
+                ad_wire_event(&one, &ev);
+                ad_wire_batch_entry(&record, df_buf_bytes(&one));
+                ad_wire_batch_header(&record, &header);
+                append(events, 0, &record);
+                df_buf_release(&one);
+                if (header.heartbeat.receive_ms - 10000 > watermark)
+                        watermark = header.heartbeat.receive_ms - 10000;
+                t->watermark = watermark;
+                s = *t;
+                s.from = i / 5 * 5;
+                if (i % 5 == 4)
+                        seal(0, i / 5 + 1, &s, false, false);
+        }
+}
+
+/* As the archive job would; then what is older than two hours leaves the log. */
+static void archive_and_retain(void)
+{
+        struct df_archive_options o = {.objects = objects, .limit = DF_SEGMENT_LIMIT_MIN};
+        struct df_segment_id id = {AD_TOPIC_EVENTS, status.generation, 0};
+        struct df_archive_part *part = NULL;
+        struct df_log_reader *r = NULL;
+        struct df_record records[64];
+        uint64_t deleted = 0;
+        size_t n = 1;
+
+        ok(df_archive_open(&o, &id, &part, err));
+        ok(df_log_reader_open(log_, AD_TOPIC_EVENTS, 0, 0, NULL, &r, err));
+        while (n > 0) {
+                ok(df_log_poll(r, records, 64, &n, err));
+                for (size_t i = 0; i < n; i++)
+                        ok(df_archive_add(part, &records[i], err));
+        }
+        df_log_reader_close(r);
+        df_archive_close(part);
+        ok(df_filelog_retain(log_, AD_TOPIC_EVENTS, clock_now - 2 * HOUR, &deleted, err));
+        ok(df_filelog_retain(log_, AD_TOPIC_LATE, clock_now - 2 * HOUR, &deleted, err));
+}
+
+/* The smallest range that append times and heartbeats can tell, and every event of the window in
+ * it; its segments are all that hold it. */
+static void check_old(const struct ad_explain_source *s, const struct taken *all, int64_t from,
+                      int64_t to)
+{
+        struct df_segment_id id = {AD_TOPIC_EVENTS, status.generation, 0};
+        struct df_archive_manifest m;
+        uint32_t overlap = 0;
+
+        assert_true(s->gone && s->by_records && s->complete && !s->raw_gone);
+        assert_int_equal(s->seals, 0);
+        for (int i = 0; i < OLD_RECORDS; i++) {
+                const struct taken *t = &all[i];
+                bool counts = t->event_ms >= from && t->event_ms < to &&
+                              t->watermark_before < t->event_ms / MINUTE * MINUTE + MINUTE + GRACE;
+
+                if (counts && (t->from < s->from_offset || t->to > s->to_offset))
+                        fail_msg("seed %llu: [%llu, %llu) lacks %d", (unsigned long long)seed,
+                                 (unsigned long long)s->from_offset,
+                                 (unsigned long long)s->to_offset, i);
+        }
+        assert_true(all[s->from_offset].append_ms >= from - 5 * MINUTE - 10000);
+        assert_true(s->from_offset == 0 ||
+                    all[s->from_offset - 1].append_ms < from - 5 * MINUTE - 10000);
+        assert_true(all[s->to_offset - 1].watermark >= to + GRACE);
+        assert_true(all[s->to_offset - 2].watermark < to + GRACE);
+        ok(df_archive_manifest_read(objects, &id, &m, err));
+        for (uint32_t i = 0; i < m.count; i++) {
+                if (m.entries[i].end <= s->from_offset || m.entries[i].first >= s->to_offset)
+                        continue;
+                assert_memory_equal(s->segments[overlap].sha256, m.entries[i].sha256, 32);
+                overlap++;
+        }
+        assert_int_equal(s->segment_count, overlap);
+        assert_true(overlap > 0 && s->archived_to == m.entries[m.count - 1].end);
+        df_archive_manifest_release(&m);
+}
+
+/* W5, A1: the seals and the raw records of a window have left the log. */
+static void test_older_than_the_log(void **state)
+{
+        static struct taken all[OLD_RECORDS];
+        uint64_t first = 0, end = 0;
+        struct ad_explain e;
+        struct df_log *with = source;
+
+        write_old(all);
+        archive_and_retain();
+        ok(df_log_bounds(log_, AD_TOPIC_LATE, 0, &first, &end, err));
+        assert_true(first > 0);
+        ok(df_log_bounds(log_, AD_TOPIC_EVENTS, 0, &first, &end, err));
+        assert_true(first > OLD_RECORDS / 3);
+        for (int i = 0; i < ROUNDS; i++) {
+                int64_t from = (T0 + (int64_t)dice(3 * HOUR)) / MINUTE * MINUTE;
+                int64_t to = from + (int64_t)(1 + dice(60)) * MINUTE;
+
+                e = ask(from, to, 0, 200);
+                check_old(&e.sources[0], all, from, to);
+                ad_explain_release(&e);
+        }
+        /* The end is found in just as many records as may be read; with one less the seals that are
+         * left say behind what nothing counts. */
+        e = ask(T0 + HOUR, T0 + 2 * HOUR, 0, 200);
+        records_max = end = e.sources[0].to_offset;
+        ad_explain_release(&e);
+        while (all[end - 1].append_ms >= T0 + 2 * HOUR + GRACE)
+                end--;
+        records_max -= end;
+        e = ask(T0 + HOUR, T0 + 2 * HOUR, 0, 200);
+        assert_true(e.sources[0].seals == 0 && e.sources[0].to_offset == end + records_max);
+        ad_explain_release(&e);
+        if (--records_max > 0) {
+                e = ask(T0 + HOUR, T0 + 2 * HOUR, 0, 200);
+                assert_true(e.sources[0].seals > 0 && e.sources[0].complete);
+                ad_explain_release(&e);
+        }
+        records_max = 0;
+        /* One that the seals still tell of in part, and one that they tell of whole. */
+        e = ask(T0 + HOUR, clock_now - HOUR, 0, 200);
+        assert_true(e.sources[0].gone && e.sources[0].seals > 0 && e.sources[0].complete);
+        assert_true(all[e.sources[0].to_offset - 1].watermark >= clock_now - HOUR + GRACE);
+        assert_true(all[e.sources[0].from_offset].append_ms < T0 + HOUR);
+        ad_explain_release(&e);
+        e = ask(clock_now - HOUR, clock_now - 40 * MINUTE, 0, 200);
+        assert_true(!e.sources[0].gone && !e.sources[0].by_records && e.sources[0].complete);
+        ad_explain_release(&e);
+        /* Without the archive nothing bounds it, and that is said. */
+        source = log_;
+        e = ask(T0 + HOUR, T0 + 2 * HOUR, 0, 200);
+        source = with;
+        assert_true(e.sources[0].gone && e.sources[0].raw_gone);
+        ad_explain_release(&e);
+}
+
+static void answer(int64_t from, int64_t to, const struct ad_result *result, struct df_buf *b)
+{
+        struct ad_explain_context c = {.log = log_, .source = source, .status = &status};
+        struct ad_query *q = calloc(1, sizeof(*q));
+        struct ad_explain e;
+
+        assert_non_null(q);
+        c.objects = objects;
+        q->tenant_id = df_bytes_str("t");
+        e = ask(from, to, 0, 200);
+        df_buf_clear(b);
+        ok(ad_explain_json(&c, &e, q, result, b, err));
+        df_put_u8(b, 0);
+        ad_explain_release(&e);
+        free(q);
+}
+
+static void test_what_is_not_shown_is_said(void **state)
+{
+        static struct taken all[OLD_RECORDS];
+        struct ad_result none = {0};
+        struct df_buf b = {0};
+
+        write_old(all);
+        answer(T0 + HOUR, T0 + 2 * HOUR, &none, &b);
+        assert_non_null(strstr((char *)b.data, "\"not_shown\":[]"));
+        archive_and_retain();
+        answer(T0 + HOUR, T0 + 2 * HOUR, &none, &b);
+        assert_non_null(strstr((char *)b.data, "\"seals_expired\""));
+        assert_non_null(strstr((char *)b.data, "adtally verify MANIFEST --key PUBLIC --archive"));
+        assert_non_null(strstr((char *)b.data, "/v1/periods/2025-11/manifest"));
+        assert_null(strstr((char *)b.data, "\"rows_expired\""));
+        assert_null(strstr((char *)b.data, "\"records_expired\""));
+        answer(T0 + HOUR, T0 + 2 * HOUR, NULL, &b);
+        assert_non_null(strstr((char *)b.data, "\"rows_expired\""));
+        assert_non_null(strstr((char *)b.data, "\"totals\":null"));
+        df_buf_release(&b);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -320,6 +532,8 @@ int main(void)
                 T(test_what_is_gone_damaged_or_broken_is_said),
                 T(test_limit),
                 T(test_segments),
+                T(test_older_than_the_log),
+                T(test_what_is_not_shown_is_said),
 #undef T
         };
         const char *given = getenv("TEST_SEED");

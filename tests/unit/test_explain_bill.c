@@ -105,6 +105,7 @@ static struct ad_explain_bill ask(const char *run, const char *campaign, int wan
         struct ad_explain_context c = {0};
         struct ad_query *q = calloc(1, sizeof(*q));
         struct ad_fault f = {.status = 200};
+        struct ad_billing_read *read = NULL;
         struct ad_explain_bill e;
 
         assert_non_null(q);
@@ -115,7 +116,9 @@ static struct ad_explain_bill ask(const char *run, const char *campaign, int wan
                 q->filters[AD_DIM_CAMPAIGN].values[0] = df_bytes_str(campaign);
                 q->filters[AD_DIM_CAMPAIGN].count = 1;
         }
-        (void)ad_explain_bill_find(&c, books, q, run, &e, &f);
+        ok(ad_billing_begin(books, &read, err));
+        (void)ad_explain_bill_find(&c, read, q, run, &e, &f);
+        ad_billing_end(read);
         if (f.status != want)
                 fail_msg("%d %s %s", f.status, f.code, f.message);
         free(q);

@@ -1,5 +1,5 @@
-/* Receipts: the judgement by D1 where something is not known, reading late and quarantine by their
- * seals when some are gone or damaged, and the limits. Whole receipts against the rules:
+/* Receipts: reading late and quarantine by their seals when some are gone or damaged, imports, and
+ * the limits. Whole receipts against the rules:
  * tests/e2e/test_receipts.py. */
 #include "unit.h"
 
@@ -9,6 +9,7 @@
 #include "jobs/common/settings.h"
 #include "state_test.h"
 
+#define IMPORT AD_TOPIC_IMPORT_PREFIX "00000000000000aa"
 #define HOUR 3600000LL
 #define T0 (490000 * HOUR)
 #define H 3
@@ -18,7 +19,9 @@ static struct df_log *log_;
 static struct df_log_writer *events, *late, *quarantine;
 static uint64_t generation;
 static int64_t clock_now;
-static uint64_t duplicates; /* that seals count */
+static uint64_t duplicates;                  /* that seals count */
+static const char *sealed = AD_TOPIC_EVENTS; /* the topic that seals are of */
+static const struct ad_status *known;
 
 static int64_t clock_ms(void *arg)
 {
@@ -41,6 +44,8 @@ static int setup(void **state)
 
         clock_now = T0;
         duplicates = 1;
+        sealed = AD_TOPIC_EVENTS;
+        known = NULL;
         ok(df_filelog_open(temp_dir(dir), &o, &log_, err));
         ok(ad_create_topics(log_, 1, err));
         ok(df_log_topic_list(log_, AD_TOPIC_EVENTS, on_topic, NULL, err));
@@ -72,7 +77,7 @@ static void append(struct df_log_writer *w, struct df_buf *b)
 }
 
 /* So many copies, received when they are appended. */
-static void put_many(const char *id, int cost, int count)
+static void put_into(struct df_log_writer *w, const char *id, int cost, int count)
 {
         static struct df_append list[AD_RECEIPT_COPIES_MAX];
         struct ad_event ev = {.event_id = df_bytes_str(id),
@@ -91,9 +96,14 @@ static void put_many(const char *id, int cost, int count)
         ad_wire_batch_header(&record, &header);
         for (int i = 0; i < count; i++)
                 list[i] = (struct df_append){.value = df_buf_bytes(&record)};
-        ok(df_log_append(events, list, (size_t)count, err));
+        ok(df_log_append(w, list, (size_t)count, err));
         df_buf_release(&record);
         df_buf_release(&one);
+}
+
+static void put_many(const char *id, int cost, int count)
+{
+        put_into(events, id, cost, count);
 }
 
 static void put(const char *id, int cost)
@@ -105,11 +115,10 @@ static void put(const char *id, int cost)
 static void seal(struct df_log_writer *w, uint64_t k, uint64_t from, uint64_t to,
                  struct df_buf *payload, bool damaged)
 {
-        struct df_origin o = {.source = {.stream = AD_TOPIC_EVENTS, .generation = generation},
-                              .k = k,
-                              .epoch = 1};
+        struct df_origin o = {.source = {.generation = generation}, .k = k, .epoch = 1};
         struct df_seal s = {.from_offset = from, .to_offset = to, .max_append_ms = clock_now};
 
+        (void)snprintf(o.source.stream, sizeof(o.source.stream), "%s", sealed);
         s.outcomes[AD_DUPLICATE] = duplicates;
         struct df_buf b = {0};
 
@@ -144,7 +153,8 @@ static void quarantined(struct df_buf *b, uint64_t offset, enum ad_reason reason
 
 static struct ad_receipt_context context(void)
 {
-        return (struct ad_receipt_context){.log = log_, .source = log_, .horizon_hours = H};
+        return (struct ad_receipt_context){
+                .log = log_, .source = log_, .horizon_hours = H, .status = known};
 }
 
 static struct ad_receipt ask(const char *id, int64_t from_ms, int status)
@@ -172,83 +182,13 @@ static void expect(const char *id, int64_t from_ms, size_t which, enum ad_copy_s
                    uint32_t outcome)
 {
         struct ad_receipt r = ask(id, from_ms, 200);
-        const struct ad_copy *c = &r.copies[r.before + which];
+        const struct ad_copy *c = which < r.told_count ? r.told[which] : NULL;
 
-        if (r.count - r.before <= which || c->state != state ||
-            (state == AD_COPY_SEALED && c->outcome != outcome))
+        if (!c || c->state != state || (state == AD_COPY_SEALED && c->outcome != outcome))
                 fail_msg("%s, copy %zu of %zu: state %d, outcome %u; wanted %d, %u", id, which,
-                         r.count - r.before, (int)c->state, c->outcome, (int)state, outcome);
+                         r.told_count, c ? (int)c->state : -1, c ? c->outcome : 0, (int)state,
+                         outcome);
         ad_receipt_release(&r);
-}
-
-/* ---- judging ---- */
-
-static struct ad_copy copy(int64_t receive_ms, uint32_t entry, uint64_t fingerprint)
-{
-        struct ad_copy c = {.sealed = 1u << AD_OUT_LATE | 1u << AD_OUT_QUARANTINE, .entry = entry};
-
-        c.ev.receive_ms = receive_ms;
-        c.ev.fingerprint = fingerprint;
-        return c;
-}
-
-static void test_judge(void **state)
-{
-        struct ad_copy c[3] = {copy(T0, AD_NONE, 1), copy(T0 + H * HOUR + HOUR - 1, AD_NONE, 1),
-                               copy(T0 + (2 * H + 1) * HOUR, AD_NONE, 1)};
-
-        ad_receipt_judge(c, 3, H, T0 - H * HOUR);
-        assert_int_equal(c[0].outcome, AD_COUNTED);
-        assert_int_equal(c[1].outcome, AD_DUPLICATE);
-        assert_ptr_equal(c[1].against, &c[0]);
-        assert_int_equal(c[2].outcome, AD_COUNTED); /* an hour beyond the horizon */
-        /* A millisecond of the first one's horizon was not read. */
-        ad_receipt_judge(c, 3, H, T0 - H * HOUR + 1);
-        assert_int_equal(c[0].state, AD_COPY_EARLIER);
-        assert_int_equal(c[1].state, AD_COPY_SEALED);
-        c[0].alone = c[1].alone = true; /* the seal knows that it is none */
-        ad_receipt_judge(c, 2, H, T0 - H * HOUR + 1);
-        assert_int_equal(c[0].state, AD_COPY_SEALED);
-        assert_int_equal(c[0].outcome, AD_COUNTED);
-        assert_int_equal(c[1].state, AD_COPY_INCONSISTENT);
-        c[0].alone = c[1].alone = false;
-        /* Received earlier, written later, an hour at most: it decides all the same. */
-        c[1].ev.receive_ms = T0 - 1;
-        ad_receipt_judge(c, 2, H, INT64_MIN);
-        assert_int_equal(c[1].outcome, AD_DUPLICATE);
-        c[1].ev.receive_ms = T0 - HOUR - 1;
-        ad_receipt_judge(c, 2, H, INT64_MIN);
-        assert_int_equal(c[1].outcome, AD_COUNTED);
-}
-
-static void test_judge_what_others_were(void **state)
-{
-        struct ad_copy c[2];
-
-        for (uint32_t reason = AD_CONFLICT; reason <= AD_OVERFLOW; reason++) {
-                bool left_no_trace = reason >= AD_WRONG_PARTITION && reason <= AD_INVALID;
-
-                c[0] = copy(T0, reason, 1);
-                c[1] = copy(T0 + 1, AD_NONE, 1);
-                ad_receipt_judge(c, 2, H, INT64_MIN);
-                assert_int_equal(c[0].outcome, reason);
-                assert_int_equal(c[1].outcome, left_no_trace ? AD_COUNTED : AD_DUPLICATE);
-        }
-        c[0] = copy(T0, AD_NONE, 1);
-        c[0].lost = true; /* had guard let it pass? */
-        ad_receipt_judge(c, 2, H, INT64_MIN);
-        assert_int_equal(c[0].state, AD_COPY_EXPIRED);
-        assert_int_equal(c[1].state, AD_COPY_EARLIER);
-        c[0] = copy(T0, AD_NONE, 2); /* other content, and no entry says conflict */
-        ad_receipt_judge(c, 2, H, INT64_MIN);
-        assert_int_equal(c[1].state, AD_COPY_INCONSISTENT);
-        c[1].entry = AD_CONFLICT;
-        ad_receipt_judge(c, 2, H, INT64_MIN);
-        assert_int_equal(c[1].outcome, AD_CONFLICT);
-        assert_ptr_equal(c[1].against, &c[0]);
-        c[1].sealed = 1u << AD_OUT_LATE;
-        ad_receipt_judge(c, 2, H, INT64_MIN);
-        assert_int_equal(c[1].state, AD_COPY_PENDING);
 }
 
 /* ---- reading ---- */
@@ -362,12 +302,138 @@ static void test_from_the_archive(void **state)
         expect("a", T0, 0, AD_COPY_EARLIER, 0); /* the second one, which alone is there */
         ok(df_archive_log_open(log_, objects, &c.source, err));
         assert_int_equal(ad_receipt_find(&c, &q, &r, &f), 0);
-        assert_int_equal(r.count, 2);
-        assert_int_equal(r.copies[0].outcome, AD_COUNTED);
-        assert_int_equal(r.copies[1].outcome, AD_DUPLICATE);
+        assert_int_equal(r.told_count, 2);
+        assert_int_equal(r.told[0]->outcome, AD_COUNTED);
+        assert_int_equal(r.told[1]->outcome, AD_DUPLICATE);
         ad_receipt_release(&r);
         df_log_close(c.source);
         df_objects_close(objects);
+}
+
+/* ---- imports (R6) ---- */
+
+static struct df_log_writer *import_open(void)
+{
+        struct df_log_writer *w = NULL;
+
+        ok(df_log_topic_create(log_, IMPORT, 1, err));
+        ok(df_log_writer_open(log_, IMPORT, &w, err));
+        return w;
+}
+
+/* What the view knows of it: so many events, of which so many were counted. */
+static struct ad_source import_source(const char *tenant, uint64_t to, uint64_t counted)
+{
+        struct ad_source s = {.name = {.stream = IMPORT, .generation = 7},
+                              .to_offset = to,
+                              .events = to,
+                              .is_import = true,
+                              .closed = true};
+
+        s.outcomes[AD_COUNTED] = counted;
+        (void)snprintf(s.tenant, sizeof(s.tenant), "%s", tenant);
+        return s;
+}
+
+/* Apart from `events`, and without a horizon: the first one of the topic was counted, whenever that
+ * was, and the last one before a copy is what that is compared with. */
+static void test_import_without_horizon(void **state)
+{
+        struct df_log_writer *w = import_open();
+        struct df_buf b = {0};
+
+        put_into(w, "a", 1, 1); /* 0 */
+        clock_now += 100 * HOUR;
+        put("a", 1);
+        seal_both(1, 0, 1);
+        put_into(w, "a", 1, 1); /* 1 */
+        put_into(w, "a", 2, 1); /* 2 */
+        put_into(w, "a", 2, 1); /* 3 */
+        sealed = IMPORT;
+        seal(late, 1, 0, 4, NULL, false);
+        quarantined(&b, 2, AD_CONFLICT);
+        seal(quarantine, 1, 0, 4, &b, false);
+        expect("a", T0, 0, AD_COPY_SEALED, AD_COUNTED);
+        expect("a", T0, 1, AD_COPY_SEALED, AD_COUNTED); /* the live one */
+        expect("a", T0, 2, AD_COPY_SEALED, AD_DUPLICATE);
+        expect("a", T0, 3, AD_COPY_SEALED, AD_CONFLICT);
+        expect("a", T0, 4, AD_COPY_SEALED, AD_DUPLICATE);
+        /* Asked from behind the first one, that is looked at all the same. */
+        expect("a", clock_now, 1, AD_COPY_SEALED, AD_DUPLICATE);
+        put_into(w, "a", 2, 1);
+        expect("a", clock_now, 4, AD_COPY_PENDING, 0);
+        df_log_writer_close(w);
+}
+
+/* Its seals have left `late` and `quarantine`: the view's sums say that all was counted, or not. */
+static void test_import_by_the_view(void **state)
+{
+        struct ad_source source = import_source("t", 2, 2);
+        struct ad_status status = {.sources = &source, .source_count = 1};
+        struct df_log_writer *w = import_open();
+
+        put_into(w, "a", 1, 1);
+        put_into(w, "b", 1, 1);
+        sealed = IMPORT;
+        seal_both(2, 2, 3);
+        expect("a", T0, 0, AD_COPY_EXPIRED, 0);
+        known = &status;
+        expect("a", T0, 0, AD_COPY_SEALED, AD_COUNTED);
+        source.outcomes[AD_COUNTED] = 1; /* the other one was not */
+        expect("a", T0, 0, AD_COPY_EXPIRED, 0);
+        source.outcomes[AD_COUNTED] = 2;
+        source.to_offset = 1;
+        expect("b", T0, 0, AD_COPY_EXPIRED, 0);
+        source = import_source("t", 2, 2);
+        source.aborted = true;
+        expect("a", T0, 0, AD_COPY_VOID, 0);
+        source = import_source("another", 2, 2); /* a dataset is of one tenant: it is not read */
+        refused("a", T0, 404);
+        df_log_writer_close(w);
+}
+
+/* Copies told and records read are limited for all topics together. */
+static void test_import_limits(void **state)
+{
+        enum { MANY = 10000 };
+        static struct df_append list[MANY];
+        struct ad_batch header = {.schema_version = AD_SCHEMA_VERSION};
+        struct df_log_writer *w = import_open();
+        struct df_buf b = {0};
+        struct ad_receipt r;
+
+        put_many("a", 1, AD_RECEIPT_COPIES_MAX - 1);
+        clock_now++;
+        put_into(w, "a", 1, 1);
+        r = ask("a", T0, 200);
+        assert_int_equal(r.told_count, AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.import_count, 1);
+        assert_string_equal(r.told[AD_RECEIPT_COPIES_MAX - 1]->in->info.name, IMPORT);
+        assert_int_equal(r.more_from_ms, 0);
+        ad_receipt_release(&r);
+        clock_now++;
+        put_into(w, "a", 1, 1);
+        r = ask("a", T0, 200);
+        assert_int_equal(r.told_count, AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.more_from_ms, clock_now);
+        ad_receipt_release(&r);
+        clock_now++;
+        ad_wire_batch_header(&b, &header);
+        for (int i = 0; i < MANY; i++)
+                list[i] = (struct df_append){.value = df_buf_bytes(&b)};
+        for (int i = 1; i < AD_RECEIPT_RECORDS_MAX / MANY; i++)
+                ok(df_log_append(w, list, MANY, err));
+        ok(df_log_append(w, list, MANY - 2, err));
+        put("b", 1);
+        put_into(w, "b", 1, 1);
+        r = ask("b", clock_now, 200);
+        assert_int_equal(r.records, AD_RECEIPT_RECORDS_MAX);
+        assert_int_equal(r.told_count, 2);
+        ad_receipt_release(&r);
+        put("b", 1);
+        refused("b", clock_now, 400);
+        df_log_writer_close(w);
+        df_buf_release(&b);
 }
 
 /* ---- limits ---- */
@@ -381,22 +447,22 @@ static void test_copies(void **state)
         put_many("a", 1, AD_RECEIPT_COPIES_MAX);
         seal_both(1, 0, 2 * AD_RECEIPT_COPIES_MAX + 1);
         r = ask("a", T0 + 1, 200);
-        assert_int_equal(r.before, AD_RECEIPT_COPIES_MAX);
-        assert_int_equal(r.count, 2 * AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.topics->before, AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.told_count, AD_RECEIPT_COPIES_MAX);
         assert_int_equal(r.more_from_ms, 0);
-        assert_int_equal(r.copies[r.before].outcome, AD_DUPLICATE);
+        assert_int_equal(r.told[0]->outcome, AD_DUPLICATE);
         ad_receipt_release(&r);
         clock_now++;
         put("a", 1);
         /* One more than are told; and one more before them than are kept. */
         r = ask("a", T0 + 1, 200);
-        assert_int_equal(r.count, 2 * AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.told_count, AD_RECEIPT_COPIES_MAX);
         assert_int_equal(r.more_from_ms, clock_now);
         ad_receipt_release(&r);
         r = ask("a", clock_now, 200);
-        assert_true(r.before > 0 && r.before <= AD_RECEIPT_COPIES_MAX);
-        assert_int_equal(r.count - r.before, 1);
-        assert_int_equal(r.copies[r.before].outcome, AD_DUPLICATE);
+        assert_true(r.topics->before > 0 && r.topics->before <= AD_RECEIPT_COPIES_MAX);
+        assert_int_equal(r.told_count, 1);
+        assert_int_equal(r.told[0]->outcome, AD_DUPLICATE);
         assert_int_equal(r.more_from_ms, 0);
         ad_receipt_release(&r);
 }
@@ -425,9 +491,9 @@ static void test_records(void **state)
         refused("b", T0, 400);
         /* The range fits, what is before it does not: said of the first copy, not of the second. */
         r = ask("b", T0 + HOUR, 200);
-        assert_int_equal(r.read_offset, 1);
-        assert_int_equal(r.copies[0].state, AD_COPY_EARLIER);
-        assert_int_equal(r.copies[1].outcome, AD_DUPLICATE);
+        assert_int_equal(r.topics->read_offset, 1);
+        assert_int_equal(r.told[0]->state, AD_COPY_EARLIER);
+        assert_int_equal(r.told[1]->outcome, AD_DUPLICATE);
         ad_receipt_release(&r);
         duplicates = 0;
         clock_now++;
@@ -442,45 +508,36 @@ static void test_parameters(void **state)
         static const char id[] =
                 "0123456789012345678901234567890123456789012345678901234567890123"
                 "01234567890123456789012345678901234567890123456789012345678901234";
-        struct df_bytes from = df_bytes_str("from"), tenant = df_bytes_str("tenant");
-        struct df_bytes time = df_bytes_str("2026-01-01T00:00:00Z");
-        struct ad_param twice[2] = {{from, time}, {from, time}};
-        struct ad_param other = {tenant, df_bytes_str("u")};
+        struct df_bytes none = df_bytes(NULL, 0), time = df_bytes_str("1970-01-01T00:00:01Z");
         struct ad_receipt_query q;
         struct ad_fault f;
 
-        assert_int_equal(ad_receipt_parse(NULL, 0, df_bytes(id, AD_EVENT_ID_MAX), df_bytes_str("t"),
-                                          false, T0, &q, &f),
+        assert_int_equal(ad_receipt_parse(none, none, df_bytes(id, AD_EVENT_ID_MAX), T0, &q, &f),
                          0);
         assert_true(q.from_ms == T0 - 24 * HOUR && q.to_ms == 0);
-        assert_int_equal(ad_receipt_parse(NULL, 0, df_bytes(id, AD_EVENT_ID_MAX + 1),
-                                          df_bytes_str("t"), false, T0, &q, &f),
-                         -1);
+        assert_int_equal(ad_receipt_parse(none, time, df_bytes(id, 1), T0, &q, &f), 0);
+        assert_true(q.from_ms == 1000 - 24 * HOUR && q.to_ms == 1000);
+        assert_int_equal(
+                ad_receipt_parse(none, none, df_bytes(id, AD_EVENT_ID_MAX + 1), T0, &q, &f), -1);
         assert_string_equal(f.code, "too_long");
-        assert_int_equal(
-                ad_receipt_parse(twice, 2, df_bytes(id, 1), df_bytes_str("t"), false, T0, &q, &f),
-                -1);
-        assert_string_equal(f.code, "repeated_parameter");
-        assert_int_equal(
-                ad_receipt_parse(&other, 1, df_bytes(id, 1), df_bytes_str("t"), false, T0, &q, &f),
-                -1);
-        assert_int_equal(f.status, 403);
-        assert_int_equal(
-                ad_receipt_parse(&other, 1, df_bytes(id, 1), df_bytes_str("t"), true, T0, &q, &f),
-                0);
-        assert_true(df_bytes_eq(q.tenant_id, df_bytes_str("u")));
+        assert_int_equal(ad_receipt_parse(time, time, df_bytes(id, 1), T0, &q, &f), -1);
+        assert_string_equal(f.code, "empty_range");
+        assert_int_equal(ad_receipt_parse(none, none, df_bytes(id, 1), T0, &q, &f), 0);
+        assert_int_equal(ad_receipt_parse(df_bytes("", 0), none, df_bytes(id, 1), T0, &q, &f), -1);
+        assert_string_equal(f.code, "bad_time");
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_judge),
-                cmocka_unit_test(test_judge_what_others_were),
                 cmocka_unit_test(test_parameters),
                 cmocka_unit_test_setup_teardown(test_by_seals, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_seals_elsewhere, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_gone_and_damaged, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_from_the_archive, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_import_without_horizon, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_import_by_the_view, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_import_limits, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_records, setup, teardown),
         };
