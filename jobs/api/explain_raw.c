@@ -71,7 +71,7 @@ int adi_explain_raw(const struct ad_explain_context *c, struct ad_explain_source
                     int64_t from_ms, int64_t to_ms, struct df_error *err)
 {
         struct ad_explain_source seals = *s;
-        uint64_t first, end;
+        uint64_t first = 0, end = 0;
         int rc = df_log_bounds(c->source, s->name.stream, s->name.partition, &first, &end, err);
 
         if (rc == 0)

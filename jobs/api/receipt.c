@@ -50,7 +50,7 @@ static int locate(const struct ad_receipt_context *c, const struct ad_receipt *r
         const struct ad_receipt_query *q = &r->query;
         int64_t since = (adi_receipt_hour(q->from_ms) - 1 - (int64_t)c->horizon_hours) *
                         ADI_RECEIPT_HOUR_MS;
-        uint64_t first, end;
+        uint64_t first = 0, end = 0;
         int rc = df_log_bounds(c->source, t->info.name, r->partition, &first, &end, err);
 
         t->to_offset = end;
@@ -127,7 +127,7 @@ static int on_import(void *arg, const struct df_topic_info *info)
         const struct ad_receipt_context *c = x->context;
 
         if (c->stop && c->stop(c->stop_arg))
-                return df_fail(x->err, DF_EAGAIN, "the server stops");
+                return df_fail(x->err, DF_EAGAIN, "stopped");
         return is_of_another(x, info->name) || x->r->partition >= info->partitions
                        ? 0
                        : add_topic(x, info, true);

@@ -57,7 +57,7 @@ static int read_all(struct ad_raw_scan *s, struct df_log_reader *r, struct df_ar
                 size_t n = 0;
 
                 if (s->stop && s->stop(s->arg))
-                        return df_fail(err, DF_EAGAIN, "the server stops");
+                        return df_fail(err, DF_EAGAIN, "stopped");
                 rc = df_log_poll(r, records, READ_RECORDS, &n, err);
                 for (size_t i = 0; rc == 0 && i < n && records[i].offset < s->to; i++)
                         rc = take(s, &records[i], arena, err);
