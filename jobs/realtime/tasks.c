@@ -15,6 +15,7 @@
 #include "df/rocksdb.h"
 #include "df/trace.h"
 #include "jobs/common/places.h"
+#include "jobs/common/rebuild.h"
 #include "jobs/common/task.h"
 
 #define DISK_CRITICAL_BYTES (32u << 20) /* below it a checkpoint may fail for lack of space */
@@ -31,9 +32,8 @@ struct partition {
         const struct topic *topic;
         uint32_t index;
         char name[DF_TOPIC_NAME_MAX + 16]; /* "events/3" */
-        char dir[PATH_MAX], store[PATH_MAX], mark[PATH_MAX];
-        char recover_of[DF_COMMITTED_TEXT_MAX]; /* what the mark holds */
-        bool told;                              /* there is a mark */
+        char store[PATH_MAX];
+        struct ad_rebuild rebuild;
 };
 
 struct topic {
@@ -63,34 +63,8 @@ static int step(void *arg, const char *name, struct df_error *err)
 {
         struct partition *p = arg;
 
-        if (p->told && strcmp(name, "retire") == 0) { /* the first commit after a rebuild is done */
-                (void)unlink(p->mark);
-                p->told = false;
-        }
+        ad_rebuild_step(&p->rebuild, name);
         return df_failpoint(p->name, name, err);
-}
-
-/* The mark of `adtally recover --from log`. On Kafka what it holds says until when it counts. On
- * the file log it is until the rebuilt state has its first checkpoint: another loss after that is
- * refused again. */
-static int read_mark(struct partition *p, struct df_session_ports *ports, struct df_error *err)
-{
-        char current[PATH_MAX + 16];
-        FILE *f;
-
-        (void)snprintf(current, sizeof(current), "%s/CURRENT", p->dir);
-        if (p->tasks->file && access(current, F_OK) == 0)
-                (void)unlink(p->mark); /* mostly not there */
-        p->recover_of[0] = '\0';
-        ports->recover_of = p->recover_of;
-        f = fopen(p->mark, "re");
-        p->told = ports->recover_from_log = f != NULL;
-        if (!f)
-                return errno == ENOENT ? 0 : df_fail_errno(err, DF_EIO, "open %s", p->mark);
-        (void)!fgets(p->recover_of, sizeof(p->recover_of), f); /* empty on the file log */
-        (void)fclose(f);
-        p->recover_of[strcspn(p->recover_of, "\n")] = '\0';
-        return 0;
 }
 
 /* An unmounted store leaves an empty directory: checkpoints in it would be of this machine only. */
@@ -117,9 +91,9 @@ static int open_state(void *arg, struct df_group *group, struct df_session_ports
         int rc = check_mounted(p->tasks, err);
 
         if (rc == 0)
-                rc = read_mark(p, ports, err);
+                rc = ad_rebuild_read(&p->rebuild, ports, err);
         if (rc == 0)
-                rc = df_rocksdb_ckpt_open(p->dir, &o, &ports->ckpt, err);
+                rc = df_rocksdb_ckpt_open(p->rebuild.dir, &o, &ports->ckpt, err);
         if (rc == 0 && group)
                 rc = df_kafka_txn_open(p->tasks->log, group, p->topic->info.name, p->index,
                                        &ports->txn, err);
@@ -223,7 +197,7 @@ static int fill_partition(struct ad_tasks *t, const struct topic *topic, uint32_
                           struct partition *ret, struct df_error *err)
 {
         char parent[PATH_MAX], *slash;
-        int rc = ad_state_dir(t->config, topic->info.name, index, ret->dir, err);
+        int rc = ad_rebuild_place(t->config, topic->info.name, index, &ret->rebuild, err);
 
         ret->tasks = t;
         ret->topic = topic;
@@ -231,11 +205,9 @@ static int fill_partition(struct ad_tasks *t, const struct topic *topic, uint32_
         (void)snprintf(ret->name, sizeof(ret->name), "%s/%u", topic->info.name, index);
         if (rc == 0)
                 rc = ad_store_dir(t->config, topic->info.name, index, ret->store, err);
-        if (rc == 0)
-                rc = ad_rebuild_mark(t->config, topic->info.name, index, ret->mark, err);
         if (rc < 0)
                 return rc;
-        (void)snprintf(parent, sizeof(parent), "%s", ret->dir);
+        (void)snprintf(parent, sizeof(parent), "%s", ret->rebuild.dir);
         slash = strrchr(parent, '/');
         *slash = '\0';
         return df_mkdirs(parent, err);

@@ -12,6 +12,7 @@
 #include "df/kafka.h"
 #include "df/rocksdb.h"
 #include "jobs/common/places.h"
+#include "jobs/common/rebuild.h"
 #include "jobs/reconcile/job.h"
 
 #define INTERVAL_MIN_MS 100 /* a run is posted at once, and then there is nothing for long */
@@ -20,23 +21,26 @@ struct ad_books {
         struct df_log *log;
         struct df_log_writer *writer; /* file log only */
         struct df_workers *pool;
-        char dir[PATH_MAX], store[PATH_MAX];
+        char store[PATH_MAX];
+        struct ad_rebuild rebuild;
 };
 
 static int step(void *arg, const char *name, struct df_error *err)
 {
-        (void)arg;
+        ad_rebuild_step(arg, name);
         return df_failpoint(AD_GROUP_BOOKS, name, err);
 }
 
 static int open_state(void *arg, struct df_group *group, struct df_session_ports *ports,
                       struct df_error *err)
 {
-        const struct ad_books *b = arg;
+        struct ad_books *b = arg;
         struct df_rocksdb_options o = {.store_dir = b->store[0] ? b->store : NULL};
-        int rc = df_rocksdb_ckpt_open(b->dir, &o, &ports->ckpt, err);
+        int rc = ad_rebuild_read(&b->rebuild, ports, err);
 
         (void)group;
+        if (rc == 0)
+                rc = df_rocksdb_ckpt_open(b->rebuild.dir, &o, &ports->ckpt, err);
         if (rc == 0 && df_kafka_is(b->log))
                 rc = df_kafka_txn_open_alone(b->log, AD_GROUP_BOOKS, AD_TOPIC_RUNS, 0, &ports->txn,
                                              err);
@@ -62,13 +66,13 @@ static int on_topic(void *arg, const struct df_topic_info *info)
 static int make_places(const struct df_config *c, struct ad_books *b, struct df_error *err)
 {
         char parent[PATH_MAX], *slash;
-        int rc = ad_state_dir(c, AD_TOPIC_RUNS, 0, b->dir, err);
+        int rc = ad_rebuild_place(c, AD_TOPIC_RUNS, 0, &b->rebuild, err);
 
         if (rc == 0)
                 rc = ad_store_dir(c, AD_TOPIC_RUNS, 0, b->store, err);
         if (rc < 0)
                 return rc;
-        (void)snprintf(parent, sizeof(parent), "%s", b->dir);
+        (void)snprintf(parent, sizeof(parent), "%s", b->rebuild.dir);
         slash = strrchr(parent, '/');
         *slash = '\0';
         return df_mkdirs(parent, err);
@@ -95,6 +99,7 @@ static void fill_task(struct ad_books *b, const struct df_topic_info *runs,
         ret->ports.log = b->log;
         ret->ports.consumer = AD_GROUP_BOOKS;
         ret->ports.step = step;
+        ret->ports.step_arg = &b->rebuild;
         ret->ports.writers[AD_OUT_BOOKS] = b->writer;
         ret->open_state = open_state;
         ret->open_arg = b;

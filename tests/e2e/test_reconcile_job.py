@@ -2,6 +2,7 @@
 recount of test_reconcile.py and an independent reader of the topics."""
 import json
 import random
+import shutil
 import subprocess
 import threading
 import time
@@ -183,5 +184,40 @@ def test_killed_wherever_it_posts_nothing_is_posted_twice(place, monkeypatch):
         run("reconcile", "--data", data, "--drop", second)
         run(*args, place / "anew")
         assert (place / "kept").read_bytes() == (place / "anew").read_bytes() != b""
+    finally:
+        a.destroy()
+
+
+def test_lost_books_are_made_again_from_the_log(place):
+    """K10: `runs` is kept for ever; what the books said stays, and they go on as if nothing had been lost (R4)."""
+    seed = 197
+    data, events = made(place, seed, events=1500, hours=20)
+    judge(events)
+    a = Adtally(data, *SETTINGS, "--billing-horizon", BILLING, "--reconcile-every", "200ms", "--checkpoint-min", "50ms",
+                "--checkpoint-max", "300ms")
+    traffic = Traffic(a, seed)
+    try:
+        a.start()
+        traffic.start()
+        wait_for(lambda: len(applied(a)) >= 3, a)
+        traffic.end()
+        a.stop()
+        before = log_reader.books(data)
+        shutil.rmtree(data / "state/runs/0")
+        a.start(wait=None)
+        wait_for(lambda: "task=runs/0 refused" in a.tail(), a)
+        run("recover", "--data", data, "--topic", "runs", "--partition", "0", "--from", "log")
+        a.wait_ready()
+        more = Traffic(a, seed + 1)
+        more.sent = traffic.sent
+        more.start()
+        known = sum(e[0] == "applied" for e in before)
+        wait_for(lambda: len(applied(a)) >= known + 3, a)
+        more.end()
+        a.stop()
+        ended, done, after = check_runs(data, seed), applied(a), log_reader.books(data)
+        assert after[:len(before)] == before and len(after) > len(before), f"seed {seed}"
+        same(check_postings(data, seed), wanted(events, more, data, ended[done[-1]["run"]]["vector"]), seed)
+        assert not list((data / "state/runs").glob("*.rebuild"))
     finally:
         a.destroy()
