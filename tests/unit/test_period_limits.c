@@ -1,6 +1,7 @@
-/* test_period_limits.c - lists of periods and adjustments at their documented limits and one beyond
- * (docs/API.md): 1,000 accounts, whatever they are known by, and 1,000,000 adjustments looked at
- * for an answer (in the slow suite). The counts are of what the test wrote. */
+/* test_period_limits.c - lists of periods, corrections and adjustments at their documented limits
+ * and one beyond (docs/API.md): 1,000 accounts, whatever they are known by, rows of a page, and
+ * 1,000,000 adjustments looked at for an answer (in the slow suite). The counts are of what the
+ * test wrote. */
 #include "unit.h"
 
 #include "df/filelog.h"
@@ -201,6 +202,19 @@ static void test_accounts(void **state)
         end();
 }
 
+static void test_page_sizes(void **state)
+{
+        open_books();
+        start_api();
+        says("/v1/corrections?limit=1000", 200, "\"corrections\":[]");
+        says("/v1/corrections?limit=1001", 400, "bad_number");
+        says("/v1/corrections?limit=0", 400, "bad_number");
+        says("/v1/adjustments?limit=10000", 200, "\"adjustments\":[]");
+        says("/v1/adjustments?limit=10001", 400, "bad_number");
+        says("/v1/adjustments?limit=0", 400, "bad_number");
+        end();
+}
+
 static void test_adjustments(void **state)
 {
         open_books();
@@ -218,7 +232,8 @@ static void test_adjustments(void **state)
 
 int main(int argc, char **argv)
 {
-        const struct CMUnitTest quick[] = {cmocka_unit_test(test_accounts)};
+        const struct CMUnitTest quick[] = {cmocka_unit_test(test_accounts),
+                                           cmocka_unit_test(test_page_sizes)};
         const struct CMUnitTest slow[] = {cmocka_unit_test(test_adjustments)};
 
         if (argc > 1 && strcmp(argv[1], "long") == 0)
