@@ -143,10 +143,7 @@ static int on_advertiser(void *arg, struct df_bytes advertiser, struct df_error 
         rc = ad_billing_cells(l->q->books, &scope, on_first, &first, err);
         if (rc >= 0 && first != INT64_MAX)
                 note_account(l, rule.whole_tenant ? df_bytes(NULL, 0) : advertiser, first);
-        if (rc >= 0 && l->accounts.count > ACCOUNTS_MAX)
-                return df_fail(err, DF_ELIMIT, "more than %d accounts: ask by advertiser_id",
-                               ACCOUNTS_MAX);
-        return rc < 0 ? rc : 0;
+        return rc < 0 ? rc : l->accounts.count > ACCOUNTS_MAX; /* enough is known */
 }
 
 static const char *state_of(const struct period *p)
@@ -243,9 +240,10 @@ static int gather(struct list *l)
         if (one.data)
                 note_account(l, one, df_wall_ms()); /* the running month at least */
         if (ad_billing_advertisers(q->books, q->tenant, on_advertiser, l, &err) < 0)
-                return err.code == DF_ELIMIT ? ad_fault_set(&q->fault, 400, "too_many_accounts",
-                                                            "advertiser_id", "%s", err.text)
-                                             : ad_fault_error(&q->fault, &err);
+                return ad_fault_error(&q->fault, &err);
+        if (l->accounts.count > ACCOUNTS_MAX) /* by cells, closes or requests */
+                return ad_fault_set(&q->fault, 400, "too_many_accounts", "advertiser_id",
+                                    "more than %d accounts: ask by advertiser_id", ACCOUNTS_MAX);
         return 0;
 }
 

@@ -198,6 +198,48 @@ def test_it_goes_on_with_what_has_come_since(place):
         a.destroy()
 
 
+def test_archive_and_realtime_in_either_order(place):
+    """R2, R3: the archive ahead of realtime, and realtime ahead of the archive: what is missing is named so, never unexplained."""
+    data, events = made(place, 94, events=1000, hours=20)
+    judge(events)
+
+    def segments():
+        return [p for p in (data / "archive").rglob("*") if p.is_file() and p.read_bytes().endswith(b"ADTLYSEG")]
+
+    # Realtime has seen nothing, the archive has all hours but the last.
+    archive = subprocess.Popen([str(BUILD / "jobs/archive/adtally-archive"), "--data", str(data), "--partitions", str(PARTITIONS)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.time() + 60
+        while len(segments()) < PARTITIONS * 15:
+            assert time.time() < until and archive.poll() is None, segments()
+            time.sleep(0.1)
+    finally:
+        archive.terminate()
+        archive.wait(30)
+    a = Adtally(data, *SETTINGS)
+    first = reconcile(a, "--wait", "1s")
+    assert not first["unexplained"] and first["partitions_behind"] == [0, 1], first
+    assert by_cause(first)["not_yet_processed"]["cells"] > 0
+    try:
+        a.start()
+        a.kill("archive", signal.SIGSTOP)
+        second = reconcile(a)
+        assert not second["unexplained"] and not second["partitions_behind"], second
+        want = by_cause(first)
+        del want["not_yet_processed"]
+        assert by_cause(second) == want
+        click = {"event_id": "new", "type": "click", "advertiser_id": "acme", "campaign_id": "c1", "publisher_id": "p1",
+                 "cost_micros": 1000, "currency": "EUR"}
+        assert a.post([click])[0] == 202
+        third = reconcile(a)
+        assert not third["unexplained"] and not third["partitions_behind"], third
+        assert by_cause(third)["none"]["billed"]["clicks"] == by_cause(second)["none"]["billed"]["clicks"] + 1
+    finally:
+        a.kill("archive", signal.SIGCONT)
+        a.destroy()
+
+
 def test_killed_anywhere_it_goes_on(place):
     """R1: kill -9 before each step of its commits and takeovers; the digest is that of an undisturbed run."""
     seed = 93

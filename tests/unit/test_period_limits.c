@@ -1,0 +1,242 @@
+/* test_period_limits.c - lists of periods, corrections and adjustments at their documented limits
+ * and one beyond (docs/API.md): 1,000 accounts, whatever they are known by, rows of a page, and
+ * 1,000,000 adjustments looked at for an answer (in the slow suite). The counts are of what the
+ * test wrote. */
+#include "unit.h"
+
+#include "df/filelog.h"
+#include "df/run.h"
+#include "jobs/api/ask.h"
+#include "jobs/common/settings.h"
+#include "state_test.h"
+
+#define ACCOUNTS 1000 /* as docs/API.md says, as the next one */
+#define ADJUSTMENTS 1000000
+#define A_BATCH 20000 /* entries of one commit */
+#define PERIOD "2026-10"
+
+static char dir[256];
+static struct df_log *log_;
+static struct ad_billing *view;
+static struct df_buf payload;
+static uint64_t batches, seq;
+
+static struct ad_zones *zones;
+static struct ad_accounts *accounts;
+static struct ad_access *access_rules;
+static struct ad_books_follow *books;
+static struct ad_api *api;
+static struct df_http_client *client;
+
+/* ---- the books ---- */
+
+static int on_topic(void *arg, const struct df_topic_info *info)
+{
+        if (strcmp(info->name, AD_TOPIC_BILLING) == 0)
+                *(uint64_t *)arg = info->generation;
+        return 0;
+}
+
+static void open_books(void)
+{
+        struct df_filelog_options o = {
+                .segment_bytes = 1 << 20, .reserve_bytes = 4096, .min_free_bytes = 1};
+        char path[300], why[256];
+        uint64_t generation = 0;
+
+        (void)temp_dir(dir);
+        (void)snprintf(path, sizeof(path), "%s/log", dir);
+        ok(df_mkdirs(path, err));
+        ok(df_filelog_open(path, &o, &log_, err));
+        ok(ad_create_topics(log_, 2, err));
+        ok(df_log_topic_list(log_, AD_TOPIC_BILLING, on_topic, &generation, err));
+        (void)snprintf(path, sizeof(path), "%s/view-billing", dir);
+        ok(ad_billing_open(path, generation, &view, why, err));
+        batches = seq = 0;
+}
+
+static void commit(void)
+{
+        struct df_bytes payloads[1] = {df_buf_bytes(&payload)};
+        struct df_source source = {.stream = "runs", .generation = 7};
+        struct df_collection c = {
+                .origin = {.source = source, .k = ++batches}, .payloads = payloads, .count = 1};
+
+        ok(ad_billing_add(view, &c, err));
+        ok(ad_billing_commit(view, 0, err));
+        df_buf_clear(&payload);
+}
+
+static void put_posting(const char *tenant, const char *advertiser, bool adjusts)
+{
+        struct ad_cause_cell one = {.cause = AD_CAUSE_NONE, .billed = {.clicks = 1}};
+        struct ad_books_entry e = {
+                .kind = AD_BOOKS_POSTING,
+                .posting = {.seq = ++seq,
+                            .run = df_bytes_str("00000000000000aa"),
+                            .at_ms = 1000,
+                            .target = {.quarter = (uint64_t)(df_wall_ms() / AD_QUARTER_MS),
+                                       .tenant_id = df_bytes_str(tenant),
+                                       .advertiser_id = df_bytes_str(advertiser),
+                                       .campaign_id = df_bytes_str("c1"),
+                                       .currency = df_bytes_str("EUR"),
+                                       .causes = &one,
+                                       .cause_count = 1}},
+        };
+
+        if (adjusts) {
+                e.posting.posted_period = df_bytes_str(PERIOD);
+                e.posting.delta = &one;
+                e.posting.delta_count = 1;
+        }
+        ad_wire_books_entry(&payload, &e);
+}
+
+/* A close that was refused is all there is of its account. */
+static void put_close(const char *tenant, const char *advertiser)
+{
+        struct ad_books_entry e = {
+                .kind = AD_BOOKS_CLOSED,
+                .closed = {.refused = true,
+                           .why = df_bytes_str("run_not_last"),
+                           .open_period = df_bytes_str(PERIOD),
+                           .close = {.account = {df_bytes_str(tenant), df_bytes_str(advertiser)},
+                                     .asked_by = df_bytes_str(advertiser),
+                                     .period = df_bytes_str(PERIOD),
+                                     .at_ms = 1000}},
+        };
+
+        ad_wire_books_entry(&payload, &e);
+}
+
+/* ---- the server ---- */
+
+static void start_api(void)
+{
+        struct ad_commands_options commands = {.log = log_};
+        struct ad_api_options o = {
+                .listen_fd = -1, .address = "127.0.0.1:0", .peer_fd = -1, .http_threads = 1};
+        const struct ad_zone *utc;
+        char base[64];
+
+        ad_billing_close(view);
+        ok(ad_zones_create(NULL, &zones, err));
+        ok(ad_zones_get(zones, "UTC", &utc, err));
+        ok(ad_accounts_open(NULL, zones, utc, &accounts, err));
+        ok(ad_access_open(NULL, "127.0.0.1:0", &access_rules, err));
+        ok(ad_books_follow_start(dir, log_, &books, err));
+        ok(ad_commands_start(&commands, &o.commands, err));
+        o.books = books;
+        o.zones = zones;
+        o.accounts = accounts;
+        o.access = access_rules;
+        o.data_dir = dir;
+        ok(ad_api_create(&o, &api, err));
+        ok(ad_api_listen(api, err));
+        (void)snprintf(base, sizeof(base), "http://127.0.0.1:%u", ad_api_port(api));
+        ok(df_http_client_create(base, NULL, 60000, &client, err));
+}
+
+static void end(void)
+{
+        df_http_client_destroy(client);
+        ad_api_stop(api, 2000);
+        ad_api_destroy(api);
+        ad_books_follow_stop(books);
+        ad_accounts_close(accounts);
+        ad_access_close(access_rules);
+        ad_zones_destroy(zones);
+        df_log_close(log_);
+        df_buf_release(&payload);
+        remove_dir(dir);
+}
+
+/* The view is opened by a thread: asked again until it is there. */
+static void says(const char *path, int status, const char *part)
+{
+        struct df_buf b = {0};
+        int got = 503;
+
+        for (int i = 0; i < 400 && got == 503; i++) {
+                if (i > 0)
+                        (void)usleep(25000);
+                df_buf_clear(&b);
+                ok(df_http_fetch(client, path, NULL, df_bytes(NULL, 0), &got, &b, err));
+        }
+        df_put_u8(&b, 0);
+        if (got != status || !strstr((char *)b.data, part))
+                fail_msg("%s: %d, wanted %d %s: %.300s", path, got, status, part, b.data);
+        df_buf_release(&b);
+}
+
+/* ---- tests ---- */
+
+/* Accounts are known by cells, by closes, or some by this and some by that. */
+static void test_accounts(void **state)
+{
+        char name[16];
+
+        open_books();
+        for (int i = 0; i <= ACCOUNTS; i++) {
+                (void)snprintf(name, sizeof(name), "a%04d", i);
+                if (i < ACCOUNTS) {
+                        put_posting("full", name, false);
+                        put_close("full-closes", name);
+                }
+                put_posting("cells", name, false);
+                put_close("closes", name);
+                if (i % 2)
+                        put_posting("both", name, false);
+                else
+                        put_close("both", name);
+        }
+        commit();
+        start_api();
+        says("/v1/periods?tenant=full", 200, "\"advertiser_id\":\"a0999\"");
+        says("/v1/periods?tenant=full-closes", 200, "\"advertiser_id\":\"a0999\"");
+        says("/v1/periods?tenant=cells", 400, "too_many_accounts");
+        says("/v1/periods?tenant=both", 400, "too_many_accounts");
+        says("/v1/periods?tenant=closes", 400, "too_many_accounts");
+        says("/v1/periods?tenant=cells&advertiser_id=a1000", 200, "\"advertiser_id\":\"a1000\"");
+        says("/v1/periods?tenant=closes&advertiser_id=a1000", 200, "\"state\":\"refused\"");
+        end();
+}
+
+static void test_page_sizes(void **state)
+{
+        open_books();
+        start_api();
+        says("/v1/corrections?limit=1000", 200, "\"corrections\":[]");
+        says("/v1/corrections?limit=1001", 400, "bad_number");
+        says("/v1/corrections?limit=0", 400, "bad_number");
+        says("/v1/adjustments?limit=10000", 200, "\"adjustments\":[]");
+        says("/v1/adjustments?limit=10001", 400, "bad_number");
+        says("/v1/adjustments?limit=0", 400, "bad_number");
+        end();
+}
+
+static void test_adjustments(void **state)
+{
+        open_books();
+        for (int i = 0; i <= ADJUSTMENTS; i++) {
+                put_posting("default", "a1", true);
+                if (i % A_BATCH == 0)
+                        commit();
+        }
+        commit();
+        start_api();
+        says("/v1/adjustments?limit=1", 400, "range_too_large");
+        says("/v1/adjustments?limit=1&after=1", 200, "\"seq\":2,");
+        end();
+}
+
+int main(int argc, char **argv)
+{
+        const struct CMUnitTest quick[] = {cmocka_unit_test(test_accounts),
+                                           cmocka_unit_test(test_page_sizes)};
+        const struct CMUnitTest slow[] = {cmocka_unit_test(test_adjustments)};
+
+        if (argc > 1 && strcmp(argv[1], "long") == 0)
+                return cmocka_run_group_tests(slow, NULL, NULL);
+        return cmocka_run_group_tests(quick, NULL, NULL);
+}
