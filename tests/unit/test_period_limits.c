@@ -113,7 +113,7 @@ static void put_close(const char *tenant, const char *advertiser)
 
 static void start_api(void)
 {
-        struct ad_commands_options commands = {.log = log_};
+        struct ad_api_commands_options commands = {.log = log_};
         struct ad_api_options o = {
                 .listen_fd = -1, .address = "127.0.0.1:0", .peer_fd = -1, .http_threads = 1};
         const struct ad_zone *utc;
@@ -125,7 +125,7 @@ static void start_api(void)
         ok(ad_accounts_open(NULL, zones, utc, &accounts, err));
         ok(ad_access_open(NULL, "127.0.0.1:0", &access_rules, err));
         ok(ad_books_follow_start(dir, log_, &books, err));
-        ok(ad_commands_start(&commands, &o.commands, err));
+        ok(ad_api_commands_start(&commands, &o.commands, err));
         o.books = books;
         o.zones = zones;
         o.accounts = accounts;
