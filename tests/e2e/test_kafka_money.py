@@ -1,9 +1,11 @@
 """The bill on a real broker (R2 to R4, K3): runs, corrections and the books, over kill -9 of their job. The oracle is what was
 sent: clicks that count in both, late ones that only the bill counts, copies that neither does."""
 import time
+from fractions import Fraction
 
+from conftest import run
 from test_first import this_minute
-from test_money import WHO, ask, click, reconciled, wait
+from test_money import WHO, ask, check_proof, click, close, invoice, lines, month_boundary, reconciled, wait
 
 QUICK = ["--kafka-session-timeout", "6s", "--heartbeat", "500ms", "--reconcile-every", "1h"]
 HOURS_MS = 2 * 3600000
@@ -49,4 +51,27 @@ def test_runs_corrections_and_books(start, kafka):
     ask(a, "/v1/corrections/void-c2/cancel", WHO)
     reconciled(a, "three")
     assert shown(a) == (on_time + voided + more, on_time + voided + late + more, late, 0)
+    assert a.stop() == 0
+
+
+def test_a_period_is_closed_and_proved(start, kafka, place):
+    """R5, A1: closed over the broker's log and its archive, verified from a copy; later money is an adjustment."""
+    first, before, after = month_boundary()
+    old_ms = int(first.timestamp() * 1000) - HOURS_MS
+    a = start(*QUICK, "--accepted-age", "70d", "--keep-log", "400d", "--archive-segment", "2MiB", *kafka.settings())
+    run("key", "create", "--signing", "--data", a.data)
+    now = send(a, "now", 20, 900)
+    old = send(a, "old", 25, 1000, int(time.time() * 1000) - old_ms)
+    a.wait_counted()
+    reconciled(a, "one")
+    close(a, before)
+    closed = invoice(a, before)
+    assert lines(closed, "usage") == {"c1": Fraction(old, 10**6)} and not lines(closed, "adjustment")
+    check_proof(a, before, place)
+    late = send(a, "late", 5, 77, int(time.time() * 1000) - old_ms)
+    a.wait_counted()
+    reconciled(a, "two")
+    assert invoice(a, before) == closed, "a closed period changed"
+    opened = invoice(a, after)
+    assert lines(opened, "adjustment") == {"c1": Fraction(late, 10**6)} and lines(opened, "usage") == {"c1": Fraction(now, 10**6)}
     assert a.stop() == 0

@@ -195,3 +195,47 @@ def test_what_comes_after_the_close_is_an_adjustment(place):
         check_proof(a, before, place)
     finally:
         a.destroy()
+
+
+def test_a_price_table_that_changes_after_the_close(place):
+    """W6, R3 to R5: the newest table bills; what that changes of a closed period is an adjustment in the open one."""
+    first, before, after = month_boundary()
+    old_ms, data = int(first.timestamp() * 1000) - HOUR_MS, place / "data"
+    run("key", "create", "--signing", "--data", data)
+
+    def load(price):
+        (place / "prices").write_text("tenant_id,advertiser_id,campaign_id,ad_id,model,price,currency,valid_from\n"
+                                      f",,,,cpc,{price},EUR,\n,,c2,,cpc,0.0000005,EUR,\n")
+        run("prices", "load", place / "prices", "--data", data)
+
+    def sent(name, count, ms, campaign):
+        batch = [{k: v for k, v in click(f"{name}-{i}", ms, 0, campaign_id=campaign).items() if k not in ("cost_micros", "currency")}
+                 for i in range(count)]
+        assert a.post(batch)[0] == 202
+
+    load("0.505")
+    a = Adtally(data, *SETTINGS, "--pricing", "table")
+    try:
+        a.start()
+        # The clicks of now come first: those of last month are late, and the bill alone counts them.
+        sent("now", 40, time.time() * 1000, "c1")
+        time.sleep(1)
+        sent("old", 7, old_ms, "c1")
+        sent("small", 3, old_ms, "c2")
+        a.wait_counted()
+        reconciled(a, "first")
+        close(a, before)
+        closed = invoice(a, before)
+        assert lines(closed, "usage") == {"c1": 7 * Fraction("0.505"), "c2": 3 * Fraction("0.0000005")}
+        load("0.3")
+        reconciled(a, "second")
+        assert invoice(a, before) == closed, "a closed period changed"
+        opened = invoice(a, after)
+        assert lines(opened, "adjustment") == {"c1": 7 * (Fraction("0.3") - Fraction("0.505"))}
+        assert {c["original_period"] for c in opened["charges"] if c["kind"] == "adjustment"} == {before}
+        assert lines(opened, "usage") == {"c1": 40 * Fraction("0.3")}
+        row, = ask(a, "/v1/metrics?view=both&window=total&group_by=none&from=2020-01-01T00:00:00Z&to=2040-01-01T00:00:00Z"
+                      "&advertiser_id=acme")["rows"]
+        assert row["causes"]["price"]["spend_micros"] == 40 * (300000 - 505000), row
+    finally:
+        a.destroy()

@@ -3,6 +3,7 @@ segments, and signed by the openssl command: nothing of the product made what it
 import base64
 import hashlib
 import json
+import random
 import shutil
 import subprocess
 import time
@@ -13,6 +14,7 @@ import pytest
 
 import archive_reader
 from conftest import BUILD, run
+from test_archive import s3  # noqa: F401 - a fixture
 from test_bill_sql import archived
 from test_reconcile import BILLING, HORIZON, HOUR, PARTITIONS, QUARTER, made
 
@@ -249,6 +251,34 @@ def test_every_damage_of_the_archive_is_named(period):
     again()
     shutil.copytree(folder, folder.with_name("events.ffffffffffffffff"))
     assert "it also holds generation ffffffffffffffff" in verify(path, bad).stderr
+
+
+def test_copies_in_an_object_store(period, s3, monkeypatch):
+    """The same proof from S3: the period, and a flipped byte and a missing object by name."""
+    boto3, config = pytest.importorskip("boto3"), pytest.importorskip("botocore.config")
+    place, copy, manifest, lines, key = period
+    path, prefix = write(place, "objects", manifest, key), f"verify-{random.getrandbits(40):x}"
+    access = {"aws_access_key_id": "adtally-test-key", "aws_secret_access_key": "adtally-test-secret"}
+    bucket = boto3.resource("s3", endpoint_url=s3, region_name="eu-test-1", config=config.Config(
+        s3={"addressing_style": "path"}, request_checksum_calculation="when_required"), **access).Bucket("adtally-test")
+    objects = {f"{prefix}/{p.relative_to(copy)}": p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    for name, body in objects.items():
+        bucket.put_object(Key=name, Body=body)
+    monkeypatch.setenv("ADTALLY_S3_ACCESS_KEY", access["aws_access_key_id"])
+    monkeypatch.setenv("ADTALLY_S3_SECRET_KEY", access["aws_secret_access_key"])
+    command = ["verify", path, "--key", place / "public.pem", "--archive", f"s3:adtally-test/{prefix}", "--s3-endpoint", s3,
+               "--s3-region", "eu-test-1", "--quiet"]
+    done = run(*command, check=False)
+    assert done.returncode == 0 and f"{len(lines)} rows, SHA-256 {manifest['rows']['sha256']}: verified" in done.stdout, done.stderr
+    flipped, gone = sorted(n for n in objects if "/00000/" in n and n.endswith(".zst"))[:2]
+    body = bytearray(objects[flipped])
+    body[len(body) // 2] ^= 1
+    bucket.put_object(Key=flipped, Body=bytes(body))
+    bucket.Object(gone).delete()
+    done = run(*command, check=False)
+    refused(done, "segment: ", "segment: ")
+    for name in flipped, gone:
+        assert name.removeprefix(f"{prefix}/") in done.stderr, done.stderr
 
 
 def shorter(path, entries):
