@@ -1,5 +1,5 @@
 /* bench_place.c - where a benchmark keeps what it makes, and that nothing of it stays: a directory
- * under --work, and on Kafka the topics and the group of this run's prefix. */
+ * under --work, and on Kafka the topics and groups of this run's prefix. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,13 +54,14 @@ static int remove_topics(const struct ad_bench *b, struct df_error *err)
         static const char *const topics[] = {AD_TOPIC_EVENTS,     AD_TOPIC_ROLLUPS,  AD_TOPIC_LATE,
                                              AD_TOPIC_QUARANTINE, AD_TOPIC_COMMANDS, AD_TOPIC_RUNS,
                                              AD_TOPIC_BILLING,    CONTROL_TOPIC};
+        static const char *const groups[] = {AD_GROUP_REALTIME, AD_GROUP_RECONCILE, AD_GROUP_BOOKS};
         struct df_log *log = NULL;
         int rc = ad_open_log(b->config, &log, err);
 
         for (size_t i = 0; rc == 0 && i < sizeof(topics) / sizeof(topics[0]); i++)
                 rc = df_log_topic_delete(log, topics[i], err);
-        if (rc == 0)
-                rc = df_kafka_group_delete(log, AD_GROUP_REALTIME, err);
+        for (size_t i = 0; rc == 0 && i < sizeof(groups) / sizeof(groups[0]); i++)
+                rc = df_kafka_group_delete(log, groups[i], err);
         df_log_close(log);
         return rc < 0 ? df_wrap(err, "topics that begin with %s are still there",
                                 df_config_text(b->config, "kafka-prefix"))
