@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "jobs/common/places.h"
@@ -44,4 +45,26 @@ void ad_rebuild_step(struct ad_rebuild *r, const char *step)
                 return;
         (void)unlink(r->mark);
         r->told = false;
+}
+
+static int64_t changed_ns(const char *path)
+{
+        struct stat st;
+
+        return stat(path, &st) < 0 ? 0
+                                   : (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+}
+
+/* The sum changes whichever of the two does. */
+int64_t ad_recovered_ns(const struct df_config *c)
+{
+        char path[PATH_MAX], store[PATH_MAX];
+        int64_t sum = 0;
+
+        if (ad_data_path(c, AD_RECOVERED_FILE, path, NULL) == 0)
+                sum += changed_ns(path);
+        if (ad_store(c, store, NULL) == 0 && store[0] &&
+            snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, store) < (int)sizeof(path))
+                sum += changed_ns(path) / 2;
+        return sum;
 }

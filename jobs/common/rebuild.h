@@ -23,6 +23,9 @@ int ad_rebuild_place(const struct df_config *c, const char *topic, uint32_t part
 /* The mark into ports. On Kafka what it holds says until when it counts. On the file log it is
  * until the rebuilt state has its first checkpoint: another loss after that is refused again. */
 int ad_rebuild_read(struct ad_rebuild *r, struct df_session_ports *ports, struct df_error *err);
+/* Changes whenever `adtally recover` was done with a task, here or on another machine that has the
+ * same checkpoint store: then those that were refused are tried again (df_workers_retry). */
+int64_t ad_recovered_ns(const struct df_config *c);
 /* With its first commit a rebuild is done. */
 void ad_rebuild_step(struct ad_rebuild *r, const char *step);
 

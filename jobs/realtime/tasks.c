@@ -100,28 +100,6 @@ static int open_state(void *arg, struct df_group *group, struct df_session_ports
         return rc;
 }
 
-static int64_t changed_ns(const char *path)
-{
-        struct stat st;
-
-        return stat(path, &st) < 0 ? 0
-                                   : (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-}
-
-/* Here, or on another machine. The sum changes whichever of the two does. */
-static int64_t asked_ns(const struct ad_tasks *t)
-{
-        char path[PATH_MAX];
-        int64_t sum = 0;
-
-        if (ad_data_path(t->config, AD_RECOVERED_FILE, path, NULL) == 0)
-                sum += changed_ns(path);
-        if (t->store[0] && snprintf(path, sizeof(path), "%s/" AD_RECOVERED_STORE_FILE, t->store) <
-                                   (int)sizeof(path))
-                sum += changed_ns(path) / 2;
-        return sum;
-}
-
 static int find_store(struct ad_tasks *t, struct df_error *err)
 {
         struct stat st;
@@ -149,7 +127,7 @@ int ad_tasks_create(const struct df_config *c, struct df_log *log, struct ad_tas
         t->file = !df_kafka_is(log);
         pthread_mutex_init(&t->lock, NULL);
         rc = find_store(t, err);
-        t->recovered_ns = asked_ns(t);
+        t->recovered_ns = ad_recovered_ns(t->config);
         if (rc == 0)
                 rc = ad_prices_open(df_config_text(c, "data"), &t->prices, err);
         for (int i = 0; rc == 0 && t->file && i < AD_OUT_COUNT; i++)
@@ -380,7 +358,7 @@ void ad_tasks_run_on(struct ad_tasks *t, struct df_workers *workers)
 
 void ad_tasks_follow_recovery(struct ad_tasks *t)
 {
-        int64_t ns = asked_ns(t);
+        int64_t ns = ad_recovered_ns(t->config);
 
         if (ns == t->recovered_ns)
                 return;

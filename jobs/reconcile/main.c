@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "df/filelog.h"
@@ -11,6 +10,7 @@
 #include "df/objects.h"
 #include "df/trace.h"
 #include "jobs/common/places.h"
+#include "jobs/common/rebuild.h"
 #include "jobs/reconcile/close.h"
 
 #define TICK_MS 200
@@ -118,12 +118,8 @@ static void retain(struct ad_job *j)
 /* `adtally recover` was done with the books. */
 static void follow_recovery(struct ad_job *j, struct turn *t)
 {
-        char path[4096];
-        struct stat st;
-        int64_t ns = 0;
+        int64_t ns = ad_recovered_ns(j->config);
 
-        if (ad_data_path(j->config, AD_RECOVERED_FILE, path, NULL) == 0 && stat(path, &st) == 0)
-                ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
         if (t->recovered_ns >= 0 && ns != t->recovered_ns)
                 df_workers_retry(j->status.books);
         t->recovered_ns = ns;

@@ -211,6 +211,12 @@ static int on_event(void *arg, const struct ad_event *ev, struct df_error *err)
         return 1;
 }
 
+static bool stopping(void *arg)
+{
+        (void)arg;
+        return df_process_stopping();
+}
+
 /* A partition in which only heartbeats come commits every 30 s alone (K12). What holds no event
  * adds nothing to rows: realtime is as far as if it had read it. */
 static int pass_heartbeats(struct compare *f, struct df_error *err)
@@ -223,6 +229,7 @@ static int pass_heartbeats(struct compare *f, struct df_error *err)
                 .partition = f->partition,
                 .from = w->reached > span->from ? w->reached : span->from,
                 .to = span->to,
+                .stop = stopping,
                 .fn = on_event,
         };
         int rc;
@@ -232,7 +239,7 @@ static int pass_heartbeats(struct compare *f, struct df_error *err)
         rc = ad_raw_scan(&scan, err);
         if (rc == 0)
                 w->reached = scan.to;
-        return rc == DF_EOFFSET || rc > 0 ? 0 : rc;
+        return rc > 0 || rc == DF_EOFFSET || rc == DF_EAGAIN ? 0 : rc; /* it is waited for */
 }
 
 static int follow_partition(struct compare *f, struct follow *w, struct df_error *err)
