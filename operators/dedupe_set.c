@@ -12,7 +12,11 @@
 #include "operators/dedupe_private.h"
 
 #define FIRST_SLOTS 4096
-#define GROWTH 2 /* zeroing what a larger step leaves empty costs more than moving ids again */
+/* Small tasks stay small: what a larger step leaves empty is zeroed all the same. A large one grows
+ * once or twice: moving ids in and out of the cache costs more. */
+#define SMALL_SLOTS (1u << 18)
+#define SMALL_GROWTH 2
+#define GROWTH 8
 #define CACHE_LINE 64
 #define HUGE_PAGE (2u << 20)
 #define INSERTION_MAX 64 /* places an id is moved: beyond it (keys made to collide) qsort */
@@ -117,7 +121,8 @@ static void put(struct adi_set *s, const struct adi_slot *slot)
 
 static int grow(struct adi_set *s, struct df_error *err)
 {
-        size_t n = GROWTH * (s->mask + 1), most = slots_for(s->limit);
+        size_t now = s->mask + 1, most = slots_for(s->limit);
+        size_t n = now * (now < SMALL_SLOTS ? SMALL_GROWTH : GROWTH);
         struct adi_set larger;
         int rc = set_alloc(&larger, s->limit, n < most ? n : most, err);
 
