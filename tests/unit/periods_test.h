@@ -7,25 +7,13 @@
 
 #include <stdlib.h>
 
-#include "df/filelog.h"
-#include "df/run.h"
-#include "jobs/api/ask.h"
-#include "jobs/common/settings.h"
+#include "books_api_test.h"
 #include "jobs/common/times.h"
-#include "state_test.h"
 
 #define CELLS 60
 #define POSTED_MAX 4000
 
 static uint64_t seed, dice_state;
-static char dir[256];
-static struct df_log *log_;
-static struct ad_zones *zones;
-static struct ad_accounts *accounts;
-static struct ad_access *access_rules;
-static struct ad_books_follow *books;
-static struct ad_api *api;
-static struct df_http_client *client;
 static struct df_arena arena;
 
 #define must(cond)                                                                                 \
@@ -236,13 +224,6 @@ static inline void close_month(void)
 
 /* ---- the server on these books ---- */
 
-static inline int on_topic(void *arg, const struct df_topic_info *info)
-{
-        if (strcmp(info->name, AD_TOPIC_BILLING) == 0)
-                *(uint64_t *)arg = info->generation;
-        return 0;
-}
-
 /* The view as it would be after the topic was read. */
 static inline void write_books(void)
 {
@@ -250,57 +231,21 @@ static inline void write_books(void)
         struct df_source source = {.stream = "runs", .generation = 7};
         struct df_collection c = {
                 .origin = {.source = source, .k = 1}, .payloads = payloads, .count = 1};
-        struct ad_billing *b;
-        uint64_t generation = 0;
-        char path[300], why[256];
+        struct ad_billing *b = open_billing();
 
-        ok(df_log_topic_list(log_, AD_TOPIC_BILLING, on_topic, &generation, err));
-        (void)snprintf(path, sizeof(path), "%s/view-billing", dir);
-        ok(ad_billing_open(path, generation, &b, why, err));
         ok(ad_billing_add(b, &c, err));
         ok(ad_billing_commit(b, 0, err));
         ad_billing_close(b);
 }
 
-static inline void open_log(void)
-{
-        struct df_filelog_options o = {
-                .segment_bytes = 1 << 20, .reserve_bytes = 4096, .min_free_bytes = 1};
-        char path[300];
-
-        (void)temp_dir(dir);
-        (void)snprintf(path, sizeof(path), "%s/log", dir);
-        ok(df_mkdirs(path, err));
-        ok(df_filelog_open(path, &o, &log_, err));
-        ok(ad_create_topics(log_, 2, err));
-}
-
 static inline void start_api(void)
 {
         static const char rules[] = "default advertiser Europe/Berlin EUR\nwhole tenant UTC USD\n";
-        struct ad_api_commands_options commands = {.log = log_};
-        struct ad_api_options o = {
-                .listen_fd = -1, .address = "127.0.0.1:0", .peer_fd = -1, .http_threads = 1};
-        const struct ad_zone *utc;
-        char path[300], base[64];
+        char path[300];
 
         (void)snprintf(path, sizeof(path), "%s/accounts", dir);
         ok(df_write_file(path, df_bytes_str(rules), false, err));
-        ok(ad_zones_create(NULL, &zones, err));
-        ok(ad_zones_get(zones, "UTC", &utc, err));
-        ok(ad_accounts_open(path, zones, utc, &accounts, err));
-        ok(ad_access_open(NULL, "127.0.0.1:0", &access_rules, err));
-        ok(ad_books_follow_start(dir, log_, &books, err));
-        ok(ad_api_commands_start(&commands, &o.commands, err));
-        o.books = books;
-        o.zones = zones;
-        o.accounts = accounts;
-        o.access = access_rules;
-        o.data_dir = dir;
-        ok(ad_api_create(&o, &api, err));
-        ok(ad_api_listen(api, err));
-        (void)snprintf(base, sizeof(base), "http://127.0.0.1:%u", ad_api_port(api));
-        ok(df_http_client_create(base, NULL, 10000, &client, err));
+        serve_books(path, 10000);
 }
 
 static inline void begin(uint64_t s)
@@ -318,17 +263,9 @@ static inline void begin(uint64_t s)
 
 static inline void end(void)
 {
-        df_http_client_destroy(client);
-        ad_api_stop(api, 2000);
-        ad_api_destroy(api);
-        ad_books_follow_stop(books);
-        ad_accounts_close(accounts);
-        ad_access_close(access_rules);
-        ad_zones_destroy(zones);
-        df_log_close(log_);
+        end_books();
         df_buf_release(&payload);
         df_arena_release(&arena);
-        remove_dir(dir);
 }
 
 /* The view is opened by a thread: asked again until it is there. */

@@ -2,56 +2,23 @@
  * and one beyond (docs/API.md): 1,000 accounts, whatever they are known by, rows of a page, and
  * 1,000,000 adjustments looked at for an answer (in the slow suite). The counts are of what the
  * test wrote. */
-#include "unit.h"
-
-#include "df/filelog.h"
-#include "df/run.h"
-#include "jobs/api/ask.h"
-#include "jobs/common/settings.h"
-#include "state_test.h"
+#include "books_api_test.h"
 
 #define ACCOUNTS 1000 /* as docs/API.md says, as the next one */
 #define ADJUSTMENTS 1000000
 #define A_BATCH 20000 /* entries of one commit */
 #define PERIOD "2026-10"
 
-static char dir[256];
-static struct df_log *log_;
 static struct ad_billing *view;
 static struct df_buf payload;
 static uint64_t batches, seq;
 
-static struct ad_zones *zones;
-static struct ad_accounts *accounts;
-static struct ad_access *access_rules;
-static struct ad_books_follow *books;
-static struct ad_api *api;
-static struct df_http_client *client;
-
 /* ---- the books ---- */
-
-static int on_topic(void *arg, const struct df_topic_info *info)
-{
-        if (strcmp(info->name, AD_TOPIC_BILLING) == 0)
-                *(uint64_t *)arg = info->generation;
-        return 0;
-}
 
 static void open_books(void)
 {
-        struct df_filelog_options o = {
-                .segment_bytes = 1 << 20, .reserve_bytes = 4096, .min_free_bytes = 1};
-        char path[300], why[256];
-        uint64_t generation = 0;
-
-        (void)temp_dir(dir);
-        (void)snprintf(path, sizeof(path), "%s/log", dir);
-        ok(df_mkdirs(path, err));
-        ok(df_filelog_open(path, &o, &log_, err));
-        ok(ad_create_topics(log_, 2, err));
-        ok(df_log_topic_list(log_, AD_TOPIC_BILLING, on_topic, &generation, err));
-        (void)snprintf(path, sizeof(path), "%s/view-billing", dir);
-        ok(ad_billing_open(path, generation, &view, why, err));
+        open_log();
+        view = open_billing();
         batches = seq = 0;
 }
 
@@ -113,42 +80,14 @@ static void put_close(const char *tenant, const char *advertiser)
 
 static void start_api(void)
 {
-        struct ad_api_commands_options commands = {.log = log_};
-        struct ad_api_options o = {
-                .listen_fd = -1, .address = "127.0.0.1:0", .peer_fd = -1, .http_threads = 1};
-        const struct ad_zone *utc;
-        char base[64];
-
         ad_billing_close(view);
-        ok(ad_zones_create(NULL, &zones, err));
-        ok(ad_zones_get(zones, "UTC", &utc, err));
-        ok(ad_accounts_open(NULL, zones, utc, &accounts, err));
-        ok(ad_access_open(NULL, "127.0.0.1:0", &access_rules, err));
-        ok(ad_books_follow_start(dir, log_, &books, err));
-        ok(ad_api_commands_start(&commands, &o.commands, err));
-        o.books = books;
-        o.zones = zones;
-        o.accounts = accounts;
-        o.access = access_rules;
-        o.data_dir = dir;
-        ok(ad_api_create(&o, &api, err));
-        ok(ad_api_listen(api, err));
-        (void)snprintf(base, sizeof(base), "http://127.0.0.1:%u", ad_api_port(api));
-        ok(df_http_client_create(base, NULL, 60000, &client, err));
+        serve_books(NULL, 60000);
 }
 
 static void end(void)
 {
-        df_http_client_destroy(client);
-        ad_api_stop(api, 2000);
-        ad_api_destroy(api);
-        ad_books_follow_stop(books);
-        ad_accounts_close(accounts);
-        ad_access_close(access_rules);
-        ad_zones_destroy(zones);
-        df_log_close(log_);
+        end_books();
         df_buf_release(&payload);
-        remove_dir(dir);
 }
 
 /* The view is opened by a thread: asked again until it is there. */
