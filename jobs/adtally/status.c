@@ -9,6 +9,7 @@
 #include "df/kafka.h"
 #include "jobs/adtally/command.h"
 #include "jobs/common/json.h"
+#include "jobs/common/times.h"
 
 static const char usage[] =
         "adtally status: jobs, partitions, ledger, freshness and disk of a data directory\n"
@@ -51,10 +52,49 @@ static double value_of(const struct report *r, const struct ad_job_file *f, cons
         return otherwise;
 }
 
+/* The bill, by what the api said last: to when it goes, and how old that is now. */
+struct bill {
+        int64_t through_ms;
+        double age_s, every_s; /* every_s: how often a run is due */
+};
+static bool find_bill(const struct report *r, struct bill *ret)
+{
+        const struct ad_sample *age =
+                ad_sample_find(&r->samples, "api", "adtally_billing_age_seconds");
+        const struct ad_sample *every =
+                ad_sample_find(&r->samples, "api", "adtally_billing_every_seconds");
+
+        for (size_t i = 0; age && every && i < r->samples.job_count; i++) {
+                const struct ad_job_file *f = &r->samples.jobs[i];
+
+                if (strcmp(f->job, "api") != 0)
+                        continue;
+                ret->through_ms = f->stamp.written_ms - (int64_t)(age->value * 1000);
+                ret->age_s = (double)(df_wall_ms() - ret->through_ms) / 1000;
+                ret->every_s = every->value;
+                return true;
+        }
+        return false;
+}
+
+static void judge_bill(struct report *r)
+{
+        const struct ad_sample *overdue =
+                ad_sample_find(&r->samples, "api", "adtally_billing_overdue");
+        struct bill bill;
+
+        if (overdue && overdue->value != 0 && find_bill(r, &bill))
+                problem(r,
+                        "the bill is %.0f s old, and a run is due every %.0f s: see the log lines "
+                        "of reconcile",
+                        bill.age_s, bill.every_s);
+}
+
 static void judge(struct report *r)
 {
         int64_t now = df_wall_ms();
 
+        judge_bill(r);
         for (size_t i = 0; ad_job_names[i]; i++)
                 r->running |= ad_job_any_alive(&r->samples, ad_job_names[i], now);
         for (size_t i = 0; r->running && ad_job_names[i]; i++)
@@ -97,6 +137,8 @@ static void judge(struct report *r)
                                 s->value);
                 if (strcmp(s->name, "adtally_reconcile_failed") == 0 && s->value != 0)
                         problem(r, "the last reconcile run failed: see the log lines of reconcile");
+                if (strcmp(s->name, "adtally_billing_failed") == 0 && s->value != 0)
+                        problem(r, "the bill cannot be read: see the log lines of api, books");
                 if (strcmp(s->name, "adtally_ingest_ready") == 0 && s->value == 0)
                         problem(r, "ingest refuses events: the clock jumped or the disk is full");
         }
@@ -194,6 +236,25 @@ static void print_disk(const struct report *r)
                        (double)v.f_blocks * (double)v.f_frsize / 1e9);
 }
 
+static void print_bill(const struct report *r)
+{
+        static const char *const names[] = {
+                "adtally_reconcile_runs_total",        "adtally_reconcile_working",
+                "adtally_reconcile_progress_ratio",    "adtally_reconcile_pending_cells",
+                "adtally_reconcile_unexplained_cells", NULL};
+        char through[AD_TIME_TEXT_MAX];
+        struct bill bill;
+
+        print_metrics(r, "bill", names);
+        if (!find_bill(r, &bill)) {
+                printf("  no run was posted yet\n");
+                return;
+        }
+        (void)ad_time_text(bill.through_ms / 1000 * 1000, through);
+        printf("  billed through %s, %.0f s ago; a run is due every %.0f s\n", through, bill.age_s,
+               bill.every_s);
+}
+
 static void print_text(const struct report *r)
 {
         static const char *const ingest[] = {"adtally_ingest_events_total", "adtally_ingest_ready",
@@ -203,17 +264,12 @@ static void print_text(const struct report *r)
         static const char *const view[] = {"adtally_freshness_seconds", "adtally_ledger_imbalance",
                                            "adtally_view_lag_records", NULL};
 
-        static const char *const bill[] = {
-                "adtally_reconcile_runs_total",        "adtally_reconcile_working",
-                "adtally_reconcile_progress_ratio",    "adtally_reconcile_pending_cells",
-                "adtally_reconcile_unexplained_cells", NULL};
-
         print_jobs(r);
         print_partitions(r);
         print_metrics(r, "ingest", ingest);
         print_metrics(r, "view", view);
         print_metrics(r, "archive", archive);
-        print_metrics(r, "bill", bill);
+        print_bill(r);
         print_disk(r);
         printf("\n%s\n", !r->running        ? "nothing runs on this data directory: adtally up"
                          : r->problem_count ? "PROBLEMS"
@@ -222,15 +278,30 @@ static void print_text(const struct report *r)
                 printf("  - %s\n", r->problems[i]);
 }
 
-static int print_json(const struct report *r, struct df_error *err)
+static void put_bill(const struct report *r, struct ad_json *j)
 {
-        struct df_buf b = {0};
-        struct ad_json *j = ad_json_begin(&b);
-        int64_t now = df_wall_ms();
-        int rc;
+        char through[AD_TIME_TEXT_MAX];
+        struct bill bill;
 
+        if (!find_bill(r, &bill)) {
+                ad_json_put_null(j, "bill");
+                return;
+        }
+        (void)ad_time_text(bill.through_ms, through);
+        ad_json_key(j, "bill");
         ad_json_open(j);
-        ad_json_put_bool(j, "running", r->running);
+        ad_json_put_text(j, "billed_through", through);
+        ad_json_key(j, "age_s");
+        ad_json_double(j, bill.age_s);
+        ad_json_key(j, "every_s");
+        ad_json_double(j, bill.every_s);
+        ad_json_close(j);
+}
+
+static void put_jobs(const struct report *r, struct ad_json *j)
+{
+        int64_t now = df_wall_ms();
+
         ad_json_key(j, "jobs");
         ad_json_open_array(j);
         for (size_t i = 0; i < r->samples.job_count; i++) {
@@ -246,6 +317,18 @@ static int print_json(const struct report *r, struct df_error *err)
                 ad_json_close(j);
         }
         ad_json_close_array(j);
+}
+
+static int print_json(const struct report *r, struct df_error *err)
+{
+        struct df_buf b = {0};
+        struct ad_json *j = ad_json_begin(&b);
+        int rc;
+
+        ad_json_open(j);
+        ad_json_put_bool(j, "running", r->running);
+        put_jobs(r, j);
+        put_bill(r, j);
         ad_json_key(j, "metrics");
         ad_json_open_array(j);
         for (size_t i = 0; i < r->samples.count; i++) {

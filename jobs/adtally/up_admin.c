@@ -143,6 +143,10 @@ static void check_samples(const struct ad_samples *s, struct df_buf *why)
                         df_buf_printf(why, "ingest refuses events (clock or disk)\n");
                 else if (strcmp(m->name, "adtally_view_ready") == 0 && m->value == 0)
                         df_buf_printf(why, "the view is being built\n");
+                else if (strcmp(m->name, "adtally_billing_failed") == 0 && m->value != 0)
+                        df_buf_printf(why, "the bill cannot be read (log lines of api, books)\n");
+                else if (strcmp(m->name, "adtally_billing_ready") == 0 && m->value == 0)
+                        df_buf_printf(why, "the view of the bill is being built\n");
                 else if (strcmp(m->name, "adtally_archive_refused") == 0 && m->value != 0)
                         df_buf_printf(why, "a partition is not archived: %s\n", m->labels);
                 else if (strcmp(m->name, "adtally_archive_lag_seconds") == 0 &&

@@ -150,4 +150,10 @@ void ad_drift_spend(const struct ad_billing_drift *d, df_nanos *ret_billed, df_n
  * is 0 it is 1. */
 bool ad_drift(df_nanos billed, df_nanos realtime, double *ret);
 
+/* Whether a bill of this age should have been made anew: more than twice the schedule, and a minute
+ * for a run that gives way or has just been started. every_ms 0: there is no schedule. */
+#define AD_BILL_OVERDUE_TIMES 2
+#define AD_BILL_OVERDUE_SLACK_MS 60000
+bool ad_bill_is_overdue(int64_t age_ms, int64_t every_ms);
+
 #endif

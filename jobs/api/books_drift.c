@@ -220,3 +220,8 @@ bool ad_drift(df_nanos billed, df_nanos realtime, double *ret)
         *ret = d / b;
         return true;
 }
+
+bool ad_bill_is_overdue(int64_t age_ms, int64_t every_ms)
+{
+        return every_ms > 0 && age_ms > AD_BILL_OVERDUE_TIMES * every_ms + AD_BILL_OVERDUE_SLACK_MS;
+}

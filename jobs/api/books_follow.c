@@ -304,8 +304,8 @@ static void *follow_main(void *arg)
 
 /* ---- start, stop, asking ---- */
 
-int ad_books_follow_start(const char *data_dir, struct df_log *log, struct ad_books_follow **ret,
-                          struct df_error *err)
+int ad_books_follow_start(const char *data_dir, struct df_log *log, int64_t every_ms,
+                          struct ad_books_follow **ret, struct df_error *err)
 {
         struct ad_books_follow *f = calloc(1, sizeof(*f));
         pthread_rwlockattr_t a;
@@ -319,7 +319,7 @@ int ad_books_follow_start(const char *data_dir, struct df_log *log, struct ad_bo
         pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
         pthread_rwlock_init(&f->lock, &a);
         pthread_rwlockattr_destroy(&a);
-        adi_books_watch_init(&f->watch);
+        adi_books_watch_init(&f->watch, every_ms);
         (void)snprintf(f->why, sizeof(f->why), "the view of the bill is being opened");
         if (snprintf(f->dir, sizeof(f->dir), "%s/view-billing", data_dir) >=
             (int)sizeof(f->dir) - 16)

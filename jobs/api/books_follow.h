@@ -14,9 +14,9 @@
 #include "jobs/api/books.h"
 
 struct ad_books_follow;
-/* DATA/view-billing. data_dir and log are borrowed. */
-int ad_books_follow_start(const char *data_dir, struct df_log *log, struct ad_books_follow **ret,
-                          struct df_error *err);
+/* DATA/view-billing. data_dir and log are borrowed. every_ms: how often a run is due. */
+int ad_books_follow_start(const char *data_dir, struct df_log *log, int64_t every_ms,
+                          struct ad_books_follow **ret, struct df_error *err);
 void ad_books_follow_stop(struct ad_books_follow *f); /* NULL-safe */
 
 /* NULL: there is nothing to ask yet; ret_why says what is missing. f may be NULL. */

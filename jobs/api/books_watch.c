@@ -5,9 +5,10 @@
 #include "df/run.h"
 #include "jobs/api/books_private.h"
 
-void adi_books_watch_init(struct adi_books_watch *w)
+void adi_books_watch_init(struct adi_books_watch *w, int64_t every_ms)
 {
         memset(w, 0, sizeof(*w));
+        w->every_ms = every_ms;
         pthread_mutex_init(&w->lock, NULL);
 }
 
@@ -102,9 +103,13 @@ void adi_books_watch_render(struct adi_books_watch *w, int64_t now_ms, struct df
         df_metric(b, "adtally_billing_closes", "", (double)w->shown.closes);
         df_metric(b, "adtally_billing_sequence_gaps", "", (double)w->shown.gaps);
         df_metric(b, "adtally_billing_runs", "", (double)w->shown.runs);
+        df_metric(b, "adtally_billing_every_seconds", "", (double)w->every_ms / 1000);
         if (w->shown.any) {
-                df_metric(b, "adtally_billing_age_seconds", "",
-                          (double)(now_ms - w->shown.through_ms) / 1000);
+                int64_t age_ms = now_ms - w->shown.through_ms;
+
+                df_metric(b, "adtally_billing_age_seconds", "", (double)age_ms / 1000);
+                df_metric(b, "adtally_billing_overdue", "",
+                          ad_bill_is_overdue(age_ms, w->every_ms));
                 df_metric(b, "adtally_billing_unexplained_cells", "", (double)w->shown.unexplained);
                 df_metric(b, "adtally_billing_pending_cells", "", (double)w->shown.pending);
         }

@@ -12,7 +12,8 @@
 
 struct adi_books_watch {
         pthread_mutex_t lock;
-        uint64_t runs; /* that were looked at */
+        int64_t every_ms; /* the schedule; 0: none */
+        uint64_t runs;    /* that were looked at */
         struct {
                 bool any;
                 int64_t through_ms;
@@ -27,7 +28,7 @@ struct adi_books_watch {
         } shown;
 };
 
-void adi_books_watch_init(struct adi_books_watch *w);
+void adi_books_watch_init(struct adi_books_watch *w, int64_t every_ms);
 void adi_books_watch_release(struct adi_books_watch *w);
 /* Cheap unless a run was applied since. */
 int adi_books_watch_look(struct adi_books_watch *w, struct ad_billing *b, int64_t now_ms,

@@ -159,7 +159,8 @@ static int run(const struct df_config *c, struct df_error *err)
         if (rc == 0)
                 rc = start_follow(c, &j, err);
         if (rc == 0)
-                rc = ad_books_follow_start(df_config_text(c, "data"), j.log, &j.books, err);
+                rc = ad_books_follow_start(df_config_text(c, "data"), j.log,
+                                           df_config_ms(c, "reconcile-every"), &j.books, err);
         if (rc == 0)
                 rc = start_accounts(c, &j, err);
         if (rc == 0)

@@ -107,7 +107,8 @@ static void metrics(const struct ad_job_status *s, struct df_buf *b)
                 df_metric(b, "adtally_reconcile_eta_seconds", "", left(s));
         df_metric(b, "adtally_reconcile_unexplained_cells", "", (double)s->unexplained);
         df_metric(b, "adtally_reconcile_pending_cells", "", (double)s->pending);
-        df_metric(b, "adtally_reconcile_success_time_seconds", "", (double)s->success_ms / 1000);
+        df_metric(b, "adtally_reconcile_success_time_seconds", "",
+                  (double)(s->success_ms / 1000)); /* whole: a sample has nine digits */
         if (!s->digest[0])
                 return;
         df_metric(b, "adtally_reconcile_duration_seconds", "", (double)s->last_ms / 1000);

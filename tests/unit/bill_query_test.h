@@ -83,7 +83,7 @@ static inline void open_log(uint64_t seed)
 
 static inline void follow(void)
 {
-        ok(ad_books_follow_start(b.dir, b.log, &b.follow, err));
+        ok(ad_books_follow_start(b.dir, b.log, 3600000, &b.follow, err));
 }
 
 static inline void stop(void)

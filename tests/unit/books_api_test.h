@@ -64,7 +64,7 @@ static inline void serve_books(const char *rules, int64_t timeout_ms)
         ok(ad_zones_get(zones, "UTC", &utc, err));
         ok(ad_accounts_open(rules, zones, utc, &accounts, err));
         ok(ad_access_open(NULL, "127.0.0.1:0", &access_rules, err));
-        ok(ad_books_follow_start(dir, log_, &books, err));
+        ok(ad_books_follow_start(dir, log_, 3600000, &books, err));
         ok(ad_api_commands_start(&commands, &o.commands, err));
         o.books = books;
         o.zones = zones;

@@ -475,12 +475,24 @@ static void test_drift(void **state)
         assert_true(ad_drift((df_nanos)1 << 70, ((df_nanos)1 << 70) + 1, &d) && d > 0);
 }
 
+/* At twice the schedule and the slack it is not overdue, a millisecond later it is. */
+static void test_overdue(void **state)
+{
+        const int64_t hour = 3600000, most = 2 * hour + 60000;
+
+        assert_false(ad_bill_is_overdue(most, hour));
+        assert_true(ad_bill_is_overdue(most + 1, hour));
+        assert_false(ad_bill_is_overdue(INT64_MAX, 0)); /* no schedule */
+        assert_false(ad_bill_is_overdue(-hour, hour));  /* a clock that was put back */
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_histories),
                 cmocka_unit_test(test_rebuilt),
                 cmocka_unit_test(test_drift),
+                cmocka_unit_test(test_overdue),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
