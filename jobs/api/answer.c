@@ -4,6 +4,7 @@
 
 #include "df/run.h"
 #include "jobs/api/page.h" /* made from page.html */
+#include "jobs/api/progress.h"
 #include "jobs/api/quality.h"
 #include "jobs/api/serve_private.h"
 
@@ -310,7 +311,8 @@ static int write_quality(struct call *c, struct ad_view *view, struct df_buf *b,
         int rc = ad_follow_tail(c->api->options.follow, s, &tail, err);
 
         ad_drift_look(c->api->options.books, q.tenant_id, ad_view_settings(view)->account_zone,
-                      &drift);
+                      q.now_ms, &drift);
+        drift.error = adi_progress_error(c->api->options.data_dir, &drift.arena);
         if (rc == 0)
                 rc = ad_quality_json(&q, b, err);
         ad_drift_release(&drift);

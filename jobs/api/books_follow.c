@@ -371,6 +371,11 @@ void ad_books_suspect(struct ad_books_follow *f)
         atomic_store(&f->suspect, true);
 }
 
+int64_t ad_books_every_ms(const struct ad_books_follow *f)
+{
+        return f ? f->watch.every_ms : 0;
+}
+
 uint64_t ad_books_damaged(const struct ad_books_follow *f)
 {
         return f ? atomic_load(&f->damaged) : 0;

@@ -283,7 +283,8 @@ static int list(struct adi_ask *q)
                 return -1;
         ad_map_init(&l.periods, &q->arena, sizeof(struct period));
         ad_map_init(&l.accounts, &q->arena, sizeof(int64_t));
-        (void)adi_progress_read(q, &l.progress); /* without it a list is as good */
+        (void)adi_progress_read(q->api->options.data_dir, &q->arena,
+                                &l.progress); /* without it a list is as good */
         rc = gather(&l);
         if (rc == 0)
                 rc = write_list(&l, &b);

@@ -14,7 +14,7 @@ static const struct ad_doc_node *member(const struct adi_progress *p, const char
         return ad_doc_member(&p->doc, p->doc.nodes, name);
 }
 
-bool adi_progress_read(struct adi_ask *q, struct adi_progress *ret)
+bool adi_progress_read(const char *data_dir, struct df_arena *arena, struct adi_progress *ret)
 {
         struct df_buf text = {0};
         struct df_error err = {0};
@@ -23,17 +23,26 @@ bool adi_progress_read(struct adi_ask *q, struct adi_progress *ret)
         bool good;
 
         *ret = (struct adi_progress){0};
-        if (snprintf(path, sizeof(path), "%s/%s", q->api->options.data_dir, FILE_NAME) >= PATH_MAX)
+        if (snprintf(path, sizeof(path), "%s/%s", data_dir, FILE_NAME) >= PATH_MAX)
                 return false;
         good = df_read_file(path, FILE_BYTES_MAX, &text, &err) == 0;
-        own = df_arena_copy(&q->arena, df_buf_bytes(&text));
-        good = good && own.len && ad_doc_parse(own, NODES_MAX, &q->arena, &ret->doc, &err) == 0;
+        own = df_arena_copy(arena, df_buf_bytes(&text));
+        good = good && own.len && ad_doc_parse(own, NODES_MAX, arena, &ret->doc, &err) == 0;
         df_buf_release(&text);
         if (!good)
                 return false;
         ret->run = member(ret, "run");
         ret->asked_by = member(ret, "asked_by");
         return true;
+}
+
+struct df_bytes adi_progress_error(const char *data_dir, struct df_arena *arena)
+{
+        struct adi_progress p;
+        const struct ad_doc_node *n =
+                adi_progress_read(data_dir, arena, &p) ? member(&p, "error") : NULL;
+
+        return n && n->kind == AD_DOC_TEXT ? n->text : (struct df_bytes){0};
 }
 
 bool adi_progress_says(const struct ad_doc_node *n, struct df_bytes text)

@@ -6,12 +6,14 @@
 
 #include "jobs/api/ask.h"
 
-struct adi_progress { /* in the arena of the request; NULL: not stated */
+struct adi_progress { /* in the arena; NULL: not stated */
         struct ad_doc doc;
         const struct ad_doc_node *run, *asked_by;
 };
 /* False: there is no such file, or it cannot be read. */
-bool adi_progress_read(struct adi_ask *q, struct adi_progress *ret);
+bool adi_progress_read(const char *data_dir, struct df_arena *arena, struct adi_progress *ret);
+/* Why the last run failed; empty: it did not, or nothing is known of it. */
+struct df_bytes adi_progress_error(const char *data_dir, struct df_arena *arena);
 /* Whether a text in it says this; never of an empty one. */
 bool adi_progress_says(const struct ad_doc_node *n, struct df_bytes text);
 /* The member "progress". */

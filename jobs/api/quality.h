@@ -66,14 +66,16 @@ struct ad_drift_report {
         char period[AD_PERIOD_MAX +
                     1]; /* "": no period of the tenant as a whole is closed: open is the
                                            month */
-        int64_t through_ms;
+        int64_t through_ms, age_ms;
         uint64_t unexplained, pending, damaged;
+        bool overdue;
+        struct df_bytes error; /* of the last run, by the caller; empty: it did not fail */
         struct ad_drift_stretch day, open;
         struct df_arena arena;
 };
-/* books may be NULL. zone: in which a month is one. */
+/* books may be NULL. zone: in which a month is one. now_ms: for the age of the bill. */
 void ad_drift_look(struct ad_books_follow *books, struct df_bytes tenant,
-                   const struct ad_zone *zone, struct ad_drift_report *ret);
+                   const struct ad_zone *zone, int64_t now_ms, struct ad_drift_report *ret);
 void ad_drift_release(struct ad_drift_report *r);
 void ad_drift_json(struct ad_json *j,
                    const struct ad_drift_report *r); /* two keys; r may be NULL */

@@ -65,7 +65,7 @@ static int look(struct ad_billing *books, struct df_bytes tenant, const struct a
 }
 
 void ad_drift_look(struct ad_books_follow *f, struct df_bytes tenant, const struct ad_zone *zone,
-                   struct ad_drift_report *r)
+                   int64_t now_ms, struct ad_drift_report *r)
 {
         struct df_error err = {0};
         struct ad_billing *books;
@@ -82,6 +82,8 @@ void ad_drift_look(struct ad_books_follow *f, struct df_bytes tenant, const stru
                 (void)snprintf(r->why, sizeof(r->why), "%.*s", AD_BOOKS_WHY_MAX - 1, err.text);
         }
         ad_books_give(f);
+        r->age_ms = r->ready ? now_ms - r->through_ms : 0;
+        r->overdue = r->ready && ad_bill_is_overdue(r->age_ms, ad_books_every_ms(f));
         if (err.code == DF_ECORRUPT)
                 ad_books_suspect(f);
 }
@@ -159,18 +161,56 @@ static void put_stretch(struct ad_json *j, const char *key, const char *period,
         ad_json_close(j);
 }
 
+/* "alarm" and "alarms": what of the bill wants a person. */
+static void put_alarms(struct ad_json *j, const struct ad_drift_report *r)
+{
+        const struct {
+                const char *code;
+                bool is;
+        } alarms[] = {
+                {"unexplained", r->unexplained > 0},
+                {"damaged", r->damaged > 0},
+                {"overdue", r->overdue},
+                {"run_failed", r->error.len > 0},
+        };
+        bool any = false;
+
+        for (size_t i = 0; i < sizeof(alarms) / sizeof(alarms[0]); i++)
+                any |= alarms[i].is;
+        ad_json_put_bool(j, "alarm", any);
+        ad_json_key(j, "alarms");
+        ad_json_open_array(j);
+        for (size_t i = 0; i < sizeof(alarms) / sizeof(alarms[0]); i++)
+                if (alarms[i].is)
+                        ad_json_text(j, alarms[i].code);
+        ad_json_close_array(j);
+        ad_json_put_bytes(j, "run_error", r->error);
+}
+
+/* There is no bill to look at; that its first run fails is said all the same. */
+static void put_reason(struct ad_json *j, const struct ad_drift_report *r)
+{
+        char why[AD_BOOKS_WHY_MAX + DF_ERROR_TEXT_MAX + 32];
+
+        ad_json_put_null(j, "drift");
+        (void)snprintf(why, sizeof(why), "%s%s%.*s", r ? r->why : "no bill is followed",
+                       r && r->error.len ? "; the last run failed: " : "",
+                       r ? (int)r->error.len : 0, r ? (const char *)r->error.data : "");
+        ad_json_put_text(j, "drift_reason", why);
+}
+
 void ad_drift_json(struct ad_json *j, const struct ad_drift_report *r)
 {
         if (!r || !r->ready) {
-                ad_json_put_null(j, "drift");
-                ad_json_put_text(j, "drift_reason", r ? r->why : "no bill is followed");
+                put_reason(j, r);
                 return;
         }
         ad_json_key(j, "drift");
         ad_json_open(j);
         put_time(j, "billed_through", r->through_ms);
         ad_json_put_text(j, "run", r->run);
-        ad_json_put_bool(j, "alarm", r->unexplained > 0 || r->damaged > 0);
+        ad_json_put_int(j, "age_ms", r->age_ms);
+        put_alarms(j, r);
         ad_json_put_int(j, "unexplained_cells", r->unexplained);
         ad_json_put_int(j, "pending_cells", r->pending);
         ad_json_put_int(j, "damaged_collections", r->damaged);

@@ -176,7 +176,7 @@ static int show(struct adi_ask *q)
         if (adi_ask_params(q, names) < 0 || adi_ask_books(q) < 0)
                 return -1;
         x.command = find_request(q);
-        doing = adi_progress_read(q, &x.progress);
+        doing = adi_progress_read(q->api->options.data_dir, &q->arena, &x.progress);
         if (x.command) {
                 if (find_answer(q, x.command, &x.run, &x.found) < 0)
                         return -1;
@@ -242,7 +242,7 @@ static int list(struct adi_ask *q)
 
         if (adi_ask_params(q, names) < 0 || adi_ask_books(q) < 0)
                 return -1;
-        l.doing = adi_progress_read(q, &l.progress);
+        l.doing = adi_progress_read(q->api->options.data_dir, &q->arena, &l.progress);
         j = ad_json_begin(&b);
         ad_json_open(j);
         fill_list(j, &l);

@@ -72,6 +72,22 @@ def test_a_bill_that_is_overdue_is_a_problem_and_no_reason(start, place):
     assert "PROBLEMS" in text
     assert a.prometheus()[("adtally_billing_overdue", 'job="api"')] == 1
     assert a.get("/readyz", admin=True)[0] == 200
+    drift = a.quality()["drift"]
+    assert drift["alarm"] and drift["alarms"] == ["overdue"] and abs(drift["age_ms"] - (time.time() * 1000 - at)) < 10_000
+
+
+def test_a_run_that_fails_is_an_alarm_and_no_reason(start, monkeypatch):
+    """Before the first run and after it, until one succeeds."""
+    monkeypatch.setenv("DF_FAIL", "post-begin=error@1;post-begin=error@3")
+    a = start("--reconcile-every", "500ms", *QUICK)
+    assert a.post([click(i) for i in range(10)])[0] == 202
+    wait(lambda: "the last run failed: " in (a.quality()["drift_reason"] or ""), a)
+    assert any("the last reconcile run failed" in p for p in status(a)[1]["problems"])
+    assert a.get("/readyz", admin=True)[0] == 200
+    wait(lambda: (a.quality()["drift"] or {}).get("alarms") == ["run_failed"], a)
+    assert "post-begin" in a.quality()["drift"]["run_error"]
+    wait(lambda: (a.quality()["drift"]["alarm"], a.quality()["drift"]["run_error"]) == (False, ""), a)
+    wait(lambda: status(a)[0] == 0, a)
 
 
 def test_a_bill_that_cannot_be_read_is_not_ready(start, place):

@@ -227,27 +227,36 @@ static void test_text(void **state)
         close_log();
 }
 
+/* What /quality says of the bill, ended with a zero byte. */
+static void say(const struct ad_drift_report *report, struct df_buf *text)
+{
+        struct ad_json *j = ad_json_begin(text);
+
+        df_buf_clear(text);
+        ad_json_open(j);
+        ad_drift_json(j, report);
+        ad_json_close(j);
+        ok(ad_json_end(j, text, err));
+        df_put_u8(text, 0);
+}
+
 /* /quality: by cause, of the day and of the open period. */
 static void test_quality(void **state)
 {
+        const int64_t through = BT_MS + 7 * AD_QUARTER_MS;
         struct ad_drift_report report;
         struct df_buf text = {0};
         const struct ad_zone *utc;
-        struct ad_json *j;
 
         open_log(32);
         ok(ad_zones_get(place.zones, "UTC", &utc, err));
         small_bill();
         follow();
         wait_for("adtally_billing_runs", 2);
-        ad_drift_look(b.follow, bt_tenants[0], utc, &report);
-        j = ad_json_begin(&text);
-        ad_json_open(j);
-        ad_drift_json(j, &report);
-        ad_json_close(j);
-        ok(ad_json_end(j, &text, err));
-        df_put_u8(&text, 0);
-        says(&text, "\"run\":\"00000000000000bb\",\"alarm\":true,\"unexplained_cells\":1,");
+        ad_drift_look(b.follow, bt_tenants[0], utc, through + 7260000, &report);
+        say(&report, &text);
+        says(&text, "\"run\":\"00000000000000bb\",\"age_ms\":7260000,\"alarm\":true,"
+                    "\"alarms\":[\"unexplained\"],\"run_error\":\"\",\"unexplained_cells\":1,");
         /* Realtime: 2500 + 2500 + 3000 nanos; the bill: 2 x 3000. */
         says(&text,
              "\"last_day\":{\"from\":\"2027-01-14T10:00:00Z\",\"to\":\"2027-01-15T10:00:00Z\","
@@ -256,11 +265,26 @@ static void test_quality(void **state)
              "\"impressions\":0,\"clicks\":2,");
         says(&text, "\"open_period\":{\"period\":null,\"from\":\"2027-01-01T00:00:00Z\"");
         ad_drift_release(&report);
-        ad_drift_look(b.follow, df_bytes_str("nobody"), utc, &report);
+        ad_drift_look(b.follow, df_bytes_str("nobody"), utc, through + 7260001, &report);
         assert_true(report.ready && report.day.count == 0);
+        report.error = df_bytes_str("no room");
+        say(&report, &text);
+        says(&text,
+             "\"age_ms\":7260001,\"alarm\":true,"
+             "\"alarms\":[\"unexplained\",\"overdue\",\"run_failed\"],\"run_error\":\"no room\",");
+        report.unexplained = 0;
+        report.overdue = false;
+        report.error.len = 0;
+        say(&report, &text);
+        says(&text, "\"alarm\":false,\"alarms\":[],");
         ad_drift_release(&report);
-        ad_drift_look(NULL, bt_tenants[0], utc, &report);
+        ad_drift_look(NULL, bt_tenants[0], utc, through, &report);
         assert_false(report.ready);
+        report.error = df_bytes_str("no room");
+        say(&report, &text);
+        says(&text,
+             "\"drift\":null,\"drift_reason\":\"this server does not follow the bill; the last "
+             "run failed: no room\"");
         ad_drift_release(&report);
         df_buf_release(&text);
         close_log();
