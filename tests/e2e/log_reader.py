@@ -41,10 +41,10 @@ def text(message, number):
     return one(message, number, b"").decode()
 
 
-def collections(data, topic, partition=0):
-    """[payloads] of each checkpoint of one source, each k once: those whose seal is there (K5)."""
+def collections(found, topic):
+    """[payloads] of each checkpoint of one source, each k once: those whose seal is there (K5). found: [(offset, value)]."""
     gathered, applied = {}, []
-    for offset, value in records(data, topic, partition):
+    for offset, value in found:
         m = fields(value)
         k, epoch, seal = one(m, 2, 0), one(m, 3, 0), one(m, 6)
         if seal is None:
@@ -106,9 +106,13 @@ def runs(data):
 
 
 def books(data):
-    """("posting", seq, run, key, causes) | ("applied", {...}) in the order of the topic `billing`."""
+    return books_of(records(data, "billing"))
+
+
+def books_of(found):
+    """("posting", seq, run, key, causes) | ("applied", {...}) | ("closed", {...}) in the order of the topic `billing`."""
     out = []
-    for payloads in collections(data, "billing"):
+    for payloads in collections(found, "billing"):
         for payload in payloads:
             for _, _, entry in fields(payload):
                 kind, _, v = fields(entry)[0]
@@ -120,4 +124,8 @@ def books(data):
                                             "posted": one(m, 11, 0), "superseded": one(m, 13, 0),
                                             "sha256": one(m, 14, b"").hex(), "unexplained": one(m, 16, 0),
                                             "pending": one(m, 17, 0), "why": text(m, 18)}))
+                elif kind == 3:
+                    c = fields(one(m, 1))
+                    out.append(("closed", {"period": text(c, 4), "asked_by": text(c, 2),
+                                           "refused": bool(one(m, 2, 0)), "why": text(m, 3)}))
     return out

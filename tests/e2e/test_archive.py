@@ -187,6 +187,16 @@ def test_a_secret_in_a_command_line_is_refused(place):
     assert done.returncode == 78 and "environment" in done.stderr + done.stdout, done
 
 
+S3_ACCESS = {"aws_access_key_id": "adtally-test-key", "aws_secret_access_key": "adtally-test-secret"}
+
+
+def s3_bucket(url):
+    """The tests' bucket, by another client."""
+    boto3, config = pytest.importorskip("boto3"), pytest.importorskip("botocore.config")
+    return boto3.resource("s3", endpoint_url=url, region_name="eu-test-1", config=config.Config(
+        s3={"addressing_style": "path"}, request_checksum_calculation="when_required"), **S3_ACCESS).Bucket("adtally-test")
+
+
 @pytest.fixture
 def s3(tmp_path):
     url = os.environ.get("TEST_S3")

@@ -36,7 +36,7 @@ def close_of(period, first, end):
 def closed(data):
     """[(PeriodClose fields, refused, why)] of the topic `billing`."""
     out = []
-    for payloads in log_reader.collections(data, "billing"):
+    for payloads in log_reader.collections(log_reader.records(data, "billing"), "billing"):
         for payload in payloads:
             for kind, _, v in (fields(entry)[0] for _, _, entry in fields(payload)):
                 if kind == 3:

@@ -14,7 +14,7 @@ import pytest
 
 import archive_reader
 from conftest import BUILD, run
-from test_archive import s3  # noqa: F401 - a fixture
+from test_archive import S3_ACCESS, s3, s3_bucket  # noqa: F401 - s3: a fixture
 from test_bill_sql import archived
 from test_reconcile import BILLING, HORIZON, HOUR, PARTITIONS, QUARTER, made
 
@@ -255,17 +255,14 @@ def test_every_damage_of_the_archive_is_named(period):
 
 def test_copies_in_an_object_store(period, s3, monkeypatch):
     """The same proof from S3: the period, and a flipped byte and a missing object by name."""
-    boto3, config = pytest.importorskip("boto3"), pytest.importorskip("botocore.config")
     place, copy, manifest, lines, key = period
     path, prefix = write(place, "objects", manifest, key), f"verify-{random.getrandbits(40):x}"
-    access = {"aws_access_key_id": "adtally-test-key", "aws_secret_access_key": "adtally-test-secret"}
-    bucket = boto3.resource("s3", endpoint_url=s3, region_name="eu-test-1", config=config.Config(
-        s3={"addressing_style": "path"}, request_checksum_calculation="when_required"), **access).Bucket("adtally-test")
+    bucket = s3_bucket(s3)
     objects = {f"{prefix}/{p.relative_to(copy)}": p.read_bytes() for p in copy.rglob("*") if p.is_file()}
     for name, body in objects.items():
         bucket.put_object(Key=name, Body=body)
-    monkeypatch.setenv("ADTALLY_S3_ACCESS_KEY", access["aws_access_key_id"])
-    monkeypatch.setenv("ADTALLY_S3_SECRET_KEY", access["aws_secret_access_key"])
+    monkeypatch.setenv("ADTALLY_S3_ACCESS_KEY", S3_ACCESS["aws_access_key_id"])
+    monkeypatch.setenv("ADTALLY_S3_SECRET_KEY", S3_ACCESS["aws_secret_access_key"])
     command = ["verify", path, "--key", place / "public.pem", "--archive", f"s3:adtally-test/{prefix}", "--s3-endpoint", s3,
                "--s3-region", "eu-test-1", "--quiet"]
     done = run(*command, check=False)
