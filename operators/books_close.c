@@ -15,7 +15,7 @@ struct totals {
         struct ad_currency_cell list[AD_CURRENCIES_MAX];
         char codes[AD_CURRENCIES_MAX][3];
         size_t count;
-        bool overflow;
+        bool too_many, overflow;
 };
 
 static void begin_of(const struct ad_account *account, struct df_buf *ret)
@@ -51,6 +51,7 @@ static int add_row(void *arg, struct df_bytes key, struct df_bytes value, struct
                 return rc;
         t->rows++;
         sum = total_of(t, row.target.currency);
+        t->too_many |= !sum;
         if (!sum || !ad_target_sums(&row.target, &billed, &realtime) || !ad_cell_add(sum, &billed))
                 t->overflow = true;
         return 0;
@@ -95,7 +96,12 @@ static int check_totals(struct books *b, const struct ad_period_close *c, char *
                 rc = adi_rows_scan(&b->rows, df_buf_bytes(&begin), df_bytes(NULL, 0), add_row, t,
                                    err);
         df_buf_release(&begin);
-        if (rc == 0 && !totals_agree(t))
+        if (rc == 0 && t->too_many)
+                (void)snprintf(why, size,
+                               "totals_differ: the period has more than %d currencies, and a close "
+                               "cannot state them",
+                               AD_CURRENCIES_MAX);
+        else if (rc == 0 && !totals_agree(t))
                 (void)snprintf(why, size,
                                "totals_differ: the books hold %llu rows of the period, the close "
                                "states %llu, or their totals are others: close again",

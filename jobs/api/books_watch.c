@@ -47,6 +47,7 @@ static void show(struct adi_books_watch *w, const struct ad_billing *b,
                 w->shown.pending = run->applied.end.pending;
                 w->shown.drift_count =
                         count < ADI_WATCH_CURRENCIES_MAX ? count : ADI_WATCH_CURRENCIES_MAX;
+                w->shown.hidden = count - w->shown.drift_count;
         }
         for (size_t i = 0; run && i < w->shown.drift_count; i++) {
                 df_nanos billed, realtime;
@@ -110,6 +111,7 @@ void adi_books_watch_render(struct adi_books_watch *w, int64_t now_ms, struct df
                 df_metric(b, "adtally_billing_age_seconds", "", (double)age_ms / 1000);
                 df_metric(b, "adtally_billing_overdue", "",
                           ad_bill_is_overdue(age_ms, w->every_ms));
+                df_metric(b, "adtally_billing_drift_hidden", "", (double)w->shown.hidden);
                 df_metric(b, "adtally_billing_unexplained_cells", "", (double)w->shown.unexplained);
                 df_metric(b, "adtally_billing_pending_cells", "", (double)w->shown.pending);
         }

@@ -8,7 +8,8 @@
 #include "jobs/api/books.h"
 
 #define ADI_DAY_QUARTERS 96
-#define ADI_WATCH_CURRENCIES_MAX 64 /* shown; the ledger has room for more */
+/* Shown, in the order of their names; adtally_billing_drift_hidden says how many are not. */
+#define ADI_WATCH_CURRENCIES_MAX 64
 
 struct adi_books_watch {
         pthread_mutex_t lock;
@@ -24,7 +25,7 @@ struct adi_books_watch {
                         bool any;
                         double drift;
                 } drift[ADI_WATCH_CURRENCIES_MAX];
-                size_t drift_count;
+                size_t drift_count, hidden;
         } shown;
 };
 

@@ -6,12 +6,10 @@
 #include "df/run.h"
 
 #define FILE_NAME "run/reconcile.json"
-#define FILE_BYTES_MAX (4u << 20) /* with a line for each close that waits */
-#define NODES_MAX 100000
 
 static const struct ad_doc_node *member(const struct adi_progress *p, const char *name)
 {
-        return ad_doc_member(&p->doc, p->doc.nodes, name);
+        return p->doc.count ? ad_doc_member(&p->doc, p->doc.nodes, name) : NULL;
 }
 
 bool adi_progress_read(const char *data_dir, struct df_arena *arena, struct adi_progress *ret)
@@ -20,20 +18,26 @@ bool adi_progress_read(const char *data_dir, struct df_arena *arena, struct adi_
         struct df_error err = {0};
         struct df_bytes own;
         char path[PATH_MAX];
-        bool good;
+        int rc;
 
         *ret = (struct adi_progress){0};
         if (snprintf(path, sizeof(path), "%s/%s", data_dir, FILE_NAME) >= PATH_MAX)
                 return false;
-        good = df_read_file(path, FILE_BYTES_MAX, &text, &err) == 0;
+        rc = df_read_file(path, ADI_PROGRESS_BYTES_MAX, &text, &err);
         own = df_arena_copy(arena, df_buf_bytes(&text));
-        good = good && own.len && ad_doc_parse(own, NODES_MAX, arena, &ret->doc, &err) == 0;
+        if (rc == 0) {
+                rc = ad_doc_parse(own, ADI_PROGRESS_VALUES_MAX, arena, &ret->doc, &err);
+                if (rc < 0)
+                        (void)df_wrap(&err, "%s", FILE_NAME);
+        }
         df_buf_release(&text);
-        if (!good)
-                return false;
+        if (rc < 0)
+                ret->doc.count = 0;
+        if (rc < 0 && rc != DF_ENOENT)
+                ret->unread = df_arena_copy(arena, df_bytes_str(err.text));
         ret->run = member(ret, "run");
         ret->asked_by = member(ret, "asked_by");
-        return true;
+        return rc != DF_ENOENT;
 }
 
 struct df_bytes adi_progress_error(const char *data_dir, struct df_arena *arena)
@@ -73,14 +77,23 @@ void adi_progress_json(struct ad_json *j, const struct adi_progress *p)
         put_node(j, "step", member(p, "state"));
         for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++)
                 put_node(j, same[i], member(p, same[i]));
+        if (p->unread.len)
+                ad_json_put_bytes(j, "unread", p->unread);
         ad_json_close(j);
 }
 
 void adi_progress_close_json(struct ad_json *j, const struct adi_progress *p,
                              struct df_bytes tenant_id, struct df_bytes id)
 {
-        const struct ad_doc_node *closes = p->doc.count ? member(p, "closes") : NULL, *c;
+        const struct ad_doc_node *closes = member(p, "closes"), *c;
 
+        if (p->unread.len) {
+                ad_json_key(j, "waits_for");
+                ad_json_open(j);
+                ad_json_put_text(j, "code", "unread");
+                ad_json_put_bytes(j, "text", p->unread);
+                ad_json_close(j);
+        }
         if (!closes || closes->kind != AD_DOC_ARRAY)
                 return;
         for (c = ad_doc_first(&p->doc, closes); c; c = ad_doc_after(&p->doc, closes, c)) {

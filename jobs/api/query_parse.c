@@ -357,12 +357,13 @@ static int parse_filters(const struct given *g, struct ad_query *q, struct ad_fa
                         if (v.len > AD_ID_MAX)
                                 return ad_fault_set(f, 400, "too_long", ad_dim_names[d],
                                                     "a value is at most %d bytes", AD_ID_MAX);
+                        if (holds(&q->filters[d], v))
+                                continue; /* a value given twice counts once */
                         if (q->filters[d].count == AD_QUERY_VALUES_MAX)
                                 return ad_fault_set(f, 400, "too_many_values", ad_dim_names[d],
                                                     "a filter holds at most %d values",
                                                     AD_QUERY_VALUES_MAX);
-                        if (!holds(&q->filters[d], v)) /* a value given twice counts once */
-                                q->filters[d].values[q->filters[d].count++] = v;
+                        q->filters[d].values[q->filters[d].count++] = v;
                 }
         }
         return 0;

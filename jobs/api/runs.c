@@ -5,7 +5,7 @@
 #include "df/sha256.h"
 #include "jobs/api/progress.h"
 
-#define LIST_MAX 50
+#define LIST_MAX 50       /* runs of one answer; `before` asks for those before them */
 #define CLOCKS_MS 3600000 /* that clocks of two machines may differ */
 
 /* ---- an applied run ---- */
@@ -201,6 +201,8 @@ struct list {
         struct adi_ask *q;
         struct ad_json *j;
         size_t count;
+        uint64_t before, last; /* numbers of runs: not asked for from here on; the last one told */
+        bool more;
         struct df_error err;
         bool doing;
         struct adi_progress progress;
@@ -210,8 +212,12 @@ static int on_listed(void *arg, const struct ad_billing_run *run, struct df_erro
 {
         struct list *l = arg;
 
-        if (l->count++ == LIST_MAX)
+        if (l->count == LIST_MAX) {
+                l->more = true;
                 return 1;
+        }
+        l->count++;
+        l->last = run->number;
         ad_json_open(l->j);
         put_run(l->j, run, false);
         ad_json_close(l->j);
@@ -225,8 +231,12 @@ static void fill_list(struct ad_json *j, void *arg)
         l->j = j;
         ad_json_key(j, "runs");
         ad_json_open_array(j);
-        (void)ad_billing_runs(l->q->books, 0, on_listed, l, &l->err);
+        (void)ad_billing_runs(l->q->books, l->before, on_listed, l, &l->err);
         ad_json_close_array(j);
+        if (l->more)
+                ad_json_put_int(j, "next_before", (__int128)l->last);
+        else
+                ad_json_put_null(j, "next_before");
         if (l->doing)
                 adi_progress_json(j, &l->progress);
         else
@@ -235,12 +245,13 @@ static void fill_list(struct ad_json *j, void *arg)
 
 static int list(struct adi_ask *q)
 {
-        static const char *const names[] = {NULL};
+        static const char *const names[] = {"before", NULL};
         struct list l = {.q = q};
         struct df_buf b = {0};
         struct ad_json *j;
 
-        if (adi_ask_params(q, names) < 0 || adi_ask_books(q) < 0)
+        if (adi_ask_params(q, names) < 0 ||
+            adi_ask_number(q, "before", 1, UINT64_MAX, 0, &l.before) < 0 || adi_ask_books(q) < 0)
                 return -1;
         l.doing = adi_progress_read(q->api->options.data_dir, &q->arena, &l.progress);
         j = ad_json_begin(&b);

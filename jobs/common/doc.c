@@ -31,7 +31,10 @@ static struct ad_doc_node *add(struct reader *r, enum ad_doc_kind kind)
         struct ad_doc_node *n;
 
         if (d->count == r->max) {
-                (void)stop(r, DF_ELIMIT, "it has too many values");
+                char why[48];
+
+                (void)snprintf(why, sizeof(why), "it has more than %u values", r->max);
+                (void)stop(r, DF_ELIMIT, why);
                 return NULL;
         }
         if (d->count == r->cap) {

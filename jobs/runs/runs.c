@@ -419,7 +419,8 @@ static int pin_now(const struct df_config *c, struct df_log *log, const char *to
                              topic);
         for (int i = 0; rc == 0 && i < 2; i++) {
                 if (strlen(words[i]) > AD_REPLAY_WORDS_MAX || strchr(words[i], '\n'))
-                        rc = df_fail(err, DF_EINVAL, "not a line of %d bytes", AD_REPLAY_WORDS_MAX);
+                        rc = df_fail(err, DF_EINVAL, "more than %d bytes, or not one line",
+                                     AD_REPLAY_WORDS_MAX);
                 if (rc == 0)
                         rc = ad_where_parse(words[i], &w[i], err);
                 if (rc < 0)

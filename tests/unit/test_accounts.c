@@ -125,6 +125,26 @@ static void test_lines_max(void **state)
         df_buf_release(&b);
 }
 
+static void test_bytes_max(void **state)
+{
+        struct df_buf b = {0};
+        struct ad_accounts *a;
+
+        df_buf_printf(&b, "acme tenant UTC\n#");
+        while (b.len < AD_ACCOUNTS_FILE_MAX)
+                df_put_u8(&b, 'x');
+        ok(df_write_file(path, df_buf_bytes(&b), false, err));
+        ok(ad_accounts_open(path, zones, utc, &a, err));
+        expect(a, "acme", "", true, "UTC", "");
+        df_put_u8(&b, 'x');
+        ok(df_write_file(path, df_buf_bytes(&b), false, err));
+        refuses(DF_ELIMIT, "larger than 4194304 bytes", ad_accounts_refresh(a, err));
+        expect(a, "acme", "", true, "UTC", ""); /* what was read before stays in force */
+        ad_accounts_close(a);
+        refuses(DF_ELIMIT, path, ad_accounts_open(path, zones, utc, &a, err));
+        df_buf_release(&b);
+}
+
 static uint64_t quarter(const char *time)
 {
         int64_t ms;
@@ -191,6 +211,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_rules, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bad_files, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_lines_max, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_bytes_max, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_months, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_off_the_quarter, setup, teardown),
         };

@@ -158,6 +158,87 @@ static void an_amount_that_nobody_owes(void **state)
         }
 }
 
+/* ---- currencies of a close ---- */
+
+static void log_close_of(const struct run *w, size_t currencies)
+{
+        struct ad_run_record record = {.kind = AD_RUN_CLOSE};
+        struct ad_currency_cell totals[AD_CURRENCIES_MAX];
+        struct df_buf b = {0};
+
+        record.close = (struct ad_period_close){.run = df_bytes_str(w->id),
+                                                .asked_by = df_bytes_str("ann"),
+                                                .account = {df_bytes_str("t0"), df_bytes_str("a0")},
+                                                .period = df_bytes_str("2026-11"),
+                                                .from_quarter = 70,
+                                                .to_quarter = 80,
+                                                .rows = currencies,
+                                                .totals = totals,
+                                                .manifest = df_bytes_str("{}"),
+                                                .at_ms = RIG_T0};
+        for (size_t i = 0; i < currencies && i < AD_CURRENCIES_MAX; i++)
+                totals[record.close.total_count++] =
+                        (struct ad_currency_cell){df_bytes_str(w->targets[i].cell.currency),
+                                                  w->targets[i].amount.billed[AD_CAUSE_NONE]};
+        ad_wire_run_record(&b, &record);
+        log_record(&b);
+        df_buf_release(&b);
+}
+
+static int take_closed(void *arg, const struct ad_books_entry *e, struct df_error *err_)
+{
+        (void)err_;
+        if (e->kind == AD_BOOKS_CLOSED)
+                copy_text(arg, 300, e->closed.refused ? e->closed.why : df_bytes_str("taken"));
+        return 0;
+}
+
+/* All that can be stated, and one more, which is refused by the limit's name. */
+static void currencies_of_a_close(void **state)
+{
+        struct rig r;
+
+        (void)state;
+        for (size_t over = 0; over < 2; over++) {
+                struct run *w;
+                struct df_reader reader;
+                struct df_arena arena;
+                char said[300] = "";
+
+                open_books(&r);
+                memset(ends, 0, sizeof(ends));
+                w = new_run("k1", true, NULL);
+                w->count = w->stated = AD_CURRENCIES_MAX + over;
+                for (size_t i = 0; i < w->count; i++) {
+                        struct named *t = &w->targets[i];
+
+                        *t = (struct named){.cell = {.tenant = "t0", .advertiser = "a0"}};
+                        t->cell.quarter = 70 + i % 10;
+                        (void)snprintf(t->cell.currency, sizeof(t->cell.currency), "%03zu",
+                                       i % 1000);
+                        t->amount.billed[AD_CAUSE_NONE].spend = 1 + (df_nanos)i;
+                        t->amount.realtime[AD_CAUSE_NONE].spend = 1 + (df_nanos)i;
+                }
+                log_whole_run(w);
+                log_close_of(w, w->count);
+                rig_run(&r, 64);
+                cut_all(&r);
+                df_arena_init(&arena, 0);
+                reader = df_reader(df_buf_bytes(&r.emitted[AD_OUT_BOOKS]));
+                while (df_reader_left(&reader) > 0)
+                        ok(ad_wire_books_decode(df_get_bytes(&reader, df_get_u32le(&reader)),
+                                                &arena, take_closed, said, &err));
+                df_arena_release(&arena);
+                if (over)
+                        assert_non_null(strstr(said, "totals_differ: the period has more than 256 "
+                                                     "currencies"));
+                else
+                        assert_string_equal(said, "taken");
+                close_books(&r);
+                forget_history();
+        }
+}
+
 /* ---- more than one outbox holds (K6) ---- */
 
 #define MANY 60000
@@ -324,6 +405,7 @@ int main(void)
                 cmocka_unit_test(a_new_chain_forgets),
                 cmocka_unit_test(too_many_runs_at_once),
                 cmocka_unit_test(an_amount_that_nobody_owes),
+                cmocka_unit_test(currencies_of_a_close),
                 cmocka_unit_test(more_than_an_outbox),
         };
         int rc;

@@ -1,6 +1,7 @@
 /* The follower of the topic `billing`: what is unsealed, repeated, damaged, missing; and answers.
  */
 #include "bill_query_test.h"
+#include "jobs/api/books_watch.h"
 
 /* ---- the follower ---- */
 
@@ -114,12 +115,71 @@ static void test_no_topic(void **state)
         close_log();
 }
 
+/* ---- currencies whose drift is shown ---- */
+
+static void post_currencies(int count)
+{
+        static struct bt_collection c;
+        struct ad_cause_cell one = {.cause = AD_CAUSE_NONE, .billed = {.spend = 5}};
+        struct ad_books_entry e = {.kind = AD_BOOKS_APPLIED};
+        char code[4];
+
+        c = (struct bt_collection){.k = 1, .count = 1};
+        for (int i = 0; i < count; i++) {
+                struct ad_books_entry p = {
+                        .kind = AD_BOOKS_POSTING,
+                        .posting = {.seq = (uint64_t)i + 1,
+                                    .run = df_bytes_str("00000000000000aa"),
+                                    .at_ms = BT_MS,
+                                    .target = {.quarter = BT_QUARTER,
+                                               .tenant_id = bt_tenants[0],
+                                               .advertiser_id = df_bytes_str("a"),
+                                               .campaign_id = df_bytes_str("c"),
+                                               .causes = &one,
+                                               .cause_count = 1}}};
+
+                (void)snprintf(code, sizeof(code), "%03d", i);
+                p.posting.target.currency = df_bytes_str(code);
+                ad_wire_books_entry(&c.payloads[0], &p);
+        }
+        e.applied.begin.run = df_bytes_str("00000000000000aa");
+        e.applied.begin.at_ms = BT_MS + AD_QUARTER_MS;
+        ad_wire_books_entry(&c.payloads[0], &e);
+        publish(&c, WHOLE);
+        df_buf_release(&c.payloads[0]);
+}
+
+/* The first ones are shown, and of how many more they are not is said. */
+static void test_currencies(void **state)
+{
+        for (int over = 0; over < 2; over++) {
+                struct df_buf text = {0};
+                size_t shown = 0;
+
+                open_log(24);
+                post_currencies(ADI_WATCH_CURRENCIES_MAX + over);
+                follow();
+                wait_for("adtally_billing_runs", 1);
+                wait_for("adtally_billing_drift_hidden", over);
+                ad_books_render(b.follow, &text);
+                df_put_u8(&text, 0);
+                for (const char *at = (const char *)text.data;
+                     (at = strstr(at, "adtally_billing_drift{")); at++)
+                        shown++;
+                assert_int_equal(shown, ADI_WATCH_CURRENCIES_MAX);
+                assert_non_null(strstr((const char *)text.data, "{currency=\"063\"} "));
+                df_buf_release(&text);
+                close_log();
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_follower),
                 cmocka_unit_test(test_suspect),
                 cmocka_unit_test(test_no_topic),
+                cmocka_unit_test(test_currencies),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

@@ -74,6 +74,7 @@ static void test_refusals(void **state)
         assert_int_equal(parse("[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19]", &d), 0);
         assert_int_equal(parse("[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]", &d),
                          DF_ELIMIT);
+        assert_non_null(strstr(error.text, "more than 20 values"));
         df_arena_release(&arena);
 }
 

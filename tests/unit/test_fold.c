@@ -439,11 +439,55 @@ static void test_a_topic_made_anew(void **state)
         rig_close(&r);
 }
 
+/* As many causes and currencies as there is room for, and one more. */
+static void test_totals_max(void **state)
+{
+        static struct ad_bill_result result;
+        struct ad_fold *fold = NULL;
+        int mine = 0; /* totals of the rows that there are */
+        struct rig r;
+        struct topic *t = &r.topics[0];
+
+        (void)state;
+        rig_open(&r);
+        for (int i = 0; i < 10; i++)
+                write_checkpoint(t, 0);
+        write_checkpoint(t, 1);
+        ok(ad_fold_open(&t->run, NULL, &fold, &err));
+        ok(ad_fold_take(fold, r.log, &result, &err));
+        for (int cause = 0; cause < CAUSES; cause++) {
+                bool has = false;
+
+                for (int c = 0; c < CELLS; c++)
+                        has |= t->naive.has[c][cause];
+                mine += has;
+        }
+        for (int over = 0; over < 2; over++) {
+                char currency[4];
+
+                result = (struct ad_bill_result){.to = UINT64_MAX};
+                for (int i = 0; i < AD_BILL_TOTALS_MAX - mine + over; i++) {
+                        (void)snprintf(currency, sizeof(currency), "%03d", i / AD_CAUSE_COUNT);
+                        assert_non_null(ad_bill_total(&result, (uint32_t)(i % AD_CAUSE_COUNT),
+                                                      df_bytes_str(currency)));
+                }
+                if (over)
+                        fails(ad_fold_rows(fold, NULL, &result, &err), DF_ELIMIT,
+                              "more than 2000 totals");
+                else
+                        ok(ad_fold_rows(fold, NULL, &result, &err));
+                assert_int_equal(result.total_count, AD_BILL_TOTALS_MAX);
+        }
+        ad_fold_close(fold);
+        rig_close(&r);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_steps_are_the_whole),
                 cmocka_unit_test(test_a_topic_made_anew),
+                cmocka_unit_test(test_totals_max),
         };
 
         roll_seed();

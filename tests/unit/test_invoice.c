@@ -371,13 +371,40 @@ static void test_limits(void **state)
         ad_invoice_destroy(v);
 }
 
+static void test_currencies(void **state)
+{
+        struct ad_cell c = {.spend = 1000000000};
+        char code[4];
+
+        for (int over = 0; over < 2; over++) {
+                struct ad_invoice_cell of = {.campaign_id = df_bytes_str("a")};
+                struct ad_invoice *v;
+
+                ok(ad_invoice_create(false, AD_CURRENCIES_MAX + 1, &v, err));
+                for (int i = 0; i < AD_CURRENCIES_MAX + over; i++) {
+                        (void)snprintf(code, sizeof(code), "%03d", i);
+                        of.currency = df_bytes_str(code);
+                        ok(ad_invoice_add_usage(v, &of, &c, err));
+                }
+                if (!over)
+                        ok(ad_invoice_finish(v, df_bytes(NULL, 0), err));
+                else
+                        assert_int_equal(ad_invoice_finish(v, df_bytes(NULL, 0), err), DF_ELIMIT);
+                if (over)
+                        assert_non_null(strstr(err->text, "more than 256 currencies"));
+                if (!over)
+                        assert_int_equal(ad_invoice_part(v, AD_CHARGES)->total_count,
+                                         AD_CURRENCIES_MAX);
+                ad_invoice_destroy(v);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_against_recount),
-                cmocka_unit_test(test_halves),
-                cmocka_unit_test(test_example),
-                cmocka_unit_test(test_limits),
+                cmocka_unit_test(test_against_recount), cmocka_unit_test(test_halves),
+                cmocka_unit_test(test_example),         cmocka_unit_test(test_limits),
+                cmocka_unit_test(test_currencies),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

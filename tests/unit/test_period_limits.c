@@ -2,37 +2,13 @@
  * and one beyond (docs/API.md): 1,000 accounts, whatever they are known by, rows of a page, and
  * 1,000,000 adjustments looked at for an answer (in the slow suite). The counts are of what the
  * test wrote. */
-#include "books_api_test.h"
+#include "books_limits_test.h"
 
 #define ACCOUNTS 1000 /* as docs/API.md says, as the next one */
 #define ADJUSTMENTS 1000000
 #define A_BATCH 20000 /* entries of one commit */
-#define PERIOD "2026-10"
-
-static struct ad_billing *view;
-static struct df_buf payload;
-static uint64_t batches, seq;
 
 /* ---- the books ---- */
-
-static void open_books(void)
-{
-        open_log();
-        view = open_billing();
-        batches = seq = 0;
-}
-
-static void commit(void)
-{
-        struct df_bytes payloads[1] = {df_buf_bytes(&payload)};
-        struct df_source source = {.stream = "runs", .generation = 7};
-        struct df_collection c = {
-                .origin = {.source = source, .k = ++batches}, .payloads = payloads, .count = 1};
-
-        ok(ad_billing_add(view, &c, err));
-        ok(ad_billing_commit(view, 0, err));
-        df_buf_clear(&payload);
-}
 
 static void put_posting(const char *tenant, const char *advertiser, bool adjusts)
 {
@@ -74,38 +50,6 @@ static void put_close(const char *tenant, const char *advertiser)
         };
 
         ad_wire_books_entry(&payload, &e);
-}
-
-/* ---- the server ---- */
-
-static void start_api(void)
-{
-        ad_billing_close(view);
-        serve_books(NULL, 60000);
-}
-
-static void end(void)
-{
-        end_books();
-        df_buf_release(&payload);
-}
-
-/* The view is opened by a thread: asked again until it is there. */
-static void says(const char *path, int status, const char *part)
-{
-        struct df_buf b = {0};
-        int got = 503;
-
-        for (int i = 0; i < 400 && got == 503; i++) {
-                if (i > 0)
-                        (void)usleep(25000);
-                df_buf_clear(&b);
-                ok(df_http_fetch(client, path, NULL, df_bytes(NULL, 0), &got, &b, err));
-        }
-        df_put_u8(&b, 0);
-        if (got != status || !strstr((char *)b.data, part))
-                fail_msg("%s: %d, wanted %d %s: %.300s", path, got, status, part, b.data);
-        df_buf_release(&b);
 }
 
 /* ---- tests ---- */
