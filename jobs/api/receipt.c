@@ -21,26 +21,92 @@ static int read_time(struct df_bytes text, const char *name, int64_t *ret_ms, st
                             "%s is RFC 3339 with an offset, as 2026-11-24T10:00:00Z", name);
 }
 
-int ad_receipt_parse(struct df_bytes from, struct df_bytes to, struct df_bytes event_id,
-                     int64_t now_ms, struct ad_receipt_query *ret, struct ad_fault *f)
+/* TOPIC/OFFSET/INDEX */
+static int read_place(struct df_bytes text, struct ad_receipt_place *ret, struct ad_fault *f)
+{
+        const char *at = (const char *)text.data;
+        size_t topic = 0, used = 0;
+        char numbers[48];
+        unsigned long long offset;
+        unsigned index;
+
+        while (topic < text.len && at[topic] != '/')
+                topic++;
+        if (topic > 0 && topic < text.len && text.len - topic < sizeof(numbers)) {
+                int n = 0;
+
+                memcpy(numbers, at + topic, text.len - topic);
+                numbers[text.len - topic] = '\0';
+                if (strspn(numbers, "/0123456789") == text.len - topic &&
+                    sscanf(numbers, "/%19llu/%9u%n", &offset, &index, &n) == 2)
+                        used = (size_t)n;
+        }
+        if (used == 0 || used != text.len - topic)
+                return ad_fault_set(f, 400, "bad_place", "at",
+                                    "at is TOPIC/OFFSET/INDEX, as `more_at` of a receipt says it");
+        *ret = (struct ad_receipt_place){df_bytes(text.data, topic), offset, index};
+        return 0;
+}
+
+int ad_receipt_parse(const struct ad_receipt_params *p, struct df_bytes event_id, int64_t now_ms,
+                     struct ad_receipt_query *ret, struct ad_fault *f)
 {
         *ret = (struct ad_receipt_query){.event_id = event_id};
         if (event_id.len > AD_EVENT_ID_MAX)
                 return ad_fault_set(f, 400, "too_long", "event_id",
                                     "an event_id has at most %d bytes", AD_EVENT_ID_MAX);
-        if (to.data && read_time(to, "to", &ret->to_ms, f) < 0)
+        if (p->to.data && read_time(p->to, "to", &ret->to_ms, f) < 0)
                 return -1;
-        if (!from.data)
-                ret->from_ms = (to.data ? ret->to_ms : now_ms) - DEFAULT_RANGE_MS;
-        else if (read_time(from, "from", &ret->from_ms, f) < 0)
+        if (!p->from.data)
+                ret->from_ms = (p->to.data ? ret->to_ms : now_ms) - DEFAULT_RANGE_MS;
+        else if (read_time(p->from, "from", &ret->from_ms, f) < 0)
                 return -1;
-        return to.data && ret->from_ms >= ret->to_ms
-                       ? ad_fault_set(f, 400, "empty_range", "from",
-                                      "from is not before to: the range is [from, to)")
-                       : 0;
+        if (p->to.data && ret->from_ms >= ret->to_ms)
+                return ad_fault_set(f, 400, "empty_range", "from",
+                                    "from is not before to: the range is [from, to)");
+        if (!p->at.data)
+                return 0;
+        if (!p->from.data)
+                return ad_fault_set(f, 400, "bad_place", "at",
+                                    "at goes with from: `more_at` and `more_from` of a receipt");
+        return read_place(p->at, &ret->at, f);
 }
 
 /* ---- which topics, and where in them ---- */
+
+/* `events`, then imports by name. */
+static int order_topics(struct df_bytes a, struct df_bytes b)
+{
+        const struct df_bytes events = df_bytes_str(AD_TOPIC_EVENTS);
+        bool first = df_bytes_eq(a, events);
+
+        return first != df_bytes_eq(b, events) ? (first ? -1 : 1) : df_bytes_cmp(a, b);
+}
+
+static int order_places(const struct ad_receipt_place *a, const struct ad_receipt_place *b)
+{
+        int c = order_topics(a->topic, b->topic);
+
+        c = c ? c : (a->offset > b->offset) - (a->offset < b->offset);
+        return c ? c : (a->index > b->index) - (a->index < b->index);
+}
+
+/* A page begins where the one before it ended. */
+static int go_on(const struct ad_receipt_context *c, const struct ad_receipt *r,
+                 struct ad_receipt_topic *t, struct df_error *err)
+{
+        const struct ad_receipt_query *q = &r->query;
+        int order = q->at.topic.len ? order_topics(df_bytes_str(t->info.name), q->at.topic) : 1;
+
+        if (order < 0) /* all that were taken then were told */
+                return df_log_offset_at(c->source, t->info.name, r->partition, q->from_ms + 1,
+                                        &t->from_offset, err);
+        if (order == 0 && t->from_offset <= q->at.offset) {
+                t->from_offset = q->at.offset;
+                t->from_index = q->at.index;
+        }
+        return 0;
+}
 
 /* Where the range lies, and from where on earlier copies can matter: of an import from its first
  * record on. */
@@ -59,6 +125,8 @@ static int locate(const struct ad_receipt_context *c, const struct ad_receipt *r
         if (rc == 0)
                 rc = df_log_offset_at(c->source, t->info.name, r->partition, q->from_ms,
                                       &t->from_offset, err);
+        if (rc == 0)
+                rc = go_on(c, r, t, err);
         if (rc == 0 && q->to_ms)
                 rc = df_log_offset_at(c->source, t->info.name, r->partition, q->to_ms,
                                       &t->to_offset, err);
@@ -69,8 +137,10 @@ static int locate(const struct ad_receipt_context *c, const struct ad_receipt *r
                 return rc;
         if (t->to_offset > end)
                 t->to_offset = end;
-        if (t->from_offset > t->to_offset)
+        if (t->from_offset > t->to_offset) {
                 t->from_offset = t->to_offset;
+                t->from_index = 0;
+        }
         if (t->read_offset < first)
                 t->read_offset = first;
         t->cut = t->read_offset == first;
@@ -85,8 +155,7 @@ struct finding {
         const struct ad_receipt_context *context;
         struct ad_receipt *r;
         struct ad_receipt_topic *t; /* at hand */
-        struct ad_receipt_topic **last;
-        uint64_t in_range; /* records, of all topics */
+        uint64_t in_range;          /* records, of all topics */
         struct df_error *err;
 };
 
@@ -105,6 +174,7 @@ static bool is_of_another(const struct finding *x, const char *topic)
 static int add_topic(struct finding *x, const struct df_topic_info *info, bool is_import)
 {
         struct ad_receipt_topic *t = df_arena_zalloc(&x->r->arena, sizeof(*t));
+        struct ad_receipt_topic **place = &x->r->topics;
         int rc;
 
         if (!t)
@@ -116,8 +186,11 @@ static int add_topic(struct finding *x, const struct df_topic_info *info, bool i
                 return rc;
         x->in_range += t->to_offset - t->from_offset;
         x->r->import_count += is_import;
-        *x->last = t;
-        x->last = &t->next;
+        while (*place &&
+               order_topics(df_bytes_str((*place)->info.name), df_bytes_str(info->name)) < 0)
+                place = &(*place)->next;
+        t->next = *place;
+        *place = t;
         return 0;
 }
 
@@ -190,6 +263,19 @@ static const struct ad_source *import_of(const struct finding *x, uint64_t offse
         return NULL;
 }
 
+/* Whether it is before the range: a page may begin in the middle of a record. */
+static bool is_before(const struct ad_receipt_topic *t, const struct ad_event *ev)
+{
+        return ev->offset < t->from_offset ||
+               (ev->offset == t->from_offset && ev->index < t->from_index);
+}
+
+static struct ad_receipt_more more_at(const struct ad_receipt_topic *t, const struct ad_event *ev)
+{
+        return (struct ad_receipt_more){ev->append_ms,
+                                        {df_bytes_str(t->info.name), ev->offset, ev->index}};
+}
+
 /* Of the ones before only what D1 compares is kept. */
 static int on_earlier(void *arg, const struct ad_event *ev, struct df_error *err)
 {
@@ -197,7 +283,7 @@ static int on_earlier(void *arg, const struct ad_event *ev, struct df_error *err
         struct ad_receipt_topic *t = x->t;
 
         (void)err;
-        if (!is_asked(x->r, ev))
+        if (!is_asked(x->r, ev) || !is_before(t, ev))
                 return 0;
         if (t->before == AD_RECEIPT_COPIES_MAX)
                 forget_half(t);
@@ -219,10 +305,10 @@ static int on_copy(void *arg, const struct ad_event *ev, struct df_error *err)
         struct df_bytes raw;
         int rc;
 
-        if (!is_asked(x->r, ev))
+        if (!is_asked(x->r, ev) || is_before(t, ev))
                 return 0;
         if (t->count == AD_RECEIPT_COPIES_MAX) {
-                t->more_from_ms = ev->append_ms;
+                t->more = more_at(t, ev);
                 return 1;
         }
         if (!t->copies)
@@ -282,7 +368,7 @@ static int scan(struct finding *x, uint64_t *left, struct df_error *err)
         first_ms = s.ret_first_append_ms;
         begin_earlier(t, left);
         s.from = t->read_offset;
-        s.to = t->from_offset;
+        s.to = t->from_offset + (t->from_index > 0);
         s.fn = on_earlier;
         rc = ad_raw_scan(&s, err);
         if (rc < 0)
@@ -319,10 +405,14 @@ static int find_copies(struct finding *x, struct df_error *err)
 
 /* ---- the answer ---- */
 
-static void more_from(struct ad_receipt *r, int64_t ms)
+/* The first of them is told with the next page. */
+static void take_more(struct ad_receipt *r, const struct ad_receipt_more *m)
 {
-        if (!r->more_from_ms || ms < r->more_from_ms)
-                r->more_from_ms = ms;
+        const struct ad_receipt_more *first = &r->more;
+
+        if (m->from_ms && (!first->from_ms || m->from_ms < first->from_ms ||
+                           (m->from_ms == first->from_ms && order_places(&m->at, &first->at) < 0)))
+                r->more = *m;
 }
 
 /* Merges the topics by append time. */
@@ -344,10 +434,12 @@ static int tell(struct ad_receipt *r, struct df_error *err)
                         told[at] = c;
                         r->told_count++;
                 }
-                if (t->more_from_ms)
-                        more_from(r, t->more_from_ms);
+                take_more(r, &t->more);
                 if (r->told_count > AD_RECEIPT_COPIES_MAX) {
-                        more_from(r, told[AD_RECEIPT_COPIES_MAX]->ev.append_ms);
+                        const struct ad_copy *c = told[AD_RECEIPT_COPIES_MAX];
+                        struct ad_receipt_more m = more_at(c->in, &c->ev);
+
+                        take_more(r, &m);
                         r->told_count = AD_RECEIPT_COPIES_MAX;
                 }
         }
@@ -384,7 +476,7 @@ int ad_receipt_find(const struct ad_receipt_context *c, const struct ad_receipt_
                     struct ad_receipt *ret, struct ad_fault *f)
 {
         struct df_error err = {0};
-        struct finding x = {.context = c, .r = ret, .last = &ret->topics, .err = &err};
+        struct finding x = {.context = c, .r = ret, .err = &err};
 
         *ret = (struct ad_receipt){.query = *q};
         df_arena_init(&ret->arena, ARENA_BYTES);

@@ -14,7 +14,7 @@
  * the log. Thread: any; a receipt belongs to one. Ownership: a receipt has copies of all it tells,
  * but for the sources of the context's status.
  * Limits: below, of all topics together. Beyond the first: `range_too_large`; beyond the second:
- * `more_from`.
+ * `more_from` and `more_at`, with which the next page begins at the very next copy.
  */
 #ifndef AD_RECEIPT_H
 #define AD_RECEIPT_H
@@ -38,14 +38,24 @@ struct ad_receipt_context {     /* borrowed */
         void *stop_arg;
 };
 
-struct ad_receipt_query {
-        struct df_bytes tenant_id, event_id; /* borrowed */
-        int64_t from_ms, to_ms;              /* when the log took it; to_ms 0: no end */
+/* Copies are told in the order of (when the log took it, topic, offset, index), `events` before
+ * imports, those by name. */
+struct ad_receipt_place {
+        struct df_bytes topic; /* empty: none */
+        uint64_t offset;
+        uint32_t index;
 };
-/* from, to: parameters, data NULL: not given. now_ms: for the default range. tenant_id is left
- * empty. 0, or -1 with *f. */
-int ad_receipt_parse(struct df_bytes from, struct df_bytes to, struct df_bytes event_id,
-                     int64_t now_ms, struct ad_receipt_query *ret, struct ad_fault *f);
+struct ad_receipt_query {
+        struct df_bytes tenant_id, event_id; /* borrowed, as the topic of `at` */
+        int64_t from_ms, to_ms;              /* when the log took it; to_ms 0: no end */
+        struct ad_receipt_place at; /* of the copies taken in from_ms, those before it were told */
+};
+struct ad_receipt_params { /* of the URL; data NULL: not given */
+        struct df_bytes from, to, at;
+};
+/* now_ms: for the default range. tenant_id is left empty. 0, or -1 with *f. */
+int ad_receipt_parse(const struct ad_receipt_params *p, struct df_bytes event_id, int64_t now_ms,
+                     struct ad_receipt_query *ret, struct ad_fault *f);
 
 enum ad_copy_state {
         AD_COPY_SEALED,      /* its outcome is final and known */
@@ -74,16 +84,21 @@ struct ad_copy {
 void ad_receipt_judge(struct ad_copy *copies, size_t count, uint32_t horizon_hours,
                       int64_t known_ms);
 
+struct ad_receipt_more { /* in the place of a query's from and at it goes on just there */
+        int64_t from_ms; /* 0: there is none */
+        struct ad_receipt_place at;
+};
 struct ad_receipt_topic {
         struct df_topic_info info;
         bool is_import;
         uint64_t from_offset, to_offset; /* the range asked for */
+        uint32_t from_index;             /* in the record at from_offset */
         uint64_t read_offset;            /* where reading began, for what is before */
         int64_t known_ms;                /* as in judge */
         bool cut;                        /* something before read_offset may matter */
         struct ad_copy *copies;          /* NULL: none was met */
         size_t before, count;            /* copies[before..count) are in the range */
-        int64_t more_from_ms; /* 0: all are there; else the first that is not was taken then */
+        struct ad_receipt_more more;     /* the first that is not there */
         struct ad_receipt_topic *next;
 };
 struct ad_receipt {
@@ -94,7 +109,7 @@ struct ad_receipt {
         uint64_t records;
         const struct ad_copy **told; /* of all topics, in the order in which the log took them */
         size_t told_count;
-        int64_t more_from_ms; /* as above, of all topics */
+        struct ad_receipt_more more; /* as above, of all topics */
         struct df_arena arena;
 };
 /* 404 `not_found` when there is no copy in the range. Release *ret in any case. */

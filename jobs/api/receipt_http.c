@@ -8,8 +8,9 @@ static int write_receipt(struct adi_ask *q, const struct ad_receipt_context *c, 
         struct ad_receipt_query query;
         struct df_error err = {0};
         struct ad_receipt r;
-        int rc = ad_receipt_parse(adi_ask_param(q, "from"), adi_ask_param(q, "to"),
-                                  q->request->tail, df_wall_ms(), &query, &q->fault);
+        struct ad_receipt_params p = {adi_ask_param(q, "from"), adi_ask_param(q, "to"),
+                                      adi_ask_param(q, "at")};
+        int rc = ad_receipt_parse(&p, q->request->tail, df_wall_ms(), &query, &q->fault);
 
         if (rc < 0)
                 return rc;
@@ -23,7 +24,7 @@ static int write_receipt(struct adi_ask *q, const struct ad_receipt_context *c, 
 
 static int receipt(struct adi_ask *q)
 {
-        static const char *const names[] = {"from", "to", NULL};
+        static const char *const names[] = {"from", "to", "at", NULL};
         const struct ad_api_options *o = &q->api->options;
         struct ad_receipt_context c = {.log = o->log,
                                        .source = o->source,

@@ -190,6 +190,22 @@ static void put_searched(struct ad_json *j, const struct ad_receipt *r)
         ad_json_close(j);
 }
 
+static void put_more(struct ad_json *j, const struct ad_receipt_more *m)
+{
+        char at[DF_TOPIC_NAME_MAX + 48];
+
+        if (!m->from_ms) {
+                ad_json_put_null(j, "more_from");
+                ad_json_put_null(j, "more_at");
+                return;
+        }
+        (void)snprintf(at, sizeof(at), "%.*s/%llu/%u", (int)m->at.topic.len,
+                       (const char *)m->at.topic.data, (unsigned long long)m->at.offset,
+                       m->at.index);
+        put_time(j, "more_from", m->from_ms);
+        ad_json_put_text(j, "more_at", at);
+}
+
 int ad_receipt_json(const struct ad_receipt_context *c, const struct ad_receipt *r,
                     struct df_buf *b, struct df_error *err)
 {
@@ -211,10 +227,7 @@ int ad_receipt_json(const struct ad_receipt_context *c, const struct ad_receipt 
         for (size_t i = 0; i < r->told_count; i++)
                 put_copy(j, c, r->told[i]);
         ad_json_close_array(j);
-        if (r->more_from_ms)
-                put_time(j, "more_from", r->more_from_ms);
-        else
-                ad_json_put_null(j, "more_from");
+        put_more(j, &r->more);
         ad_json_close(j);
         return ad_json_end(j, b, err);
 }

@@ -1,195 +1,6 @@
-/* Receipts: reading late and quarantine by their seals when some are gone or damaged, imports, and
- * the limits. Whole receipts against the rules:
- * tests/e2e/test_receipts.py. */
-#include "unit.h"
-
-#include "df/archive.h"
-#include "df/filelog.h"
-#include "jobs/api/receipt.h"
-#include "jobs/common/settings.h"
-#include "state_test.h"
-
-#define IMPORT AD_TOPIC_IMPORT_PREFIX "00000000000000aa"
-#define HOUR 3600000LL
-#define T0 (490000 * HOUR)
-#define H 3
-
-static char dir[256];
-static struct df_log *log_;
-static struct df_log_writer *events, *late, *quarantine;
-static uint64_t generation;
-static int64_t clock_now;
-static uint64_t duplicates;                  /* that seals count */
-static const char *sealed = AD_TOPIC_EVENTS; /* the topic that seals are of */
-static const struct ad_status *known;
-
-static int64_t clock_ms(void *arg)
-{
-        return clock_now;
-}
-
-static int on_topic(void *arg, const struct df_topic_info *info)
-{
-        if (strcmp(info->name, AD_TOPIC_EVENTS) == 0)
-                generation = info->generation;
-        return 0;
-}
-
-static int setup(void **state)
-{
-        struct df_filelog_options o = {.clock_ms = clock_ms,
-                                       .segment_bytes = 4096,
-                                       .reserve_bytes = 4096,
-                                       .min_free_bytes = 1};
-
-        clock_now = T0;
-        duplicates = 1;
-        sealed = AD_TOPIC_EVENTS;
-        known = NULL;
-        ok(df_filelog_open(temp_dir(dir), &o, &log_, err));
-        ok(ad_create_topics(log_, 1, err));
-        ok(df_log_topic_list(log_, AD_TOPIC_EVENTS, on_topic, NULL, err));
-        ok(df_log_writer_open(log_, AD_TOPIC_EVENTS, &events, err));
-        ok(df_log_writer_open(log_, AD_TOPIC_LATE, &late, err));
-        ok(df_log_writer_open(log_, AD_TOPIC_QUARANTINE, &quarantine, err));
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        df_log_writer_close(events);
-        df_log_writer_close(late);
-        df_log_writer_close(quarantine);
-        df_log_close(log_);
-        remove_dir(dir);
-        return 0;
-}
-
-/* ---- writing ---- */
-
-static void append(struct df_log_writer *w, struct df_buf *b)
-{
-        struct df_append a = {.value = df_buf_bytes(b)};
-
-        assert_false(b->failed);
-        ok(df_log_append(w, &a, 1, err));
-        df_buf_release(b);
-}
-
-/* So many copies, received when they are appended. */
-static void put_into(struct df_log_writer *w, const char *id, int cost, int count)
-{
-        static struct df_append list[AD_RECEIPT_COPIES_MAX];
-        struct ad_event ev = {.event_id = df_bytes_str(id),
-                              .tenant_id = df_bytes_str("t"),
-                              .type = AD_CLICK,
-                              .flags = AD_EV_HAS_COST,
-                              .cost_nanos = cost,
-                              .event_ms = clock_now,
-                              .receive_ms = clock_now};
-        struct ad_batch header = {.schema_version = AD_SCHEMA_VERSION};
-        struct df_buf one = {0}, record = {0};
-
-        ev.fingerprint = (uint64_t)cost;
-        ad_wire_event(&one, &ev);
-        ad_wire_batch_entry(&record, df_buf_bytes(&one));
-        ad_wire_batch_header(&record, &header);
-        for (int i = 0; i < count; i++)
-                list[i] = (struct df_append){.value = df_buf_bytes(&record)};
-        ok(df_log_append(w, list, (size_t)count, err));
-        df_buf_release(&record);
-        df_buf_release(&one);
-}
-
-static void put_many(const char *id, int cost, int count)
-{
-        put_into(events, id, cost, count);
-}
-
-static void put(const char *id, int cost)
-{
-        put_many(id, cost, 1);
-}
-
-/* A collection of checkpoint k: payload may be NULL. */
-static void seal(struct df_log_writer *w, uint64_t k, uint64_t from, uint64_t to,
-                 struct df_buf *payload, bool damaged)
-{
-        struct df_origin o = {.source = {.generation = generation}, .k = k, .epoch = 1};
-        struct df_seal s = {.from_offset = from, .to_offset = to, .max_append_ms = clock_now};
-
-        (void)snprintf(o.source.stream, sizeof(o.source.stream), "%s", sealed);
-        s.outcomes[AD_DUPLICATE] = duplicates;
-        struct df_buf b = {0};
-
-        if (payload) {
-                df_output_encode(&b, &o, df_buf_bytes(payload));
-                append(w, &b);
-                s.rows = 1;
-                s.rows_digest = df_digest_add(s.rows_digest, df_buf_bytes(payload));
-                o.n = 1;
-                df_buf_release(payload);
-        }
-        s.rows_digest.lo ^= damaged;
-        b = (struct df_buf){0};
-        df_output_encode_seal(&b, &o, &s);
-        append(w, &b);
-}
-
-static void seal_both(uint64_t k, uint64_t from, uint64_t to)
-{
-        seal(late, k, from, to, NULL, false);
-        seal(quarantine, k, from, to, NULL, false);
-}
-
-static void quarantined(struct df_buf *b, uint64_t offset, enum ad_reason reason)
-{
-        struct ad_quarantined q = {.offset = offset, .reason = reason};
-
-        ad_wire_quarantined(b, &q);
-}
-
-/* ---- asking ---- */
-
-static struct ad_receipt_context context(void)
-{
-        return (struct ad_receipt_context){
-                .log = log_, .source = log_, .horizon_hours = H, .status = known};
-}
-
-static struct ad_receipt ask(const char *id, int64_t from_ms, int status)
-{
-        struct ad_receipt_context c = context();
-        struct ad_receipt_query q = {
-                .tenant_id = df_bytes_str("t"), .event_id = df_bytes_str(id), .from_ms = from_ms};
-        struct ad_receipt r;
-        struct ad_fault f = {.status = 200};
-
-        (void)ad_receipt_find(&c, &q, &r, &f);
-        if (f.status != status)
-                fail_msg("%s: %d %s %s", id, f.status, f.code, f.message);
-        return r;
-}
-
-static void refused(const char *id, int64_t from_ms, int status)
-{
-        struct ad_receipt r = ask(id, from_ms, status);
-
-        ad_receipt_release(&r);
-}
-
-static void expect(const char *id, int64_t from_ms, size_t which, enum ad_copy_state state,
-                   uint32_t outcome)
-{
-        struct ad_receipt r = ask(id, from_ms, 200);
-        const struct ad_copy *c = which < r.told_count ? r.told[which] : NULL;
-
-        if (!c || c->state != state || (state == AD_COPY_SEALED && c->outcome != outcome))
-                fail_msg("%s, copy %zu of %zu: state %d, outcome %u; wanted %d, %u", id, which,
-                         r.told_count, c ? (int)c->state : -1, c ? c->outcome : 0, (int)state,
-                         outcome);
-        ad_receipt_release(&r);
-}
+/* Receipts: reading late and quarantine by their seals when some are gone or damaged, and imports.
+ * Whole receipts against the rules: tests/e2e/test_receipts.py. */
+#include "receipt_test.h"
 
 /* ---- reading ---- */
 
@@ -312,15 +123,6 @@ static void test_from_the_archive(void **state)
 
 /* ---- imports (R6) ---- */
 
-static struct df_log_writer *import_open(void)
-{
-        struct df_log_writer *w = NULL;
-
-        ok(df_log_topic_create(log_, IMPORT, 1, err));
-        ok(df_log_writer_open(log_, IMPORT, &w, err));
-        return w;
-}
-
 /* What the view knows of it: so many events, of which so many were counted. */
 static struct ad_source import_source(const char *tenant, uint64_t to, uint64_t counted)
 {
@@ -392,154 +194,80 @@ static void test_import_by_the_view(void **state)
         df_log_writer_close(w);
 }
 
-/* Copies told and records read are limited for all topics together. */
-static void test_import_limits(void **state)
-{
-        enum { MANY = 10000 };
-        static struct df_append list[MANY];
-        struct ad_batch header = {.schema_version = AD_SCHEMA_VERSION};
-        struct df_log_writer *w = import_open();
-        struct df_buf b = {0};
-        struct ad_receipt r;
-
-        put_many("a", 1, AD_RECEIPT_COPIES_MAX - 1);
-        clock_now++;
-        put_into(w, "a", 1, 1);
-        r = ask("a", T0, 200);
-        assert_int_equal(r.told_count, AD_RECEIPT_COPIES_MAX);
-        assert_int_equal(r.import_count, 1);
-        assert_string_equal(r.told[AD_RECEIPT_COPIES_MAX - 1]->in->info.name, IMPORT);
-        assert_int_equal(r.more_from_ms, 0);
-        ad_receipt_release(&r);
-        clock_now++;
-        put_into(w, "a", 1, 1);
-        r = ask("a", T0, 200);
-        assert_int_equal(r.told_count, AD_RECEIPT_COPIES_MAX);
-        assert_int_equal(r.more_from_ms, clock_now);
-        ad_receipt_release(&r);
-        clock_now++;
-        ad_wire_batch_header(&b, &header);
-        for (int i = 0; i < MANY; i++)
-                list[i] = (struct df_append){.value = df_buf_bytes(&b)};
-        for (int i = 1; i < AD_RECEIPT_RECORDS_MAX / MANY; i++)
-                ok(df_log_append(w, list, MANY, err));
-        ok(df_log_append(w, list, MANY - 2, err));
-        put("b", 1);
-        put_into(w, "b", 1, 1);
-        r = ask("b", clock_now, 200);
-        assert_int_equal(r.records, AD_RECEIPT_RECORDS_MAX);
-        assert_int_equal(r.told_count, 2);
-        ad_receipt_release(&r);
-        put("b", 1);
-        refused("b", clock_now, 400);
-        df_log_writer_close(w);
-        df_buf_release(&b);
-}
-
-/* ---- limits ---- */
-
-static void test_copies(void **state)
-{
-        struct ad_receipt r;
-
-        put_many("a", 1, AD_RECEIPT_COPIES_MAX);
-        clock_now++;
-        put_many("a", 1, AD_RECEIPT_COPIES_MAX);
-        seal_both(1, 0, 2 * AD_RECEIPT_COPIES_MAX + 1);
-        r = ask("a", T0 + 1, 200);
-        assert_int_equal(r.topics->before, AD_RECEIPT_COPIES_MAX);
-        assert_int_equal(r.told_count, AD_RECEIPT_COPIES_MAX);
-        assert_int_equal(r.more_from_ms, 0);
-        assert_int_equal(r.told[0]->outcome, AD_DUPLICATE);
-        ad_receipt_release(&r);
-        clock_now++;
-        put("a", 1);
-        /* One more than are told; and one more before them than are kept. */
-        r = ask("a", T0 + 1, 200);
-        assert_int_equal(r.told_count, AD_RECEIPT_COPIES_MAX);
-        assert_int_equal(r.more_from_ms, clock_now);
-        ad_receipt_release(&r);
-        r = ask("a", clock_now, 200);
-        assert_true(r.topics->before > 0 && r.topics->before <= AD_RECEIPT_COPIES_MAX);
-        assert_int_equal(r.told_count, 1);
-        assert_int_equal(r.told[0]->outcome, AD_DUPLICATE);
-        assert_int_equal(r.more_from_ms, 0);
-        ad_receipt_release(&r);
-}
-
-static void test_records(void **state)
-{
-        enum { MANY = 10000 };
-        static struct df_append list[MANY];
-        struct ad_batch header = {.schema_version = AD_SCHEMA_VERSION};
-        struct df_buf b = {0};
-        struct ad_receipt r;
-
-        put("a", 1);
-        clock_now += HOUR;
-        ad_wire_batch_header(&b, &header);
-        for (int i = 0; i < MANY; i++)
-                list[i] = (struct df_append){.value = df_buf_bytes(&b)};
-        for (int i = 1; i < AD_RECEIPT_RECORDS_MAX / MANY; i++)
-                ok(df_log_append(events, list, MANY, err));
-        ok(df_log_append(events, list, MANY - 2, err));
-        put("b", 1);
-        seal_both(1, 0, AD_RECEIPT_RECORDS_MAX);
-        expect("b", T0, 0, AD_COPY_SEALED, AD_COUNTED);
-        put("b", 1);
-        seal_both(2, AD_RECEIPT_RECORDS_MAX, AD_RECEIPT_RECORDS_MAX + 1);
-        refused("b", T0, 400);
-        /* The range fits, what is before it does not: said of the first copy, not of the second. */
-        r = ask("b", T0 + HOUR, 200);
-        assert_int_equal(r.topics->read_offset, 1);
-        assert_int_equal(r.told[0]->state, AD_COPY_EARLIER);
-        assert_int_equal(r.told[1]->outcome, AD_DUPLICATE);
-        ad_receipt_release(&r);
-        duplicates = 0;
-        clock_now++;
-        put("c", 1);
-        seal_both(3, AD_RECEIPT_RECORDS_MAX + 1, AD_RECEIPT_RECORDS_MAX + 2);
-        expect("c", clock_now, 0, AD_COPY_SEALED, AD_COUNTED);
-        df_buf_release(&b);
-}
-
 static void test_parameters(void **state)
 {
         static const char id[] =
                 "0123456789012345678901234567890123456789012345678901234567890123"
                 "01234567890123456789012345678901234567890123456789012345678901234";
-        struct df_bytes none = df_bytes(NULL, 0), time = df_bytes_str("1970-01-01T00:00:01Z");
+        struct df_bytes time = df_bytes_str("1970-01-01T00:00:01Z"), whole, longer;
+        struct ad_receipt_params p = {0};
         struct ad_receipt_query q;
         struct ad_fault f;
 
-        assert_int_equal(ad_receipt_parse(none, none, df_bytes(id, AD_EVENT_ID_MAX), T0, &q, &f),
-                         0);
-        assert_true(q.from_ms == T0 - 24 * HOUR && q.to_ms == 0);
-        assert_int_equal(ad_receipt_parse(none, time, df_bytes(id, 1), T0, &q, &f), 0);
-        assert_true(q.from_ms == 1000 - 24 * HOUR && q.to_ms == 1000);
-        assert_int_equal(
-                ad_receipt_parse(none, none, df_bytes(id, AD_EVENT_ID_MAX + 1), T0, &q, &f), -1);
+        whole = df_bytes(id, AD_EVENT_ID_MAX);
+        longer = df_bytes(id, AD_EVENT_ID_MAX + 1);
+        assert_int_equal(ad_receipt_parse(&p, whole, T0, &q, &f), 0);
+        assert_true(q.from_ms == T0 - 24 * HOUR && q.to_ms == 0 && q.at.topic.len == 0);
+        assert_int_equal(ad_receipt_parse(&p, longer, T0, &q, &f), -1);
         assert_string_equal(f.code, "too_long");
-        assert_int_equal(ad_receipt_parse(time, time, df_bytes(id, 1), T0, &q, &f), -1);
+        p.to = time;
+        assert_int_equal(ad_receipt_parse(&p, whole, T0, &q, &f), 0);
+        assert_true(q.from_ms == 1000 - 24 * HOUR && q.to_ms == 1000);
+        p.from = time;
+        assert_int_equal(ad_receipt_parse(&p, whole, T0, &q, &f), -1);
         assert_string_equal(f.code, "empty_range");
-        assert_int_equal(ad_receipt_parse(none, none, df_bytes(id, 1), T0, &q, &f), 0);
-        assert_int_equal(ad_receipt_parse(df_bytes("", 0), none, df_bytes(id, 1), T0, &q, &f), -1);
+        p = (struct ad_receipt_params){.from = df_bytes("", 0)};
+        assert_int_equal(ad_receipt_parse(&p, whole, T0, &q, &f), -1);
         assert_string_equal(f.code, "bad_time");
+}
+
+static void test_places(void **state)
+{
+        static const char *const bad[] = {"",
+                                          "events",
+                                          "events/",
+                                          "events/1",
+                                          "events/1/",
+                                          "/1/2",
+                                          "events/1/x",
+                                          "events/-1/2",
+                                          "events/1/2/",
+                                          "events/1/2/3",
+                                          "events/1/2 ",
+                                          "events//2",
+                                          "events/1/+2",
+                                          "events/99999999999999999999/1",
+                                          "events/1/4294967296"};
+        struct ad_receipt_params p = {.from = df_bytes_str("1970-01-01T00:00:01Z")};
+        struct ad_receipt_query q;
+        struct ad_fault f;
+
+        p.at = df_bytes_str(IMPORT "/9223372036854775807/999");
+        assert_int_equal(ad_receipt_parse(&p, df_bytes_str("x"), T0, &q, &f), 0);
+        assert_true(df_bytes_eq(q.at.topic, df_bytes_str(IMPORT)));
+        assert_true(q.at.offset == INT64_MAX && q.at.index == 999 && q.from_ms == 1000);
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+                p.at = df_bytes_str(bad[i]);
+                if (ad_receipt_parse(&p, df_bytes_str("x"), T0, &q, &f) == 0)
+                        fail_msg("%s was taken", bad[i]);
+                assert_string_equal(f.code, "bad_place");
+        }
+        p = (struct ad_receipt_params){.at = df_bytes_str("events/1/2")}; /* of when? */
+        assert_int_equal(ad_receipt_parse(&p, df_bytes_str("x"), T0, &q, &f), -1);
+        assert_string_equal(f.code, "bad_place");
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_parameters),
+                cmocka_unit_test(test_places),
                 cmocka_unit_test_setup_teardown(test_by_seals, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_seals_elsewhere, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_gone_and_damaged, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_from_the_archive, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_import_without_horizon, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_import_by_the_view, setup, teardown),
-                cmocka_unit_test_setup_teardown(test_import_limits, setup, teardown),
-                cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
-                cmocka_unit_test_setup_teardown(test_records, setup, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
