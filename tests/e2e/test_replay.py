@@ -20,6 +20,7 @@ from conftest import ADTALLY, run
 from test_crash import SETTINGS, check, finish, generate
 
 RULES = SETTINGS[:2]
+WORDS = 4096  # bytes of --from and of --to
 TYPES = {"impression": 0, "click": 1, "conversion": 2}
 MONEY = ["spend", "payout", "conversion_value"]
 
@@ -277,7 +278,22 @@ def test_refusals(start, log):
             (65, "there is no run", ["--drop", "0123456789abcdef"])]:
         done = replay(a, log, *args, check=False)
         assert done.returncode == code and text in done.stderr, (args, done.returncode, done.stderr)
+    beyond = "offset:" + "0" * (WORDS - len("offset:") + 1)
+    for words in ("--from", "--to"):
+        done = replay(a, log, words, beyond, check=False)
+        assert done.returncode == 64 and f"{words}: more than {WORDS} bytes" in done.stderr, done.stderr
     assert "no runs" in run("replay", "--data", a.data, "--list").stdout
+
+
+def test_words_as_long_as_they_may_be(start):
+    """R1: they are part of what the run is, and the same words take it up again."""
+    a = start(*SETTINGS)
+    Traffic(a, 58).send(100)
+    a.wait_counted()
+    a.stop()
+    words = "offset:" + "0" * (WORDS - len("offset:"))
+    first, again = (result(a, ([], None), "--from", words) for _ in (1, 2))
+    assert outcomes(first)["counted"] == 100 and again == first, (first, again)
 
 
 def test_a_second_process_is_refused(start, log):

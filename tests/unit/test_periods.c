@@ -103,6 +103,10 @@ static void test_closes(void **state)
                 "\"k1\",\"tenant_id\":\"default\",\"why\":\"archive\",\"text\":\"behind\"}]}");
         has("/v1/periods?advertiser_id=a1", 200,
             "\"waits_for\":{\"code\":\"archive\",\"text\":\"behind\"}");
+        write_progress("{\"closes\":[");
+        has("/v1/periods?advertiser_id=a1", 200,
+            "\"waits_for\":{\"code\":\"unread\",\"text\":\"run/reconcile.json: it is not valid "
+            "JSON");
         posts("/v1/periods/2026-03/cancel", "{" WHO ",\"advertiser_id\":\"a1\"}", 409,
               "period_closed");
         posts("/v1/periods/2026-05/cancel", "{" WHO ",\"advertiser_id\":\"a1\"}", 404,
