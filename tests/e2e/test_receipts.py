@@ -315,3 +315,24 @@ def test_receipts_of_some_days_are_what_the_rules_say(place, start):
                 assert got == (w["outcome"], w["of"]), f"seed {seed}: {event_id} at {at} from {since}: {c}"
                 met.add(w["outcome"])
     assert met == {"counted", "duplicate", "conflict", "late"}, f"seed {seed}: {met}"
+
+
+def test_pages_of_copies_that_came_at_once(start):
+    """A batch of one event 2,500 times is taken in a moment: each copy is told on one page, and the first alone counts."""
+    a = start("--partitions", "2", "--reconcile", "off")
+    sent = 2500
+    status, answer = a.post([click("same", int(time.time() * 1000))] * sent)
+    assert (status, answer["accepted"]) == (202, sent)
+    a.wait_counted()
+    told, pages, at = [], 0, {}
+    while pages == 0 or at["from"]:
+        status, page = receipt(a, "same", **at)
+        assert status == 200, page
+        told += page["copies"]
+        pages, at = pages + 1, {"from": page["more_from"], "at": page["more_at"]}
+    assert pages == 3 and len(told) == sent
+    places = [(c["offset"], c["index"]) for c in told]
+    assert places == sorted(set(places))
+    assert [c["outcome"] for c in told] == ["counted"] + ["duplicate"] * (sent - 1)
+    status, refused = receipt(a, "same", at="events/0/0")
+    assert (status, refused["error"]["code"], refused["error"]["field"]) == (400, "bad_place", "at"), refused
