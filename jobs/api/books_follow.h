@@ -25,8 +25,8 @@ struct ad_billing *ad_books_take(struct ad_books_follow *f, char ret_why[AD_BOOK
 void ad_books_give(struct ad_books_follow *f);
 /* A reader met damaged data: the store is built anew. */
 void ad_books_suspect(struct ad_books_follow *f);
-int64_t
-ad_books_every_ms(const struct ad_books_follow *f); /* how often a run is due; f may be NULL */
+/* How often a run is due; 0: nobody knows. f may be NULL. */
+int64_t ad_books_every_ms(const struct ad_books_follow *f);
 /* Collections that did not match their seal, since start: numbers are missing, an alarm. */
 uint64_t ad_books_damaged(const struct ad_books_follow *f);
 void ad_books_render(struct ad_books_follow *f, struct df_buf *b); /* Prometheus lines */

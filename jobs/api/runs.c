@@ -153,7 +153,7 @@ static void fill_run(struct ad_json *j, void *arg)
                 return;
         }
         ad_json_put_text(j, "state", x->working ? "working" : "waiting");
-        if (x->working)
+        if (x->working || x->progress.unread.len) /* it may work all the same */
                 adi_progress_json(j, &x->progress);
 }
 

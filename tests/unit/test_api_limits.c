@@ -106,6 +106,9 @@ static void test_progress(void **state)
         static const char told[] =
                 "\"progress\":{\"step\":\"comparing\",\"run\":\"00000000000000aa\"";
 
+        struct df_buf b = {0};
+        int status = 0;
+
         open_books();
         commit();
         start_api();
@@ -115,12 +118,17 @@ static void test_progress(void **state)
         make_progress(ADI_PROGRESS_BYTES_MAX + 1, 5);
         says("/v1/reconcile", 200, "\"unread\":\"");
         says("/v1/reconcile", 200, "reconcile.json is larger than 4194304 bytes");
+        ok(df_http_fetch(client, "/v1/reconcile", "application/json",
+                         df_bytes_str("{\"id\":\"k1\"}"), &status, &b, err));
+        assert_int_equal(status, 202);
+        says("/v1/reconcile/k1", 200, "\"state\":\"waiting\",\"progress\":{\"step\":null,");
         make_progress(0, ADI_PROGRESS_VALUES_MAX);
         says("/v1/reconcile", 200, told);
         make_progress(0, ADI_PROGRESS_VALUES_MAX + 1);
         says("/v1/reconcile", 200, "\"unread\":\"run/reconcile.json: ");
         says("/v1/reconcile", 200, "more than 100000 values");
         end();
+        df_buf_release(&b);
 }
 
 /* ---- questions that wait ---- */
