@@ -160,7 +160,7 @@ int ad_bench_operators(struct ad_bench *b, struct df_error *err)
                 rc = process(b, task, &in, df_wall_ms(), err);
         if (rc == 0) {
                 ad_bench_main_figures(b, b->events, df_monotonic_ns() - began, df_cpu_ns() - cpu,
-                                      df_peak_rss_bytes() - in.bytes.cap);
+                                      df_peak_rss_bytes() - in.bytes.len);
                 ad_bench_figure(b, "duplicates", (double)duplicates);
                 ad_bench_figure(b, "bytes_per_event", (double)in.bytes.len / (double)b->events);
                 put_stages(b, df_task_profile(task));
