@@ -221,6 +221,28 @@ static void a_member_that_rejoins_commits_under_its_new_self_alone(void **state)
         member_close(&a);
 }
 
+/* K7: one of a run says that it goes; no session ends in the time that is given here. */
+static void what_a_member_of_a_run_leaves_is_free_at_once(void **state)
+{
+        const char *prefix = stage(4);
+        struct member a, b;
+
+        (void)state;
+        session_ms = 10 * WAIT_MS;
+        member_open(&a, prefix, NULL);
+        member_settles(&a, 4);
+        member_close(&a);
+        member_open(&b, prefix, NULL);
+        member_settles(&b, 4);
+        df_group_rejoin(b.group); /* leaves, and comes back as another one */
+        member_expects(&b, DF_GROUP_REVOKE);
+        member_settles(&b, 4);
+        df_group_close(b.group);
+        ok(df_kafka_group_delete(b.log, GROUP, &err)); /* nobody is in it */
+        df_log_close(b.log);
+        session_ms = SESSION_MS;
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -233,6 +255,7 @@ int main(void)
                 cmocka_unit_test(a_rejoin_gives_a_later_assignment),
                 cmocka_unit_test(a_topic_that_is_subscribed_later_comes_too),
                 cmocka_unit_test(a_member_that_rejoins_commits_under_its_new_self_alone),
+                cmocka_unit_test(what_a_member_of_a_run_leaves_is_free_at_once),
         };
 
         if (!getenv("TEST_KAFKA"))
