@@ -97,6 +97,9 @@ static void judge(struct report *r)
                                 s->value);
                 if (strcmp(s->name, "adtally_reconcile_failed") == 0 && s->value != 0)
                         problem(r, "the last reconcile run failed: see the log lines of reconcile");
+                if (strcmp(s->name, "adtally_reconcile_helpless") == 0 && s->value != 0)
+                        problem(r, "the reconcile job cannot help the one that leads: \"error\" in "
+                                   "DATA/run/reconcile.json says why");
                 if (strcmp(s->name, "adtally_ingest_ready") == 0 && s->value == 0)
                         problem(r, "ingest refuses events: the clock jumped or the disk is full");
         }
@@ -203,10 +206,15 @@ static void print_text(const struct report *r)
         static const char *const view[] = {"adtally_freshness_seconds", "adtally_ledger_imbalance",
                                            "adtally_view_lag_records", NULL};
 
-        static const char *const bill[] = {
-                "adtally_reconcile_runs_total",        "adtally_reconcile_working",
-                "adtally_reconcile_progress_ratio",    "adtally_reconcile_pending_cells",
-                "adtally_reconcile_unexplained_cells", NULL};
+        static const char *const bill[] = {"adtally_reconcile_runs_total",
+                                           "adtally_reconcile_leads",
+                                           "adtally_reconcile_helps",
+                                           "adtally_reconcile_working",
+                                           "adtally_reconcile_partitions",
+                                           "adtally_reconcile_progress_ratio",
+                                           "adtally_reconcile_pending_cells",
+                                           "adtally_reconcile_unexplained_cells",
+                                           NULL};
 
         print_jobs(r);
         print_partitions(r);
