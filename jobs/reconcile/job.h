@@ -20,9 +20,9 @@
  * One process a data directory (`adtally up`). On the file log a second one of a log is refused
  * (DF_EFENCED). On Kafka any number may run, on any machines: one leads, which makes the runs and
  * has the books; the others help with the work, and wait to take over. A leader that loses the lead
- * ends, and is started again as one that waits. What a leader needs from the one before is in the log, and in
- * --checkpoint-store: the states of the books and of the chains. Should two post all the same (one
- * stood still for longer than the session), the books post nothing twice (R4).
+ * ends, and is started again as one that waits. What a leader needs from the one before is in the
+ * log, and in --checkpoint-store: the states of the books and of the chains. Should two post all
+ * the same (one stood still for longer than the session), the books post nothing twice (R4).
  */
 #ifndef AD_RECONCILE_JOB_H
 #define AD_RECONCILE_JOB_H

@@ -138,7 +138,7 @@ static int is_ours(const struct ad_share *s)
 void ad_share_begin(struct ad_share *s, const struct ad_notice *n)
 {
         df_buf_clear(&s->text);
-        s->looked_ms = 0;
+        s->looked_ms = df_monotonic_ms() - LOOK_MS;
         s->mute = false;
         if (!s->path[0])
                 return;
@@ -162,7 +162,7 @@ void ad_share_follow(struct ad_share *s, bool leads)
 {
         int64_t now = df_monotonic_ms();
 
-        if (!s->path[0] || !leads || (s->looked_ms && now - s->looked_ms < LOOK_MS))
+        if (!s->path[0] || !leads || now - s->looked_ms < LOOK_MS)
                 return;
         s->looked_ms = now;
         if (is_ours(s) <= 0)

@@ -45,9 +45,9 @@ int ad_notice_place(const struct df_config *c, const struct df_log *log, char *r
 /* The text, with a zero byte behind it. DF_ENOENT: there is no work. */
 int ad_notice_read(const char *path, struct df_buf *ret, struct df_error *err);
 
-/* Of the leader: clear, { begin, follow*, end }*. clear removes the notice of one that died; follow
- * comes often, and each second writes again what another one wrote over. A notice that cannot be
- * written costs the help of others alone: a log line. */
+/* Of the leader: clear, { begin, follow*, end }*. clear removes the notice of one that died. follow
+ * comes often: it writes the notice, and each second again if another one wrote over it. A notice
+ * that cannot be written costs the help of others alone: a log line. */
 void ad_share_clear(const struct ad_share *s);
 void ad_share_begin(struct ad_share *s, const struct ad_notice *n);
 void ad_share_follow(struct ad_share *s, bool leads);

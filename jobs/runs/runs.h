@@ -7,7 +7,7 @@
  * told again. What it owns bears its id and nothing else is written:
  *
  *   DATA/replay/<run>/RUN                 the pin, and whether it is done
- *   DATA/replay/<run>/LOCK                flock of the one process that works on it
+ *   DATA/replay/<run>/LOCK                flock of the one process here that works on it
  *   DATA/replay/<run>/state/<partition>   state directories (df/store.h)
  *   replay-<run>-rollups|late|quarantine  topics of the log
  *   group replay-<run>, transactional.id replay-<run>-<topic>-<partition>   on Kafka
@@ -136,8 +136,8 @@ bool ad_replay_is_here(const struct df_config *c, const struct ad_replay *r);
 int ad_replay_place(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
                     struct ad_replay *ret, struct df_error *err);
 int ad_replay_mark_done(struct ad_replay *r, struct df_error *err);
-/* Topics, offsets, registration, directory, what the store has of it. May be called again after an
- * error. */
+/* Offsets, registration, topics, directory, what the store has of it. May be called again after an
+ * error. DF_EAGAIN: members of its group work on it; nothing was deleted. */
 int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err);
 void ad_replay_end(struct ad_replay *r); /* lets go of the lock */
 /* Names of the outputs, in the order of enum ad_output, and of group and consumer. */

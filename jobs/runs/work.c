@@ -154,9 +154,10 @@ static void fill_task(struct work *w, struct part *p, struct df_worker_task *ret
 static int open_group(void *arg, uint32_t worker, struct df_group **ret, struct df_error *err)
 {
         const struct work *w = arg;
+        char name[96];
 
-        (void)worker;
-        return df_kafka_group_open(w->log, w->names.group, NULL, ret, err);
+        (void)snprintf(name, sizeof(name), "%s-%u", df_config_text(w->c, "instance"), worker);
+        return df_kafka_group_open_run(w->log, w->names.group, name, ret, err);
 }
 
 static int task_of(void *arg, const struct df_partition *p, struct df_worker_task *ret,
@@ -320,10 +321,15 @@ static int look(struct work *w, struct look *ret, struct df_error *err)
 }
 
 /* What the state's own text advises is for the live state. */
-static int refuse(const struct ad_replay *r, const struct look *l, struct df_error *err)
+static int refuse(const struct work *w, const struct look *l, struct df_error *err)
 {
+        const char *id = w->run->id, *kind = w->run->kind->name;
+
+        if (w->logs->share == AD_REPLAY_HELPS)
+                return df_fail(err, l->refused, "%.380s (run %s is left to others)", l->refusal,
+                               id);
         return df_fail(err, l->refused, "%.380s (run %s; `adtally %s --drop %s` begins it anew)",
-                       l->refusal, r->id, r->kind->name, r->id);
+                       l->refusal, id, kind, id);
 }
 
 static int follow_watch(struct work *w, const struct ad_replay_progress *p, struct df_error *err)
@@ -349,7 +355,7 @@ static int follow(struct work *w, struct look *l, struct df_progress *progress, 
         if (rc == 0)
                 rc = follow_watch(w, &l->here, err);
         if (rc == 0 && l->refused)
-                rc = refuse(w->run, l, err);
+                rc = refuse(w, l, err);
         else if (rc == 0 && l->reach.done == w->run->pin.topic.partitions)
                 *ret_done = w->logs->share != AD_REPLAY_HELPS;
         if (rc == 0 && !*ret_done && df_process_stopping())

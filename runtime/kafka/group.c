@@ -22,7 +22,7 @@ struct dfk_group {
         struct df_group base;
         struct dfk_kafka *kafka;
         char group[DFK_KAFKA_NAME_MAX + 1];
-        char instance[DFK_KAFKA_NAME_MAX + 1]; /* "": for the time of a run, named by the broker */
+        char instance[DFK_KAFKA_NAME_MAX + 1]; /* with the prefix; of a run's member its name */
         char run[DFK_KAFKA_NAME_MAX + 1];      /* the group without the prefix, of such; or "" */
         rd_kafka_t *rk;                        /* NULL: to be made at the next poll */
         rd_kafka_queue_t *queue;
@@ -57,8 +57,9 @@ static int tune(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
 
         (void)snprintf(ms, sizeof(ms), "%d", (int)g->kafka->options.session_timeout_ms);
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR);
-        if (rc == 0 && g->instance[0])
-                rc = dfk_conf_set(conf, "group.instance.id", g->instance, err);
+        if (rc == 0) /* what the broker calls a member that is not static begins with client.id */
+                rc = dfk_conf_set(conf, g->run[0] ? "client.id" : "group.instance.id", g->instance,
+                                  err);
         if (rc == 0)
                 rc = dfk_conf_set(conf, "partition.assignment.strategy", "range", err);
         if (rc == 0)
@@ -77,7 +78,7 @@ static void drop_consumer(struct dfk_group *g)
         if (g->queue)
                 rd_kafka_queue_destroy(g->queue);
         g->queue = NULL;
-        if (g->rk && g->instance[0]) {
+        if (g->rk && !g->run[0]) {
                 rd_kafka_destroy_flags(g->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
         } else if (g->rk) {
                 dfk_watch_begin(&watch, "leave group", LEAVE_TIMEOUT_MS);
@@ -391,8 +392,8 @@ static const struct df_group_ops group_ops = {
         .close = group_close,
 };
 
-int df_kafka_group_open(struct df_log *log, const char *group, const char *instance,
-                        struct df_group **ret, struct df_error *err)
+static int open_member(struct df_log *log, const char *group, const char *run, const char *name,
+                       struct df_group **ret, struct df_error *err)
 {
         struct dfk_group *g = calloc(1, sizeof(*g));
         int rc;
@@ -403,10 +404,9 @@ int df_kafka_group_open(struct df_log *log, const char *group, const char *insta
         g->kafka = dfk_kafka_of(log);
         pthread_mutex_init(&g->lock, NULL);
         rc = dfk_full_name(g->kafka, group, g->group, err);
-        if (rc == 0 && instance)
-                rc = dfk_full_name(g->kafka, instance, g->instance, err);
-        if (rc == 0 && !instance)
-                (void)snprintf(g->run, sizeof(g->run), "%s", group);
+        if (rc == 0)
+                rc = dfk_full_name(g->kafka, name, g->instance, err);
+        (void)snprintf(g->run, sizeof(g->run), "%s", run);
         if (rc == 0)
                 rc = make_consumer(g, err);
         if (rc < 0) {
@@ -415,6 +415,18 @@ int df_kafka_group_open(struct df_log *log, const char *group, const char *insta
         }
         *ret = &g->base;
         return 0;
+}
+
+int df_kafka_group_open(struct df_log *log, const char *group, const char *instance,
+                        struct df_group **ret, struct df_error *err)
+{
+        return open_member(log, group, "", instance, ret, err);
+}
+
+int df_kafka_group_open_run(struct df_log *log, const char *group, const char *name,
+                            struct df_group **ret, struct df_error *err)
+{
+        return open_member(log, group, group, name, ret, err);
 }
 
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,

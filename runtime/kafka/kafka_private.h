@@ -181,8 +181,7 @@ rd_kafka_consumer_group_metadata_t *dfk_group_metadata(struct dfk_group *g);
 /* What is committed for the partition: stable, never half of a transaction. */
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
                         struct df_committed *ret, struct df_error *err);
-/* Of a member of a run (df_kafka_group_open without an instance) the group's name without the
- * prefix; NULL: another. */
+/* Of a member of a run the group's name without the prefix; NULL: another. */
 const char *dfk_group_run(const struct dfk_group *g);
 /* False when the member knows that it lost its assignment. */
 bool dfk_group_holds(struct dfk_group *g);

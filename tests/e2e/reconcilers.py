@@ -132,7 +132,9 @@ class Rig:
         return out
 
     def check_alone(self, last):
-        """R1: one process that reads all from the first record finds the same rows."""
+        """R1: one process that reads all from the first record finds the same rows. Ends the members."""
+        for m in self.members:
+            m.end()
         chain, = self.chains()
         settings = [s for s in self.settings if str(s) not in ("--reconcile-every", "1h")]
         run("reconcile", "--drop", chain, "--data", self.members[2].data, *settings)

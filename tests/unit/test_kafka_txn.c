@@ -322,7 +322,7 @@ static void a_run_has_one_owner_however_it_came(void **state)
         struct df_committed c;
 
         member_close(&s->m);
-        member_open(&s->m, s->prefix, NULL);
+        run_member_open(&s->m, s->prefix, "a");
         member_settles(&s->m, 2);
         member = open_txn(&s->m, 0);
         (void)take_over(member);

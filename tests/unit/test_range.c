@@ -172,8 +172,8 @@ static void test_deleted_records_are_refused(void **state)
 
 /* ---- what is committed, seen from outside (K3) ---- */
 
-/* A log with transactions, as little of one as a task needs: what is produced is appended when it is
- * committed. */
+/* A log with transactions, as little of one as a task needs: what is produced is appended when it
+ * is committed. */
 struct ledger {
         struct df_txn txn;
         struct rig *rig;
