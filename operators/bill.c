@@ -293,8 +293,12 @@ static int bill_restore(struct df_operator *op, struct df_error *err)
 {
         struct bill *b = bill_of(op);
         uint8_t prefix[2] = {op->ctx.ns, 'R'};
+        int rc = df_store_scan(op->ctx.store, df_bytes(prefix, sizeof(prefix)), restore_blob, b,
+                               err);
 
-        return df_store_scan(op->ctx.store, df_bytes(prefix, sizeof(prefix)), restore_blob, b, err);
+        if (b->stored > 0)
+                *op->ctx.more = true;
+        return rc;
 }
 
 static void bill_close(struct df_operator *op)

@@ -148,12 +148,29 @@ void adi_tumble_news(struct adi_tumble *t)
                 *t->op.ctx.next_news_ms = news;
 }
 
+/* Right after a cut only those that it had no room for (K6). */
+static bool rows_are_due(const struct adi_tumble *t)
+{
+        int64_t watermark_ms = t->op.ctx.clock->watermark_ms;
+
+        for (uint32_t i = 0; i <= t->cells.window_mask; i++) {
+                const struct adi_window *w = t->cells.windows[i];
+
+                if (w && (w->unsent[0].count > 0 ||
+                          (w->unsent[1].count > 0 && watermark_ms >= adi_window_end(w))))
+                        return true;
+        }
+        return false;
+}
+
 static int tumble_restore(struct df_operator *op, struct df_error *err)
 {
         struct adi_tumble *t = tumble_of(op);
         int rc = adi_tumble_load(t, err);
 
         adi_tumble_news(t);
+        if (rows_are_due(t))
+                *op->ctx.more = true;
         return rc;
 }
 

@@ -139,6 +139,9 @@ static void judge(struct report *r)
                         problem(r, "the last reconcile run failed: see the log lines of reconcile");
                 if (strcmp(s->name, "adtally_billing_failed") == 0 && s->value != 0)
                         problem(r, "the bill cannot be read: see the log lines of api, books");
+                if (strcmp(s->name, "adtally_reconcile_helpless") == 0 && s->value != 0)
+                        problem(r, "the reconcile job cannot help the one that leads: \"error\" in "
+                                   "DATA/run/reconcile.json says why");
                 if (strcmp(s->name, "adtally_ingest_ready") == 0 && s->value == 0)
                         problem(r, "ingest refuses events: the clock jumped or the disk is full");
         }
@@ -238,10 +241,15 @@ static void print_disk(const struct report *r)
 
 static void print_bill(const struct report *r)
 {
-        static const char *const names[] = {
-                "adtally_reconcile_runs_total",        "adtally_reconcile_working",
-                "adtally_reconcile_progress_ratio",    "adtally_reconcile_pending_cells",
-                "adtally_reconcile_unexplained_cells", NULL};
+        static const char *const names[] = {"adtally_reconcile_runs_total",
+                                            "adtally_reconcile_leads",
+                                            "adtally_reconcile_helps",
+                                            "adtally_reconcile_working",
+                                            "adtally_reconcile_partitions",
+                                            "adtally_reconcile_progress_ratio",
+                                            "adtally_reconcile_pending_cells",
+                                            "adtally_reconcile_unexplained_cells",
+                                            NULL};
         char through[AD_TIME_TEXT_MAX];
         struct bill bill;
 

@@ -7,6 +7,7 @@
  *   run.c       one run, from the vector to the post
  *   lead.c      which process makes the runs
  *   handover.c  what it takes over from the one before
+ *   share.h     how the others help with the work
  *   post.c      its records in `runs`
  *   books.c     the task that reads `runs` and writes `billing`
  *   applied.c   what the books say of a run
@@ -18,10 +19,10 @@
  *
  * One process a data directory (`adtally up`). On the file log a second one of a log is refused
  * (DF_EFENCED). On Kafka any number may run, on any machines: one leads, which makes the runs and
- * has the books; the others wait to take over. A leader that loses the lead ends, and is started
- * again as one that waits. What a leader needs from the one before is in the log, and in
- * --checkpoint-store: the states of the books and of the chains. Should two post all the same (one
- * stood still for longer than the session), the books post nothing twice (R4).
+ * has the books; the others help with the work, and wait to take over. A leader that loses the lead
+ * ends, and is started again as one that waits. What a leader needs from the one before is in the
+ * log, and in --checkpoint-store: the states of the books and of the chains. Should two post all
+ * the same (one stood still for longer than the session), the books post nothing twice (R4).
  */
 #ifndef AD_RECONCILE_JOB_H
 #define AD_RECONCILE_JOB_H
@@ -29,6 +30,7 @@
 #include <pthread.h>
 
 #include "df/group.h"
+#include "jobs/common/places.h"
 #include "jobs/common/settings.h"
 #include "jobs/runs/fold.h"
 
@@ -116,13 +118,13 @@ enum ad_lead_state {
 /* Pure. assigned: partitions, of DF_GROUP_ASSIGN. */
 enum ad_lead_state ad_lead_after(enum ad_lead_state s, enum df_group_change change,
                                  size_t assigned);
-/* Order of calls: open, wait, confirm*, close. The topic `commands` exists. A lost lead stops the
- * process (df_process_stop). Thread: wait and confirm: any. On the file log *ret is NULL, which
+/* Order of calls: open, leads*, confirm*, close. The topic `commands` exists. A lost lead stops the
+ * process (df_process_stop). Thread: leads and confirm: any. On the file log *ret is NULL, which
  * all calls take for a leader without rivals. */
 struct ad_lead;
 int ad_lead_open(const struct df_config *c, struct df_log *log, struct ad_lead **ret,
                  struct df_error *err);
-void ad_lead_wait(const struct ad_lead *l); /* until it leads, or the process should stop */
+bool ad_lead_leads(const struct ad_lead *l); /* now, without doubt */
 /* Before a post or a drop: 0, or DF_EAGAIN when it leads no more. Waits while that is in doubt. */
 int ad_lead_confirm(const struct ad_lead *l, struct df_error *err);
 /* 0, or why it had to stop: DF_EAGAIN the lead was lost, DF_EFENCED another process has the name of
@@ -146,6 +148,7 @@ struct ad_closer;
 /* ---- what is shown (status.c) ---- */
 enum ad_job_phase {
         AD_JOB_STANDBY, /* another process leads */
+        AD_JOB_HELPING, /* the same, and this one works on its run */
         AD_JOB_IDLE,
         AD_JOB_WORKING,
         AD_JOB_COMPARING,
@@ -155,24 +158,30 @@ struct ad_job_status {
         pthread_mutex_t lock;
         char path[4096]; /* reconcile.json */
         enum ad_job_phase phase;
+        char leader[AD_INSTANCE_MAX + 1]; /* of the run under way */
         char run[AD_RUN_ID_MAX + 1], chain[AD_RUN_ID_MAX + 1], asked_by[AD_COMMAND_ID_MAX + 1];
-        int64_t since_ms;   /* of the run under way; idle: of the last one's end */
-        int64_t work_ms;    /* monotonic: when the work of this run began */
-        uint64_t begun;     /* offsets done then */
-        uint64_t done, all; /* offsets */
+        int64_t since_ms; /* of the run under way; idle: of the last one's end */
+        int64_t work_ms;  /* monotonic: when the work of this run began */
+        uint64_t begun;   /* offsets done then */
+        struct ad_replay_progress work;
         bool held;
         size_t waiting; /* RunRequests */
         uint64_t runs, failures, targets;
         bool failed; /* the last try */
         char why[DF_ERROR_TEXT_MAX];
-        int64_t last_ms, success_ms; /* duration, and end, of the last run that was posted */
+        char helpless[DF_ERROR_TEXT_MAX]; /* why it does not help the leader; "": nothing bars it */
+        int64_t last_ms, success_ms;      /* duration, and end, of the last run that was posted */
         char digest[65];
         uint64_t unexplained, pending;
         struct df_workers *books;
         struct ad_closer *closer; /* what closes wait for */
 };
+/* A run, before its phases. */
+void ad_job_status_begin(struct ad_job_status *s, const char *leader, const char *run,
+                         const char *chain, const char *asked_by);
 void ad_job_status_phase(struct ad_job_status *s, enum ad_job_phase phase);
-void ad_job_status_work(struct ad_job_status *s, uint64_t done, uint64_t all, bool held);
+void ad_job_status_work(struct ad_job_status *s, const struct ad_replay_progress *p, bool held);
+void ad_job_status_helpless(struct ad_job_status *s, const struct df_error *err); /* NULL: no */
 /* df_status_start's; writes reconcile.json, too. arg: struct ad_job_status. */
 void ad_job_status_render(void *arg, struct df_buf *b);
 
@@ -189,12 +198,21 @@ int ad_books_task(const struct df_config *c, struct df_log *log, struct df_log_w
                   void *arg, struct df_error *err);
 
 /* ---- the job ---- */
+/* What the leader tells those who help (share.h). */
+struct ad_share {
+        char path[4096]; /* "": nobody can */
+        struct df_buf text;
+        int64_t looked_ms;
+        bool mute; /* it said that it cannot be written */
+};
+
 struct ad_job {
         const struct df_config *config;
         const char *data;
         struct ad_replay_logs logs;
         struct df_log_writer *runs; /* the topic */
         struct ad_lead *lead;
+        struct ad_share share;
         struct ad_commands *commands;
         struct ad_job_answers *answers;
         struct ad_closer *closer;
@@ -227,6 +245,7 @@ struct ad_posted {
 
 /* Whether the job made this run, rather than `adtally reconcile` (run.c). */
 bool ad_job_owns(const struct ad_replay *r);
+int ad_job_mark(const struct ad_replay *r, struct df_error *err); /* as one that it made */
 /* asked_by: "" = the schedule. *ret_asked: the run answers asked_by; false when it first had to end
  * one that was interrupted. DF_EAGAIN, DF_EFENCED: later again. */
 int ad_job_run(struct ad_job *j, const char *asked_by, bool compare_all, bool *ret_asked,

@@ -131,10 +131,9 @@ static void pause_a_moment(void)
         (void)poll(&p, 1, POLL_MS); /* an early wake-up is harmless */
 }
 
-void ad_lead_wait(const struct ad_lead *l)
+bool ad_lead_leads(const struct ad_lead *l)
 {
-        while (l && atomic_load(&l->state) != AD_LEAD_LEADS && !df_process_stopping())
-                pause_a_moment();
+        return !l || atomic_load(&l->state) == AD_LEAD_LEADS;
 }
 
 int ad_lead_confirm(const struct ad_lead *l, struct df_error *err)

@@ -12,6 +12,7 @@
 #include "jobs/common/places.h"
 #include "jobs/common/rebuild.h"
 #include "jobs/reconcile/close.h"
+#include "jobs/reconcile/share.h"
 
 #define TICK_MS 200
 #define NICE 10 /* what is counted now goes first */
@@ -200,7 +201,7 @@ static int open_member(const struct df_config *c, struct ad_job *j, struct df_er
         j->pace.lag_max_ms = df_config_ms(c, "out-of-orderness") + LAG_SLACK_MS;
         j->schedule.every_ms = df_config_ms(c, "reconcile-every");
         j->logs.threads = (uint32_t)df_config_integer(c, "reconcile-threads");
-        j->logs.shared = true;
+        j->logs.stored = true;
         rc = ad_schedule_nightly(df_config_text(c, "reconcile-nightly"), &j->schedule.nightly_ms,
                                  err);
         if (rc == 0)
@@ -214,6 +215,8 @@ static int open_member(const struct df_config *c, struct ad_job *j, struct df_er
         if (rc == 0)
                 rc = ad_create_topics(j->logs.log, (uint32_t)df_config_integer(c, "partitions"),
                                       err);
+        if (rc == 0)
+                rc = ad_notice_place(c, j->logs.log, j->share.path, err);
         return rc == 0 ? ad_lead_open(c, j->logs.log, &j->lead, err) : rc;
 }
 
@@ -227,6 +230,8 @@ static int open_leader(const struct df_config *c, struct ad_job *j, struct df_ob
                 rc = ad_job_answers_open(j->logs.log, &j->answers, err);
         if (rc == 0)
                 rc = read_state(j, err);
+        if (rc == 0)
+                ad_share_clear(&j->share);
         if (rc == 0)
                 rc = ad_bill_open_source(c, j->logs.log, ret_objects, &j->logs.source, err);
         return rc == 0 ? open_closer(j, *ret_objects, err) : rc;
@@ -280,7 +285,7 @@ static int run(const struct df_config *c, struct df_error *err)
                 rc = df_status_start(df_config_text(c, "data"), "reconcile", ad_job_status_render,
                                      &j->status, &status, err);
         if (rc == 0)
-                ad_lead_wait(j->lead);
+                ad_help_wait(j);
         if (rc == 0 && !df_process_stopping())
                 rc = lead(c, j, &objects, &books, err);
         df_status_stop(status);

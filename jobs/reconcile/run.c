@@ -8,6 +8,7 @@
 #include "df/trace.h"
 #include "jobs/common/corrections.h"
 #include "jobs/reconcile/close.h"
+#include "jobs/reconcile/share.h"
 
 #define REALTIME_WAIT_MS 60000 /* for a partition of realtime that does not move */
 #define MARK "JOB"             /* in the directory of a run: the job made it, and drops it */
@@ -59,7 +60,7 @@ static int forget_moved(void *arg, const struct ad_replay *run, struct df_error 
 
 /* ---- which topics, up to where ---- */
 
-static int mark_ours(const struct ad_replay *r, struct df_error *err)
+int ad_job_mark(const struct ad_replay *r, struct df_error *err)
 {
         char path[700];
 
@@ -98,7 +99,7 @@ static int add_part(struct attempt *a, const char *topic, struct df_error *err)
         a->count++;
         a->resumed |= p->run->resumed;
         p->final_through_ms = calloc(p->run->pin.topic.partitions, sizeof(int64_t));
-        return p->final_through_ms ? mark_ours(p->run, err) : df_fail(err, DF_ENOMEM, "run");
+        return p->final_through_ms ? ad_job_mark(p->run, err) : df_fail(err, DF_ENOMEM, "run");
 }
 
 static int on_import(void *arg, const struct df_topic_info *topic, struct df_error *err)
@@ -176,13 +177,39 @@ static int begin(struct attempt *a, struct df_error *err)
 
 /* ---- the work ---- */
 
-static bool watch(void *arg, uint64_t done, uint64_t all)
+static enum ad_replay_watch watch(void *arg, const struct ad_replay_progress *p)
 {
         struct ad_job *j = arg;
         bool hold = ad_pace_hold(&j->pace);
 
-        ad_job_status_work(&j->status, done, all, hold);
-        return hold;
+        ad_job_status_work(&j->status, p, hold);
+        ad_share_follow(&j->share, ad_lead_leads(j->lead));
+        return hold ? AD_REPLAY_HOLD : AD_REPLAY_GO_ON;
+}
+
+/* Alone, or with all who stand by. */
+static int replay(const struct attempt *a, struct ad_replay *run, struct df_error *err)
+{
+        struct ad_job *j = a->job;
+        struct ad_replay_logs logs = j->logs;
+        struct ad_notice *n = calloc(1, sizeof(*n));
+        int rc;
+
+        if (!n)
+                return df_fail(err, DF_ENOMEM, "notice");
+        *n = (struct ad_notice){.price_version = a->price_version,
+                                .corrections_to = ad_correction_log_to(a->corrections),
+                                .work = *run};
+        (void)snprintf(n->leader, sizeof(n->leader), "%s", df_config_text(j->config, "instance"));
+        memcpy(n->run, a->run, sizeof(n->run));
+        logs.watch = watch;
+        logs.watch_arg = j;
+        logs.share = j->share.path[0] ? AD_REPLAY_LEADS : AD_REPLAY_ALONE;
+        ad_share_begin(&j->share, n);
+        rc = ad_replay_work(j->config, &logs, run, err);
+        ad_share_end(&j->share);
+        free(n);
+        return rc;
 }
 
 static int difference(void *arg, const struct ad_bill_row *row, struct df_error *err)
@@ -247,7 +274,7 @@ static int work_part(struct attempt *a, struct ad_job_part *p, struct df_error *
 
         ad_job_status_phase(&j->status, AD_JOB_WORKING);
         if (!p->run->done)
-                rc = ad_replay_work(j->config, &j->logs, p->run, err);
+                rc = replay(a, p->run, err);
         ad_job_status_phase(&j->status, AD_JOB_COMPARING);
         if (rc == 0)
                 rc = fold(a, p, err);
@@ -476,19 +503,6 @@ static void drop_leftovers(const struct attempt *a)
 
 /* ---- all of it ---- */
 
-static void show_begin(const struct attempt *a)
-{
-        struct ad_job_status *s = &a->job->status;
-
-        pthread_mutex_lock(&s->lock);
-        memcpy(s->run, a->run, sizeof(s->run));
-        memcpy(s->chain, a->chain, sizeof(s->chain));
-        (void)snprintf(s->asked_by, sizeof(s->asked_by), "%s", a->asked_by);
-        s->done = s->all = 0;
-        s->work_ms = 0;
-        pthread_mutex_unlock(&s->lock);
-}
-
 /* The last run that was posted was this one. */
 static bool has_no_news(const struct attempt *a)
 {
@@ -505,8 +519,6 @@ int ad_job_run(struct ad_job *j, const char *asked_by, bool compare_all, bool *r
         int rc;
 
         *ret_asked = false;
-        j->logs.watch = watch;
-        j->logs.watch_arg = j;
         rc = begin(&a, err);
         if (a.resumed) /* what it ends with is older than the question */
                 a.asked_by = "";
@@ -516,7 +528,8 @@ int ad_job_run(struct ad_job *j, const char *asked_by, bool compare_all, bool *r
                 return 0;
         }
         if (rc == 0)
-                show_begin(&a);
+                ad_job_status_begin(&j->status, df_config_text(j->config, "instance"), a.run,
+                                    a.chain, asked_by);
         for (size_t i = 0; rc == 0 && i < a.count; i++)
                 rc = work_part(&a, &a.parts[i], err);
         if (rc == 0)

@@ -12,10 +12,9 @@
 #include "df/filelog.h"
 #include "df/kafka.h"
 #include "jobs/common/places.h"
-#include "jobs/runs/runs.h"
+#include "jobs/runs/runs_private.h"
 
-#define RUN_FILE_MAX (1u << 16)
-#define PATH_SIZE 700
+#define PATH_SIZE ADI_RUN_PATH_MAX
 #define PROBE_WAITS 5
 #define PROBE_WAIT_US 20000
 
@@ -104,130 +103,13 @@ bool ad_replay_is_here(const struct df_config *c, const struct ad_replay *r)
         return strcmp(log, r->log) == 0;
 }
 
-/* ---- the file RUN ---- */
-
-static int write_run(const struct ad_replay *r, struct df_error *err)
-{
-        struct df_buf b = {0};
-        char path[PATH_SIZE];
-        int rc;
-
-        df_buf_printf(&b, "adtally-replay 1\ntopic %s\ngeneration %016" PRIx64 "\npartitions %u\n",
-                      r->pin.topic.name, r->pin.topic.generation, r->pin.topic.partitions);
-        df_buf_printf(&b, "log %s\n", r->log);
-        df_buf_printf(&b, "config %016" PRIx64 "\nversion %s\nfrom %s\nto %s\ndone %d\n", r->config,
-                      r->version, r->from, r->to, r->done);
-        for (uint32_t p = 0; p < r->pin.topic.partitions; p++)
-                df_buf_printf(&b, "span %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
-                              r->pin.span[p].first, r->pin.span[p].from, r->pin.span[p].to,
-                              r->pin.span[p].k);
-        (void)snprintf(path, sizeof(path), "%s/RUN", r->dir);
-        rc = df_buf_check(&b, err);
-        if (rc == 0)
-                rc = df_write_file(path, df_buf_bytes(&b), true, err);
-        df_buf_release(&b);
-        return rc;
-}
-
-/* The rest of the line behind "name ", cut off there; NULL: another line. */
-static char *line_value(char **at, const char *name)
-{
-        size_t n = strlen(name);
-        char *value = *at, *end;
-
-        if (strncmp(value, name, n) != 0 || value[n] != ' ')
-                return NULL;
-        value += n + 1;
-        end = strchr(value, '\n');
-        if (!end)
-                return NULL;
-        *end = '\0';
-        *at = end + 1;
-        return value;
-}
-
-static bool parse_head(char **at, struct ad_replay *r)
-{
-        const char *topic, *generation, *partitions, *log, *config, *version, *from, *to, *done;
-
-        if (!line_value(at, "adtally-replay") || !(topic = line_value(at, "topic")) ||
-            !(generation = line_value(at, "generation")) ||
-            !(partitions = line_value(at, "partitions")) || !(log = line_value(at, "log")) ||
-            !(config = line_value(at, "config")) || !(version = line_value(at, "version")) ||
-            !(from = line_value(at, "from")) || !(to = line_value(at, "to")) ||
-            !(done = line_value(at, "done")))
-                return false;
-        (void)snprintf(r->pin.topic.name, sizeof(r->pin.topic.name), "%s", topic);
-        (void)snprintf(r->version, sizeof(r->version), "%s", version);
-        (void)snprintf(r->log, sizeof(r->log), "%s", log);
-        r->pin.topic.generation = strtoull(generation, NULL, 16);
-        r->pin.topic.partitions = (uint32_t)strtoul(partitions, NULL, 10);
-        r->config = strtoull(config, NULL, 16);
-        r->done = strcmp(done, "1") == 0;
-        r->from = strdup(from);
-        r->to = strdup(to);
-        return r->from && r->to && r->pin.topic.partitions > 0 &&
-               r->pin.topic.partitions <= DF_PARTITIONS_MAX;
-}
-
-/* An open run is the same whatever its end is by now. */
-static void own_id(const struct ad_replay *r, char id[AD_REPLAY_ID_MAX + 1])
-{
-        struct ad_replay_pin *pin = r->kind->open ? malloc(sizeof(*pin)) : NULL;
-
-        if (pin) {
-                *pin = r->pin;
-                for (uint32_t p = 0; p < pin->topic.partitions; p++)
-                        pin->span[p].to = UINT64_MAX;
-        }
-        ad_replay_id(pin ? pin : &r->pin, r->config, r->version, id);
-        free(pin);
-}
-
-/* What was read must give the id that the directory has. */
-static bool parse_run(char *text, struct ad_replay *r)
-{
-        char id[AD_REPLAY_ID_MAX + 1], *at = text, *span;
-
-        if (!parse_head(&at, r))
-                return false;
-        for (uint32_t p = 0; p < r->pin.topic.partitions; p++) {
-                struct ad_replay_span *s = &r->pin.span[p];
-
-                span = line_value(&at, "span");
-                if (!span || sscanf(span, "%" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &s->first,
-                                    &s->from, &s->to, &s->k) < 3)
-                        return false;
-        }
-        own_id(r, id);
-        return strcmp(id, r->id) == 0;
-}
-
-static int read_run(struct ad_replay *r, struct df_error *err)
-{
-        struct df_buf b = {0};
-        char path[PATH_SIZE];
-        int rc;
-
-        (void)snprintf(path, sizeof(path), "%s/RUN", r->dir);
-        rc = df_read_file(path, RUN_FILE_MAX, &b, err);
-        df_put_u8(&b, 0);
-        if (rc == 0)
-                rc = df_buf_check(&b, err);
-        if (rc == 0 && !parse_run((char *)b.data, r))
-                rc = df_fail(err, DF_ECORRUPT, "%s is damaged: `adtally %s --drop %s`", path,
-                             r->kind->name, r->id);
-        df_buf_release(&b);
-        return rc;
-}
+/* ---- its end, its lock ---- */
 
 int ad_replay_mark_done(struct ad_replay *r, struct df_error *err)
 {
         r->done = true;
-        return write_run(r, err);
+        return adi_run_write(r, err);
 }
-
-/* ---- locks ---- */
 
 static int take_lock(const char *path, bool wait, int *ret_fd, struct df_error *err)
 {
@@ -321,7 +203,7 @@ static int visit(const struct df_config *c, const struct ad_run_kind *kind, cons
                 rc = set_place(c, id, r, err);
         }
         if (rc == 0)
-                rc = read_run(r, err);
+                rc = adi_run_read(r, err);
         if (rc == 0) {
                 r->locked = is_locked(r);
                 rc = fn(arg, r, err);
@@ -445,7 +327,7 @@ static int take_up(struct ad_replay *r, bool pin_only, struct df_error *err)
                 return df_fail(err, DF_ENOMEM, "run %s", r->id);
         *now = r->pin;
         ad_replay_end(r);
-        rc = read_run(r, err);
+        rc = adi_run_read(r, err);
         if (rc == 0 && !pin_only)
                 rc = lock_run(r, err);
         r->resumed = !r->done;
@@ -456,7 +338,7 @@ static int take_up(struct ad_replay *r, bool pin_only, struct df_error *err)
                                 r->done = false;
                         }
         free(now);
-        return rc == 0 && !pin_only && !r->done ? write_run(r, err) : rc;
+        return rc == 0 && !pin_only && !r->done ? adi_run_write(r, err) : rc;
 }
 
 static int choose(const struct df_config *c, bool pin_only, struct ad_replay *r,
@@ -468,7 +350,7 @@ static int choose(const struct df_config *c, bool pin_only, struct ad_replay *r,
 
         if (rc < 0)
                 return rc;
-        own_id(r, id);
+        adi_run_own_id(r, id);
         rc = set_place(c, s.id[0] ? s.id : id, r, err);
         if (rc < 0)
                 return rc;
@@ -480,7 +362,7 @@ static int choose(const struct df_config *c, bool pin_only, struct ad_replay *r,
         rc = df_mkdirs(r->dir, err);
         if (rc == 0)
                 rc = lock_run(r, err);
-        return rc == 0 ? write_run(r, err) : rc;
+        return rc == 0 ? adi_run_write(r, err) : rc;
 }
 
 static int begin(const struct df_config *c, const struct ad_run_kind *kind, struct df_log *log,
@@ -534,6 +416,40 @@ int ad_replay_begin_at(const struct df_config *c, const struct ad_run_kind *kind
         return rc;
 }
 
+/* As one that has come nowhere and was left in order: whoever makes this run here goes on with what
+ * is committed, to an end of its own. */
+static int write_joined(const struct ad_replay *r, struct df_error *err)
+{
+        struct ad_replay *own = malloc(sizeof(*own));
+        int rc;
+
+        if (!own)
+                return df_fail(err, DF_ENOMEM, "run %s", r->id);
+        *own = *r;
+        own->done = true;
+        for (uint32_t p = 0; p < own->pin.topic.partitions; p++)
+                own->pin.span[p].to = own->pin.span[p].from;
+        rc = adi_run_write(own, err);
+        free(own);
+        return rc;
+}
+
+int ad_replay_join(const struct df_config *c, struct ad_replay *r, struct df_error *err)
+{
+        char id[AD_REPLAY_ID_MAX + 1];
+        int rc;
+
+        if (!ad_replay_is_here(c, r))
+                return df_fail(err, DF_EINVAL, "run %s is on another log (%s)", r->id, r->log);
+        memcpy(id, r->id, sizeof(id));
+        rc = set_place(c, id, r, err);
+        if (rc == 0)
+                rc = df_mkdirs(r->dir, err);
+        if (rc == 0)
+                rc = lock_run(r, err);
+        return rc == 0 ? write_joined(r, err) : rc;
+}
+
 int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
                    struct ad_replay *ret, struct df_error *err)
 {
@@ -551,7 +467,7 @@ int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, co
                 return df_fail(err, DF_ENOENT, "there is no run %s; see `adtally %s --list`", id,
                                kind->name);
         /* A damaged one can still be dropped. */
-        if (rc == 0 && read_run(ret, &damaged) == 0 && strcmp(ret->log, log) != 0)
+        if (rc == 0 && adi_run_read(ret, &damaged) == 0 && strcmp(ret->log, log) != 0)
                 rc = df_fail(err, DF_EINVAL,
                              "run %s is on another log (%s), not on this one (%s): give its --log",
                              id, ret->log, log);
@@ -568,14 +484,14 @@ int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err
         int rc = 0;
 
         ad_replay_names(r, &names);
-        for (size_t i = 0; rc == 0 && i < r->kind->outputs; i++)
-                rc = df_log_topic_delete(log, names.topic[i], err);
-        if (rc == 0 && df_kafka_is(log))
+        if (df_kafka_is(log)) /* first: while somebody works on it nothing is deleted */
                 rc = df_kafka_group_delete(log, names.group, err);
-        else if (rc == 0 && r->pin.topic.name[0])
+        else if (r->pin.topic.name[0])
                 rc = df_filelog_consumer_drop(log, r->pin.topic.name, names.group, err);
         if (rc == DF_ENOENT) /* it never read anything, or ended by itself */
                 rc = 0;
+        for (size_t i = 0; rc == 0 && i < r->kind->outputs; i++)
+                rc = df_log_topic_delete(log, names.topic[i], err);
         if (rc == 0 && r->store[0])
                 rc = df_remove_tree(r->store, err);
         return rc == 0 ? df_remove_tree(r->dir, err) : rc;

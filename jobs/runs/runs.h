@@ -7,7 +7,7 @@
  * told again. What it owns bears its id and nothing else is written:
  *
  *   DATA/replay/<run>/RUN                 the pin, and whether it is done
- *   DATA/replay/<run>/LOCK                flock of the one process that works on it
+ *   DATA/replay/<run>/LOCK                flock of the one process here that works on it
  *   DATA/replay/<run>/state/<partition>   state directories (df/store.h)
  *   replay-<run>-rollups|late|quarantine  topics of the log
  *   group replay-<run>, transactional.id replay-<run>-<topic>-<partition>   on Kafka
@@ -117,6 +117,13 @@ int ad_replay_begin_of(const struct df_config *c, const struct ad_run_kind *kind
 int ad_replay_begin_at(const struct df_config *c, const struct ad_run_kind *kind,
                        const struct ad_replay_pin *pin, struct ad_replay *ret,
                        struct df_error *err);
+/* A run that another process leads, on another machine or this one: what it wrote by ad_replay_put,
+ * read back (false: damaged, or not of this id; end releases it), and made one of this data
+ * directory. Locked. DF_EINVAL: of another log; DF_EFENCED. */
+void ad_replay_put(const struct ad_replay *r, struct df_buf *b);
+bool ad_replay_parse(const struct ad_run_kind *kind, const char *id, char *text,
+                     struct ad_replay *ret);
+int ad_replay_join(const struct df_config *c, struct ad_replay *r, struct df_error *err);
 /* A run by its id, locked. DF_ENOENT; DF_EINVAL: it is on another log than the settings say. */
 int ad_replay_find(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
                    struct ad_replay *ret, struct df_error *err);
@@ -129,8 +136,8 @@ bool ad_replay_is_here(const struct df_config *c, const struct ad_replay *r);
 int ad_replay_place(const struct df_config *c, const struct ad_run_kind *kind, const char *id,
                     struct ad_replay *ret, struct df_error *err);
 int ad_replay_mark_done(struct ad_replay *r, struct df_error *err);
-/* Topics, offsets, registration, directory, what the store has of it. May be called again after an
- * error. */
+/* Offsets, registration, topics, directory, what the store has of it. May be called again after an
+ * error. DF_EAGAIN: members of its group work on it; nothing was deleted. */
 int ad_replay_drop(struct ad_replay *r, struct df_log *log, struct df_error *err);
 void ad_replay_end(struct ad_replay *r); /* lets go of the lock */
 /* Names of the outputs, in the order of enum ad_output, and of group and consumer. */
@@ -141,18 +148,34 @@ struct ad_replay_names {
 void ad_replay_names(const struct ad_replay *r, struct ad_replay_names *ret);
 
 /* ---- the work (work.c) ---- */
+/* Shared: whoever works on the run is a member of its group on Kafka, and the group says which
+ * partitions are whose; their states move by the run's `store`. One leads, which makes the outputs
+ * and knows the end; any number help. */
+enum ad_replay_share { AD_REPLAY_ALONE, AD_REPLAY_LEADS, AD_REPLAY_HELPS };
+
+struct ad_replay_progress {
+        uint64_t done, all;  /* offsets; shared: of all who work on it */
+        uint32_t partitions; /* that are here now */
+        uint64_t events;     /* decoded here */
+};
+enum ad_replay_watch {
+        AD_REPLAY_GO_ON,
+        AD_REPLAY_HOLD, /* until the next call */
+        AD_REPLAY_LEAVE /* commit and end: DF_EAGAIN */
+};
 struct ad_replay_logs {
         struct df_log *source; /* what is read: the log, or the archive and the log as one */
         struct df_log *log;    /* where the outputs go */
         uint32_t threads;      /* 0: --workers */
-        /* Called some ten times a second with the offsets done and wanted; true: hold the work
-         * until the next call. NULL: none. */
-        bool (*watch)(void *arg, uint64_t done, uint64_t all);
+        /* Called some ten times a second, first when the outputs are there. NULL: none. */
+        enum ad_replay_watch (*watch)(void *arg, const struct ad_replay_progress *p);
         void *watch_arg;
-        bool shared; /* the state of each partition is in the run's `store`, too (K2) */
+        bool stored; /* the state of each partition is in the run's `store`, too (K2) */
+        enum ad_replay_share share; /* not ALONE: on Kafka, and stored */
 };
-/* Until every partition is processed and committed. DF_EAGAIN: it was asked to stop; the same
- * command goes on. Any refusal of a partition (K11) ends it by name. */
+/* Until every partition is processed and committed, by whomever; who helps goes on until it is told
+ * to leave. DF_EAGAIN: it was asked to stop; the same command goes on. Any refusal of a partition
+ * here (K11) ends it by name. */
 int ad_replay_work(const struct df_config *c, const struct ad_replay_logs *logs,
                    struct ad_replay *r, struct df_error *err);
 

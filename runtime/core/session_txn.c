@@ -2,7 +2,9 @@
  *
  * The metadata of the committed offset names the checkpoint: "adtally1 <name> <SHA-256 of its
  * manifest>". It decides which checkpoint a takeover opens; the checkpoint's own position and its
- * seals in the outputs must agree with it, anything else is refused by name.
+ * seals in the outputs must agree with it, anything else is refused by name. In a run over a range
+ * " rest" follows while another checkpoint must: who only sees what is committed knows by it when
+ * the range is done.
  *
  * A transaction that did not commit is aborted and produced again from the same outbox, by this
  * owner (DF_EAGAIN) or, after a takeover that finds the checkpoint as a candidate, by the next one:
@@ -14,21 +16,25 @@
 #include "session_private.h"
 
 #define METADATA_TAG "adtally1"
-#define METADATA_SIZE (sizeof(METADATA_TAG) + DF_CKPT_NAME_MAX + 1 + 64 + 1)
+#define METADATA_REST " rest"
+#define METADATA_SIZE (sizeof(METADATA_TAG) + DF_CKPT_NAME_MAX + 1 + 64 + 1 + sizeof(METADATA_REST))
 
-static void format_metadata(const struct df_ckpt_ref *ref, char ret[METADATA_SIZE])
+static void format_metadata(const struct df_session *s, char ret[METADATA_SIZE])
 {
+        const struct df_ckpt_ref *ref = &s->ref;
         int n = snprintf(ret, METADATA_SIZE, METADATA_TAG " %s ", ref->name);
 
         for (size_t i = 0; i < sizeof(ref->digest); i++, n += 2)
                 (void)snprintf(ret + n, METADATA_SIZE - (size_t)n, "%02x", ref->digest[i]);
+        if (s->config.range.given && dfi_task_owes_cut(s->task))
+                (void)snprintf(ret + n, METADATA_SIZE - (size_t)n, METADATA_REST);
 }
 
 bool df_session_metadata(const struct df_session *s, char ret[DF_TXN_METADATA_MAX + 1])
 {
         if (s->ref.name[0] == '\0')
                 return false;
-        format_metadata(&s->ref, ret);
+        format_metadata(s, ret);
         return true;
 }
 
@@ -41,14 +47,16 @@ static int hex_digit(char c)
 
 static bool parse_metadata(const char *text, struct df_ckpt_ref *ret)
 {
-        const char *at = text + sizeof(METADATA_TAG), *space;
+        const char *at = text + sizeof(METADATA_TAG), *space, *end;
         size_t n;
 
         if (strncmp(text, METADATA_TAG " ", sizeof(METADATA_TAG)) != 0)
                 return false;
         space = strchr(at, ' ');
         n = space ? (size_t)(space - at) : 0;
-        if (n == 0 || n > DF_CKPT_NAME_MAX || strlen(space + 1) != 2 * sizeof(ret->digest))
+        end = space ? space + 1 + strcspn(space + 1, " ") : text;
+        if (n == 0 || n > DF_CKPT_NAME_MAX || end - space != 1 + 2 * (int)sizeof(ret->digest) ||
+            (*end && strcmp(end, METADATA_REST) != 0))
                 return false;
         memset(ret->name, 0, sizeof(ret->name));
         memcpy(ret->name, at, n);
@@ -65,6 +73,24 @@ static bool parse_metadata(const char *text, struct df_ckpt_ref *ret)
 bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret)
 {
         return c->any && parse_metadata(c->metadata, ret);
+}
+
+static uint64_t checkpoint_number(const struct df_committed *c)
+{
+        struct df_ckpt_ref ref;
+
+        if (!df_committed_ref(c, &ref) || strncmp(ref.name, "ck-", 3) != 0)
+                return 0;
+        return strtoull(ref.name + 3, NULL, 10);
+}
+
+bool df_committed_done(const struct df_committed *c, uint64_t to, uint64_t *ret_k)
+{
+        const size_t n = sizeof(METADATA_REST) - 1, len = strlen(c->metadata);
+
+        *ret_k = checkpoint_number(c);
+        return *ret_k > 0 && c->offset >= to &&
+               (len < n || strcmp(c->metadata + len - n, METADATA_REST) != 0);
 }
 
 void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX])
@@ -168,12 +194,7 @@ int dfi_txn_confirm(struct df_session *s, int refusal, struct df_error *err)
 
 uint64_t dfi_txn_committed_k(const struct df_session *s)
 {
-        struct df_ckpt_ref ref;
-
-        if (!s->ports.txn || !s->committed.any || !parse_metadata(s->committed.metadata, &ref) ||
-            strncmp(ref.name, "ck-", 3) != 0)
-                return 0;
-        return strtoull(ref.name + 3, NULL, 10);
+        return s->ports.txn ? checkpoint_number(&s->committed) : 0;
 }
 
 /* ---- keep (K9) ---- */
@@ -257,7 +278,7 @@ int dfi_transact(struct df_session *s, struct df_error *err)
 
         if (rc < 0)
                 return rc;
-        format_metadata(&s->ref, metadata);
+        format_metadata(s, metadata);
         rc = run_transaction(s, metadata, err);
         if (rc < 0) {
                 (void)df_wrap(err, "checkpoint %llu of %s/%u",

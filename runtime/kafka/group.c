@@ -15,15 +15,16 @@
 #include "df/trace.h"
 #include "kafka_private.h"
 
-#define COMMITTED_TIMEOUT_MS 30000
-#define COMMITTED_PAUSE_MS 50
+#define LEAVE_TIMEOUT_MS 120000
 #define POLL_INTERVAL_MS "600000" /* a restore may take minutes */
 
 struct dfk_group {
         struct df_group base;
         struct dfk_kafka *kafka;
-        char group[DFK_KAFKA_NAME_MAX + 1], instance[DFK_KAFKA_NAME_MAX + 1];
-        rd_kafka_t *rk; /* NULL: to be made at the next poll */
+        char group[DFK_KAFKA_NAME_MAX + 1];
+        char instance[DFK_KAFKA_NAME_MAX + 1]; /* with the prefix; of a run's member its name */
+        char run[DFK_KAFKA_NAME_MAX + 1];      /* the group without the prefix, of such; or "" */
+        rd_kafka_t *rk;                        /* NULL: to be made at the next poll */
         rd_kafka_queue_t *queue;
         enum df_group_change pending;
         bool leaving; /* the consumer goes when the pending change is done */
@@ -56,8 +57,9 @@ static int tune(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
 
         (void)snprintf(ms, sizeof(ms), "%d", (int)g->kafka->options.session_timeout_ms);
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_ERROR);
-        if (rc == 0)
-                rc = dfk_conf_set(conf, "group.instance.id", g->instance, err);
+        if (rc == 0) /* what the broker calls a member that is not static begins with client.id */
+                rc = dfk_conf_set(conf, g->run[0] ? "client.id" : "group.instance.id", g->instance,
+                                  err);
         if (rc == 0)
                 rc = dfk_conf_set(conf, "partition.assignment.strategy", "range", err);
         if (rc == 0)
@@ -68,14 +70,21 @@ static int tune(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
         return rc < 0 ? rc : dfk_conf_set(conf, "max.poll.interval.ms", POLL_INTERVAL_MS, err);
 }
 
+/* A static member does not leave: its partitions wait for it. One of a run says that it goes. */
 static void drop_consumer(struct dfk_group *g)
 {
+        struct dfk_watch watch;
+
         if (g->queue)
                 rd_kafka_queue_destroy(g->queue);
         g->queue = NULL;
-        /* A static member does not leave: its partitions wait for it. */
-        if (g->rk)
+        if (g->rk && !g->run[0]) {
                 rd_kafka_destroy_flags(g->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        } else if (g->rk) {
+                dfk_watch_begin(&watch, "leave group", LEAVE_TIMEOUT_MS);
+                rd_kafka_destroy(g->rk);
+                dfk_watch_end(&watch);
+        }
         g->rk = NULL;
         g->holds = false;
 }
@@ -183,6 +192,11 @@ rd_kafka_consumer_group_metadata_t *dfk_group_metadata(struct dfk_group *g)
                 return m;
         rd_kafka_error_destroy(e);
         return NULL;
+}
+
+const char *dfk_group_run(const struct dfk_group *g)
+{
+        return g->run[0] ? g->run : NULL;
 }
 
 bool dfk_group_holds(struct dfk_group *g)
@@ -378,8 +392,8 @@ static const struct df_group_ops group_ops = {
         .close = group_close,
 };
 
-int df_kafka_group_open(struct df_log *log, const char *group, const char *instance,
-                        struct df_group **ret, struct df_error *err)
+static int open_member(struct df_log *log, const char *group, const char *run, const char *name,
+                       struct df_group **ret, struct df_error *err)
 {
         struct dfk_group *g = calloc(1, sizeof(*g));
         int rc;
@@ -391,7 +405,8 @@ int df_kafka_group_open(struct df_log *log, const char *group, const char *insta
         pthread_mutex_init(&g->lock, NULL);
         rc = dfk_full_name(g->kafka, group, g->group, err);
         if (rc == 0)
-                rc = dfk_full_name(g->kafka, instance, g->instance, err);
+                rc = dfk_full_name(g->kafka, name, g->instance, err);
+        (void)snprintf(g->run, sizeof(g->run), "%s", run);
         if (rc == 0)
                 rc = make_consumer(g, err);
         if (rc < 0) {
@@ -402,54 +417,16 @@ int df_kafka_group_open(struct df_log *log, const char *group, const char *insta
         return 0;
 }
 
-/* ---- the committed offset ---- */
-
-bool dfk_is_printable(const char *text, size_t len)
+int df_kafka_group_open(struct df_log *log, const char *group, const char *instance,
+                        struct df_group **ret, struct df_error *err)
 {
-        for (size_t i = 0; i < len; i++)
-                if (text[i] < ' ' || text[i] > '~')
-                        return false;
-        return true;
+        return open_member(log, group, "", instance, ret, err);
 }
 
-static void take_committed(const rd_kafka_topic_partition_t *p, struct df_committed *ret)
+int df_kafka_group_open_run(struct df_log *log, const char *group, const char *name,
+                            struct df_group **ret, struct df_error *err)
 {
-        const char *text = p->metadata; /* not always with a NUL behind it */
-        size_t len = text ? p->metadata_size : 0;
-
-        *ret = (struct df_committed){.any = p->offset >= 0};
-        if (!ret->any)
-                return;
-        ret->offset = (uint64_t)p->offset;
-        if (len > DF_TXN_METADATA_MAX || !dfk_is_printable(text, len))
-                return; /* not ours */
-        memcpy(ret->metadata, text, len);
-}
-
-static int read_committed(rd_kafka_t *rk, const char *group, const char *full_topic,
-                          int32_t partition, struct df_committed *ret, struct df_error *err)
-{
-        int64_t until = dfk_now_ms() + COMMITTED_TIMEOUT_MS;
-
-        for (;;) {
-                rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-                rd_kafka_resp_err_t code;
-
-                rd_kafka_topic_partition_list_add(list, full_topic, partition);
-                code = rd_kafka_committed(rk, list, 5000);
-                if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
-                        code = list->elems[0].err;
-                if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
-                        take_committed(&list->elems[0], ret);
-                rd_kafka_topic_partition_list_destroy(list);
-                if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
-                        return 0;
-                /* Unstable: a transaction of an earlier owner is just being ended. */
-                if (dfk_now_ms() > until)
-                        return dfk_fail(err, code, "group %s: committed offset of %s/%d", group,
-                                        full_topic, (int)partition);
-                dfk_pause(COMMITTED_PAUSE_MS);
-        }
+        return open_member(log, group, group, name, ret, err);
 }
 
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
@@ -457,44 +434,5 @@ int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t par
 {
         if (!g->rk)
                 return df_fail(err, DF_ELOST, "group %s: this member left", g->group);
-        return read_committed(g->rk, g->group, full_topic, partition, ret, err);
-}
-
-/* ---- the same without a member ---- */
-
-static int tune_onlooker(rd_kafka_conf_t *conf, void *arg, struct df_error *err)
-{
-        return dfk_conf_set(conf, "group.id", arg, err);
-}
-
-int dfk_onlooker(const struct dfk_kafka *k, char *full_group, rd_kafka_t **ret,
-                 struct df_error *err)
-{
-        return dfk_client_new(k, DFK_PLAIN_CONSUMER, tune_onlooker, full_group, NULL, ret, err);
-}
-
-int dfk_look_committed(const struct dfk_kafka *k, char *full_group, const char *full_topic,
-                       int32_t partition, struct df_committed *ret, struct df_error *err)
-{
-        rd_kafka_t *rk = NULL;
-        int rc = dfk_onlooker(k, full_group, &rk, err);
-
-        if (rc < 0)
-                return rc;
-        rc = read_committed(rk, full_group, full_topic, partition, ret, err);
-        rd_kafka_destroy(rk);
-        return rc;
-}
-
-int df_kafka_committed(struct df_log *log, const char *group, const char *topic, uint32_t partition,
-                       struct df_committed *ret, struct df_error *err)
-{
-        struct dfk_kafka *k = dfk_kafka_of(log);
-        char full_group[DFK_KAFKA_NAME_MAX + 1], full_topic[DFK_KAFKA_NAME_MAX + 1];
-        int rc = dfk_full_name(k, group, full_group, err);
-
-        if (rc == 0)
-                rc = dfk_full_name(k, topic, full_topic, err);
-        return rc < 0 ? rc
-                      : dfk_look_committed(k, full_group, full_topic, (int32_t)partition, ret, err);
+        return dfk_read_committed(g->rk, g->group, full_topic, partition, ret, err);
 }

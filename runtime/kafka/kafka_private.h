@@ -6,6 +6,7 @@
  * reader.c   plain consumers, bounds    pulse.c   keeps their fetching awake
  * writer.c   the idempotent producer
  * txn.c      transactional sink   group.c   membership   watchdog.c  calls that may hang (K13)
+ * offsets.c  what a group has committed, looked at from outside
  */
 #ifndef DFK_KAFKA_PRIVATE_H
 #define DFK_KAFKA_PRIVATE_H
@@ -180,13 +181,20 @@ rd_kafka_consumer_group_metadata_t *dfk_group_metadata(struct dfk_group *g);
 /* What is committed for the partition: stable, never half of a transaction. */
 int dfk_group_committed(struct dfk_group *g, const char *full_topic, int32_t partition,
                         struct df_committed *ret, struct df_error *err);
+/* Of a member of a run the group's name without the prefix; NULL: another. */
+const char *dfk_group_run(const struct dfk_group *g);
+/* False when the member knows that it lost its assignment. */
+bool dfk_group_holds(struct dfk_group *g);
+
+/* ---- offsets.c ---- */
+/* By a client of the group: stable, never half of a transaction. */
+int dfk_read_committed(rd_kafka_t *rk, const char *group, const char *full_topic, int32_t partition,
+                       struct df_committed *ret, struct df_error *err);
 /* A client of the group that never joins it; the caller destroys it. */
 int dfk_onlooker(const struct dfk_kafka *k, char *full_group, rd_kafka_t **ret,
                  struct df_error *err);
 int dfk_look_committed(const struct dfk_kafka *k, char *full_group, const char *full_topic,
                        int32_t partition, struct df_committed *ret, struct df_error *err);
 bool dfk_is_printable(const char *text, size_t len); /* ASCII */
-/* False when the member knows that it lost its assignment. */
-bool dfk_group_holds(struct dfk_group *g);
 
 #endif

@@ -415,11 +415,25 @@ static int txn_new(struct df_log *log, const char *id, const char *topic, uint32
         return 0;
 }
 
+/* Whoever works on a run fences whoever did before, with a group or alone. */
+static int run_txn_new(struct df_log *log, const char *group, const char *topic, uint32_t partition,
+                       struct dfk_txn **ret, struct df_error *err)
+{
+        char id[DFK_KAFKA_NAME_MAX + 1];
+        int n = snprintf(id, sizeof(id), "%s-%s", group, topic);
+
+        return n > 0 && (size_t)n < sizeof(id)
+                       ? txn_new(log, id, topic, partition, ret, err)
+                       : df_fail(err, DF_ELIMIT, "%s: the group's name is too long", group);
+}
+
 int df_kafka_txn_open(struct df_log *log, struct df_group *group, const char *topic,
                       uint32_t partition, struct df_txn **ret, struct df_error *err)
 {
+        const char *run = dfk_group_run(dfk_group_of(group));
         struct dfk_txn *t = NULL;
-        int rc = txn_new(log, topic, topic, partition, &t, err);
+        int rc = run ? run_txn_new(log, run, topic, partition, &t, err)
+                     : txn_new(log, topic, topic, partition, &t, err);
 
         if (rc < 0)
                 return rc;
@@ -432,11 +446,7 @@ int df_kafka_txn_open_alone(struct df_log *log, const char *group, const char *t
                             uint32_t partition, struct df_txn **ret, struct df_error *err)
 {
         struct dfk_txn *t = NULL;
-        char id[DFK_KAFKA_NAME_MAX + 1];
-        int n = snprintf(id, sizeof(id), "%s-%s", group, topic);
-        int rc = n > 0 && (size_t)n < sizeof(id)
-                         ? txn_new(log, id, topic, partition, &t, err)
-                         : df_fail(err, DF_ELIMIT, "%s: the group's name is too long", group);
+        int rc = run_txn_new(log, group, topic, partition, &t, err);
 
         if (rc == 0)
                 rc = dfk_full_name(t->kafka, group, t->alone, err);

@@ -188,7 +188,18 @@ void dfi_commits_follow(struct dfi_worker *w, bool all)
                         handle(w, s, s->commit_rc, &s->commit_error);
 }
 
-/* One step of one slot; true when it did something. */
+static bool is_stopping(struct dfi_worker *w)
+{
+        bool stop;
+
+        pthread_mutex_lock(&w->pool->lock);
+        stop = w->pool->stop;
+        pthread_mutex_unlock(&w->pool->lock);
+        return stop;
+}
+
+/* One step of one slot; true when it did something. There may be many to open, each for a second or
+ * more: neither the group, which waits for its members, nor the stop waits for all of them. */
 static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
 {
         const struct df_workers_options *o = &w->pool->options;
@@ -197,8 +208,11 @@ static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
         int64_t now = df_monotonic_ms();
         int rc;
 
-        if (s->state == DFI_CLOSED && now >= s->retry_ms)
+        if (s->state == DFI_CLOSED && now >= s->retry_ms && !is_stopping(w)) {
                 open_slot(w, s);
+                if (o->open_group)
+                        dfi_group_follow(w);
+        }
         if (s->state != DFI_OPEN || now < s->retry_ms)
                 return false;
         rc = df_session_poll(s->session, o->poll_records, &processed, &err);

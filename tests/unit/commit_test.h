@@ -18,6 +18,7 @@ struct rig {
         struct toy_params params;
         struct df_task_config configs[PARTITIONS];
         bool recover;
+        struct df_txn *txn; /* NULL: outputs are appended */
         int64_t now_ms;
         struct reading readings[PARTITIONS];
         /* steps */
@@ -145,6 +146,7 @@ static inline int rig_try_open(struct rig *r, uint32_t p, struct df_error *err)
                 r->ckpts[p] = df_sim_ckpt_open(r->sim, 0, rig_dir(p));
         ports.log = r->log;
         ports.ckpt = r->ckpts[p];
+        ports.txn = r->txn;
         memcpy(ports.writers, r->writers, sizeof(r->writers));
         return df_session_open(&r->configs[p], &ports, &r->sessions[p], err);
 }

@@ -337,6 +337,8 @@ static inline int minutes_load(void *arg, struct df_bytes key, struct df_bytes v
         (void)err;
         m->counts[key.data[1]] = df_get_u64le(&r);
         m->state[key.data[1]] = df_get_u8(&r);
+        if (m->state[key.data[1]] == 2)
+                *m->op.ctx.more = true;
         return 0;
 }
 static inline int minutes_restore(struct df_operator *op, struct df_error *err)

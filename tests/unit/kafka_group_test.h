@@ -25,6 +25,16 @@ static inline void member_open(struct member *m, const char *prefix, const char 
         ok(df_group_subscribe(m->group, topics, 1, &err));
 }
 
+/* One for the time of a run. */
+static inline void run_member_open(struct member *m, const char *prefix, const char *name)
+{
+        static const char *const topics[] = {"e"};
+
+        *m = (struct member){.log = open_log(prefix)};
+        ok(df_kafka_group_open_run(m->log, GROUP, name, &m->group, &err));
+        ok(df_group_subscribe(m->group, topics, 1, &err));
+}
+
 static inline void member_close(struct member *m)
 {
         df_group_close(m->group);

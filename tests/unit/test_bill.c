@@ -280,6 +280,69 @@ static void test_a_naive_recount_agrees(void **state)
         assert_int_equal(by_cause[AD_CAUSE_UNEXPLAINED], 0);
 }
 
+struct told {
+        uint64_t rows, impressions;
+};
+
+static int tell_row(void *arg, const struct ad_bill_row *row, struct df_error *err)
+{
+        struct told *t = arg;
+
+        (void)err;
+        t->rows++;
+        t->impressions += row->billed.impressions;
+        return 0;
+}
+
+/* K6: more rows than an outbox holds: whoever takes over sends the rest, though no record comes. */
+static void test_the_rest_leaves_after_a_takeover(void **state)
+{
+        enum { ROWS = 300000, RECORD = 100 };
+        static struct ad_event events[RECORD];
+        static char ids[RECORD][24], publishers[RECORD][AD_ID_MAX + 1];
+        static char long_id[AD_ID_MAX + 1];
+        struct df_error err = {0};
+        struct told told = {0};
+        struct df_reader reader;
+        int cuts = 0;
+        struct rig r;
+
+        (void)state;
+        memset(long_id, 'x', AD_ID_MAX);
+        rig_prepare(&r, ad_chain_bill, ad_chain_bill_length);
+        r.config.output_count = AD_OUT_BILL_COUNT;
+        r.params.base.billing_horizon_hours = BILLING;
+        r.params.base.dedupe_open_ids = ROWS;
+        rig_start(&r);
+        for (uint32_t i = 0; i < ROWS; i++) {
+                struct ad_event *ev = &events[i % RECORD];
+
+                (void)snprintf(ids[i % RECORD], sizeof(ids[0]), "e%u", i);
+                (void)snprintf(publishers[i % RECORD], AD_ID_MAX + 1, "%08u%.56s", i, long_id);
+                *ev = rig_event(ids[i % RECORD], RIG_T0);
+                ev->tenant_id = df_bytes_str(long_id);
+                ev->dims[AD_DIM_ADVERTISER] = ev->dims[AD_DIM_CAMPAIGN] = df_bytes_str(long_id);
+                ev->dims[AD_DIM_PUBLISHER] = df_bytes_str(publishers[i % RECORD]);
+                if (i % RECORD == RECORD - 1)
+                        rig_log(&r, &(struct ad_batch){0}, events, RECORD, RIG_T0);
+        }
+        rig_run(&r, 50);
+        do {
+                rig_cut(&r);
+                rig_restart(&r);
+                cuts++;
+        } while (df_task_wants_cut(r.task));
+        reader = df_reader(df_buf_bytes(&r.emitted[AD_OUT_BILL]));
+        while (df_reader_left(&reader) > 0)
+                if (ad_wire_bill_decode(df_get_bytes(&reader, df_get_u32le(&reader)), tell_row,
+                                        &told, &err) < 0)
+                        fail_msg("%s", err.text);
+        assert_true(cuts > 1);
+        assert_int_equal(told.rows, ROWS);
+        assert_int_equal(told.impressions, ROWS);
+        rig_close(&r);
+}
+
 static void test_horizons_are_checked(void **state)
 {
         struct df_error err = {0};
@@ -305,6 +368,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_naive_recount_agrees),
+                cmocka_unit_test(test_the_rest_leaves_after_a_takeover),
                 cmocka_unit_test(test_horizons_are_checked),
         };
 

@@ -221,6 +221,47 @@ static void a_member_that_rejoins_commits_under_its_new_self_alone(void **state)
         member_close(&a);
 }
 
+/* K7: one of a run says that it goes; no session ends in the time that is given here. */
+static void what_a_member_of_a_run_leaves_is_free_at_once(void **state)
+{
+        const char *prefix = stage(4);
+        struct member a, b;
+
+        (void)state;
+        session_ms = 10 * WAIT_MS;
+        run_member_open(&a, prefix, "a");
+        member_settles(&a, 4);
+        member_close(&a);
+        run_member_open(&b, prefix, "b");
+        member_settles(&b, 4);
+        df_group_rejoin(b.group); /* leaves, and comes back as another one */
+        member_expects(&b, DF_GROUP_REVOKE);
+        member_settles(&b, 4);
+        df_group_close(b.group);
+        ok(df_kafka_group_delete(b.log, GROUP, &err)); /* nobody is in it */
+        df_log_close(b.log);
+        session_ms = SESSION_MS;
+}
+
+/* K7: in the order of their names, whoever came first. */
+static void members_of_a_run_get_the_same_again(void **state)
+{
+        const char *prefix = stage(4);
+
+        (void)state;
+        for (int i = 0; i < 4; i++) {
+                struct member m[2], *both[] = {&m[0], &m[1]};
+
+                for (int j = 0; j < 2; j++)
+                        run_member_open(&m[(i + j) % 2], prefix, (i + j) % 2 ? "b" : "a");
+                members_settle(both, 2, 4, 2);
+                for (int p = 0; p < 4; p++)
+                        assert_int_equal(m[0].has[p], p < 2);
+                member_close(&m[0]);
+                member_close(&m[1]);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -233,6 +274,8 @@ int main(void)
                 cmocka_unit_test(a_rejoin_gives_a_later_assignment),
                 cmocka_unit_test(a_topic_that_is_subscribed_later_comes_too),
                 cmocka_unit_test(a_member_that_rejoins_commits_under_its_new_self_alone),
+                cmocka_unit_test(what_a_member_of_a_run_leaves_is_free_at_once),
+                cmocka_unit_test(members_of_a_run_get_the_same_again),
         };
 
         if (!getenv("TEST_KAFKA"))

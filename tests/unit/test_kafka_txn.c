@@ -313,6 +313,81 @@ static void partitions_are_apart(void **state)
         }
 }
 
+/* K8: whoever works on a run has its transactional id, as a member or alone. */
+static void a_run_has_one_owner_however_it_came(void **state)
+{
+        struct stage *s = *state;
+        struct df_append no[1] = {record("no")}, yes[1] = {record("yes")};
+        struct df_txn *member, *alone = NULL;
+        struct df_committed c;
+
+        member_close(&s->m);
+        run_member_open(&s->m, s->prefix, "a");
+        member_settles(&s->m, 2);
+        member = open_txn(&s->m, 0);
+        (void)take_over(member);
+        commit_with(member, yes, 1, 1, "m");
+        begin_with(member, no, 1);
+        ok(df_kafka_txn_open_alone(s->m.log, GROUP, "e", 0, &alone, &err));
+        c = take_over(alone);
+        assert_true(c.offset == 1);
+        assert_int_equal(df_txn_offsets(member, 9, "never", &err), DF_ELOST);
+        df_txn_close(member);
+        begin_with(alone, no, 1);
+        member = open_txn(&s->m, 0);
+        (void)take_over(member);
+        assert_int_equal(df_txn_offsets(alone, 9, "never", &err), DF_ELOST);
+        commit_with(member, yes, 1, 2, "m");
+        assert_values(s->m.log, "out", 0, "yes yes ");
+        df_txn_close(alone);
+        df_txn_close(member);
+}
+
+struct looked_at {
+        uint64_t offset[2];
+        bool any[2];
+        int calls;
+};
+
+static void look_at(void *arg, uint32_t partition, const struct df_committed *c)
+{
+        struct looked_at *l = arg;
+
+        l->any[partition] = c->any;
+        l->offset[partition] = c->offset;
+        l->calls++;
+        assert_string_equal(c->metadata, c->any ? "m" : "");
+}
+
+/* K3: what is committed of all partitions, and nothing of a transaction that is open. */
+static void offsets_are_seen_while_a_transaction_is_open(void **state)
+{
+        struct stage *s = *state;
+        struct df_txn *t = open_txn(&s->m, 1);
+        struct df_append items[1] = {record("x")};
+        struct df_kafka_offsets *o = NULL;
+
+        ok(df_kafka_offsets_open(s->m.log, GROUP, "e", 2, &o, &err));
+        (void)take_over(t);
+        for (uint64_t offset = 1; offset < 4; offset++) {
+                struct looked_at l = {0};
+
+                begin_with(t, items, 1);
+                ok(df_txn_offsets(t, offset, "m", &err));
+                ok(df_kafka_offsets_read(o, look_at, &l, &err));
+                assert_int_equal(l.calls, 2);
+                assert_false(l.any[0]);
+                assert_int_equal(l.any[1], offset > 1);
+                assert_true(!l.any[1] || l.offset[1] == offset - 1);
+                ok(df_txn_commit(t, &err));
+                for (int i = 0; i < 1000 && l.offset[1] != offset; i++)
+                        ok(df_kafka_offsets_read(o, look_at, &l, &err));
+                assert_true(l.offset[1] == offset);
+        }
+        df_kafka_offsets_close(o);
+        df_txn_close(t);
+}
+
 /* K13: the metadata of the assignment, never that of a later one. */
 static void a_commit_under_an_old_generation_is_refused(void **state)
 {
@@ -382,6 +457,8 @@ int main(void)
                 TEST(an_owner_that_was_fenced_between_commits_learns_it),
                 TEST(keep_does_not_fence),
                 TEST(partitions_are_apart),
+                TEST(a_run_has_one_owner_however_it_came),
+                TEST(offsets_are_seen_while_a_transaction_is_open),
                 TEST(a_commit_under_an_old_generation_is_refused),
                 TEST(a_kept_partition_commits_under_the_new_generation),
         };

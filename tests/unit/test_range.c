@@ -170,6 +170,160 @@ static void test_deleted_records_are_refused(void **state)
         rig_close(&r);
 }
 
+/* ---- what is committed, seen from outside (K3) ---- */
+
+/* A log with transactions, as little of one as a task needs: what is produced is appended when it
+ * is committed. */
+struct ledger {
+        struct df_txn txn;
+        struct rig *rig;
+        struct df_append *items[OUTPUTS];
+        size_t counts[OUTPUTS];
+        struct df_committed committed, next;
+        uint64_t to, rests; /* commits at the range's end that something had to follow */
+};
+
+static int ledger_takeover(struct df_txn *t, struct df_committed *ret, struct df_error *e)
+{
+        (void)e;
+        *ret = ((struct ledger *)t)->committed;
+        return 0;
+}
+
+static int ledger_begin(struct df_txn *t, struct df_error *e)
+{
+        (void)e;
+        memset(((struct ledger *)t)->counts, 0, sizeof(((struct ledger *)t)->counts));
+        return 0;
+}
+
+static int ledger_produce(struct df_txn *t, const char *topic, struct df_append *items,
+                          size_t count, struct df_error *e)
+{
+        struct ledger *l = (struct ledger *)t;
+        int output = strcmp(topic, "rows") == 0;
+
+        (void)e;
+        l->items[output] = items;
+        l->counts[output] = count;
+        return 0;
+}
+
+static int ledger_offsets(struct df_txn *t, uint64_t offset, const char *metadata,
+                          struct df_error *e)
+{
+        struct ledger *l = (struct ledger *)t;
+
+        (void)e;
+        l->next = (struct df_committed){.any = true, .offset = offset};
+        (void)snprintf(l->next.metadata, sizeof(l->next.metadata), "%s", metadata);
+        return 0;
+}
+
+static int ledger_commit(struct df_txn *t, struct df_error *e)
+{
+        struct ledger *l = (struct ledger *)t;
+        uint64_t k;
+
+        for (int i = 0; i < OUTPUTS; i++)
+                if (l->counts[i])
+                        ok(df_log_append(l->rig->writers[i], l->items[i], l->counts[i], e));
+        l->committed = l->next;
+        l->rests += l->committed.offset >= l->to && !df_committed_done(&l->committed, l->to, &k);
+        return 0;
+}
+
+static int ledger_abort(struct df_txn *t, struct df_error *e)
+{
+        (void)t;
+        (void)e;
+        return 0;
+}
+
+static const struct df_txn_ops ledger_ops = {
+        .takeover = ledger_takeover,
+        .keep = ledger_takeover,
+        .begin = ledger_begin,
+        .produce = ledger_produce,
+        .offsets = ledger_offsets,
+        .commit = ledger_commit,
+        .abort = ledger_abort,
+};
+
+/* Who sees only what is committed says the same as the session. */
+static void check_seen(struct rig *r, const struct ledger *l)
+{
+        uint64_t k = 0;
+        bool done = df_committed_done(&l->committed, l->to, &k);
+
+        if (done != df_session_done(r->sessions[0]) || (done && k != df_task_k(rig_task(r, 0))))
+                fail_msg("seed %llu: \"%s\" at %llu of %llu, the session is %sdone",
+                         (unsigned long long)r->seed, l->committed.metadata,
+                         (unsigned long long)l->committed.offset, (unsigned long long)l->to,
+                         df_session_done(r->sessions[0]) ? "" : "not ");
+}
+
+static int commit_all(struct rig *r, const struct ledger *l, struct df_error *e)
+{
+        int rc = rig_try_open(r, 0, e);
+
+        if (rc == 0)
+                check_seen(r, l);
+        while (rc == 0 && !df_session_done(r->sessions[0])) {
+                size_t n, max = 1 + (size_t)df_sim_random_u64(&r->random) % 30;
+
+                rc = df_session_poll(r->sessions[0], max, &n, e);
+                if (rc == 0 && !df_task_wants_cut(rig_task(r, 0)) &&
+                    df_sim_random_u64(&r->random) % 3)
+                        continue;
+                if (rc == 0)
+                        rc = df_session_commit(r->sessions[0], e);
+                if (rc == 0)
+                        check_seen(r, l);
+        }
+        return rc;
+}
+
+/* R1, K6: an open range is done when what is committed says so, neither before its last row has
+ * left nor never, wherever the owner dies. */
+static void test_the_end_is_seen_in_what_is_committed(void **state)
+{
+        uint64_t rests = 0, struck = 0;
+
+        (void)state;
+        for (uint64_t seed = 1; seed <= 900; seed++) {
+                struct ledger l = {.txn = {.ops = &ledger_ops}};
+                struct recount n = {0};
+                struct df_error e = {0};
+                struct rig r;
+                uint64_t from;
+                size_t count;
+
+                open_range(&r, seed, &from, &l.to);
+                l.rig = &r;
+                r.txn = &l.txn;
+                r.params.rows_per_cut = 1 + (uint32_t)(seed % 3);
+                r.configs[0].range.open = true;
+                for (int life = 0; life < 4; life++) {
+                        r.fail_at = (int64_t)r.step_count +
+                                    (int64_t)(df_sim_random_u64(&r.random) % 60);
+                        r.fail_code = DF_ECRASH;
+                        if (commit_all(&r, &l, &e) == 0)
+                                break;
+                        struck++;
+                        rig_close_process(&r);
+                        df_sim_restart(r.sim, 0);
+                }
+                r.fail_at = -1;
+                ok(commit_all(&r, &l, err));
+                rests += l.rests;
+                recount(&n, df_sim_records(r.sim, "toys", 0, &count) + from, l.to - from, false);
+                assert_int_equal(l.committed.offset, l.to);
+                rig_close(&r);
+        }
+        assert_true(rests > 200 && struck > 200);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -177,6 +331,7 @@ int main(void)
                 cmocka_unit_test(test_crashes_change_nothing),
                 cmocka_unit_test(test_open_ranges_go_on),
                 cmocka_unit_test(test_deleted_records_are_refused),
+                cmocka_unit_test(test_the_end_is_seen_in_what_is_committed),
         };
 
         return cmocka_run_group_tests_name("range", tests, NULL, NULL);

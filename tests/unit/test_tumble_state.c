@@ -63,6 +63,7 @@ static void check_room(bool rebuilt)
                                     : i == whole ? r.minute_rows[i] < KEYS + 1
                                                  : r.minute_rows[i] == 0);
                 rig_restore(&r);
+                assert_true(df_task_wants_cut(r.task)); /* nothing else makes it send the rest */
         }
         assert_true(drains >= 1);
         for (int i = 0; i < MINUTES; i++) /* each once */

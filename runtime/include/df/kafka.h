@@ -4,10 +4,11 @@
  * Settings that carry the guarantees are ours (K13): a kafka.* override of one is refused with the
  * reason. Everything else (TLS, SASL, timeouts) passes through to librdkafka.
  *
- *   readers    plain consumers at explicit offsets, read_committed, checksums verified
- *   writers    one idempotent producer a process; replaced when it goes fatal; append waits for
- *   acks txn        one transactional producer a partition: transactional.id =
- *   <prefix><topic>-<partition> group      static membership, range assignor; no fetching
+ *   readers   plain consumers at explicit offsets, read_committed, checksums verified
+ *   writers   one idempotent producer a process, replaced when it goes fatal; append waits for acks
+ *   txn       one transactional producer a partition
+ *   group     static membership, but of runs; range assignor; no fetching
+ *
  * Topic identity (E1): the topic <prefix>topics, one partition, kept for ever, holds which
  * generation each topic is of, which ones are over, and for a copy of a file log where it ends and
  * whether it is finished (topics.c, df/kafka_copy.h). topic_create ends the generation
@@ -53,10 +54,15 @@ int df_kafka_open(const struct df_kafka_options *options, struct df_log **ret,
 /* A member named <prefix><instance> of group <prefix><group>. */
 int df_kafka_group_open(struct df_log *log, const char *group, const char *instance,
                         struct df_group **ret, struct df_error *err);
+/* A member for the time of a run: it leaves when it is closed, and what it had is others' at once.
+ * Partitions go to members in the order of their names, so the same ones together get the same
+ * again; two of one name are two members. */
+int df_kafka_group_open_run(struct df_log *log, const char *group, const char *name,
+                            struct df_group **ret, struct df_error *err);
 
 /* group: the member that was assigned the partition, in whose poll thread this is called after the
  * ASSIGN (its metadata is captured then, K13). The log's group "<prefix><group>" holds the offset.
- * */
+ * The transactional.id is <prefix><topic>-<partition>; of a run's member that of open_alone. */
 int df_kafka_txn_open(struct df_log *log, struct df_group *group, const char *topic,
                       uint32_t partition, struct df_txn **ret, struct df_error *err);
 
@@ -64,9 +70,20 @@ int df_kafka_txn_open(struct df_log *log, struct df_group *group, const char *to
  * 30 s. */
 int df_kafka_committed(struct df_log *log, const char *group, const char *topic, uint32_t partition,
                        struct df_committed *ret, struct df_error *err);
+/* The same of all partitions of a topic, again and again: for progress. A transaction that is under
+ * way is not waited for; what it will have committed comes later.
+ * Order of calls: open, read*, close. Thread: one. read blocks up to 5 s; DF_EAGAIN: nobody
+ * answers now. */
+struct df_kafka_offsets;
+int df_kafka_offsets_open(struct df_log *log, const char *group, const char *topic,
+                          uint32_t partitions, struct df_kafka_offsets **ret, struct df_error *err);
+int df_kafka_offsets_read(struct df_kafka_offsets *o,
+                          void (*fn)(void *arg, uint32_t partition, const struct df_committed *c),
+                          void *arg, struct df_error *err);
+void df_kafka_offsets_close(struct df_kafka_offsets *o);
 /* Without a member, for a run that sees to it by other means that a partition has one owner (a
- * lock, and fencing): offsets are those of the group "<prefix><group>", which nobody may join, and
- * the transactional.id is <prefix><group>-<topic>-<partition>. */
+ * lock, and fencing): offsets are those of the group "<prefix><group>", and the transactional.id is
+ * <prefix><group>-<topic>-<partition>. */
 int df_kafka_txn_open_alone(struct df_log *log, const char *group, const char *topic,
                             uint32_t partition, struct df_txn **ret, struct df_error *err);
 /* Forget the offsets of a group without members; 0 also when there is none. DF_EAGAIN: somebody is

@@ -159,6 +159,9 @@ int df_session_commit(struct df_session *s, struct df_error *err);
 int df_session_keep(struct df_session *s, struct df_error *err);
 /* What a committed offset's metadata names; false: it is not of this program (K3). */
 bool df_committed_ref(const struct df_committed *c, struct df_ckpt_ref *ret);
+/* Whether it says that a range up to `to` is processed and all its rows left, as df_session_done
+ * says of a session; *ret_k: the checkpoint's number, 0 = none. */
+bool df_committed_done(const struct df_committed *c, uint64_t to, uint64_t *ret_k);
 /* "<offset> <metadata>", or "none", for recover_of. */
 #define DF_COMMITTED_TEXT_MAX (DF_TXN_METADATA_MAX + 24)
 void df_committed_text(const struct df_committed *c, char ret[DF_COMMITTED_TEXT_MAX]);
