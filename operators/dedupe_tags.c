@@ -4,7 +4,8 @@
  * bucket's hour and, within it, every eighth spill or so: a hit leads to one run or few. One line
  * answers for all hours. An id that finds its line full goes to a second one, and from there to its
  * neighbours; `over` of a line that was full names the last hour for whose sake one has to look on.
- * An entry of an hour that was dropped is free, and so is an `over`: expiry costs nothing. A key
+ * An entry of an hour that was dropped is free, and so is an `over`: expiry costs nothing. New ids
+ * clear them in the lines they come to, before the hour's slots are given to another. A key
  * that no run holds is taken for one at about 20 entries x 2^-16 = 3 in 10,000. (A bit-sliced
  * Bloom filter of 14 bits an id needs four cache lines and, over 25 hours, is wrong for one key in
  * six; each costs a read.)
@@ -64,16 +65,25 @@ static struct adi_tag_line *next_line(const struct adi_tag_table *t, const struc
         return &t->lines[(b + tried - 1) % t->line_count];
 }
 
-void adi_tags_init(struct adi_tags *t, uint32_t horizon_hours)
+/* A class returns after this time at the soonest. What its hour left behind would be alive again:
+ * the pause of a third is long enough for new ids to come by nearly every line and clear it. */
+static uint32_t turn_hours(uint32_t horizon_hours)
 {
         uint32_t span = horizon_hours + 4; /* h - H - 1 to h + 1, and one to spare */
+
+        return span + span / 3;
+}
+
+void adi_tags_init(struct adi_tags *t, uint32_t horizon_hours)
+{
+        uint32_t turn = turn_hours(horizon_hours);
 
         memset(t, 0, sizeof(*t));
         t->hours_per_class = 1;
         t->parts = ADI_SLOTS;
         if (horizon_hours > 0) {
-                t->hours_per_class = (span + ADI_SLOTS - 5) / (ADI_SLOTS - 4);
-                t->parts = span < ADI_SLOTS ? ADI_SLOTS / span : 1;
+                t->hours_per_class = (turn + ADI_SLOTS - 5) / (ADI_SLOTS - 4);
+                t->parts = turn < ADI_SLOTS ? ADI_SLOTS / turn : 1;
                 if (t->parts > PARTS_MAX)
                         t->parts = PARTS_MAX;
         }
@@ -193,21 +203,27 @@ static void note_over(const struct adi_tags *t, struct adi_tag_line *l, uint32_t
                 l->over = (uint8_t)slot;
 }
 
+/* What ended is cleared on the way: its class will return (turn_hours). */
 static bool put_in_line(const struct adi_tags *t, struct adi_tag_line *l, uint16_t tag,
                         uint32_t slot)
 {
+        bool put = false;
+
+        if (!t->live[l->over])
+                l->over = 0;
         for (unsigned i = 0; i < LINE_ENTRIES; i++) {
                 if (t->live[l->slot[i]])
                         continue;
-                l->tag[i] = tag;
-                l->slot[i] = (uint8_t)slot;
-                return true;
+                l->slot[i] = put ? 0 : (uint8_t)slot;
+                if (!put)
+                        l->tag[i] = tag;
+                put = true;
         }
-        return false;
+        return put;
 }
 
 /* False: the table is full, although its load is limited: entries of an hour that was dropped count
- * again when an hour of the same class returns (after a clock reset, or ten days later). */
+ * again when its class returns before they are cleared (a clock reset, or few new ids). */
 static bool add_one(const struct adi_tags *t, const struct adi_tag_table *table,
                     const struct adi_id *id, uint32_t slot)
 {

@@ -13,62 +13,60 @@ static struct dfi_store *store_from(struct df_store *base)
 }
 _Static_assert(offsetof(struct dfi_store, base) == 0, "base is the first member");
 
+static void range_release(struct dfi_range *v)
+{
+        df_buf_release(&v->from);
+        df_buf_release(&v->to);
+}
+
 static void ranges_clear(struct dfi_ranges *r)
 {
-        for (size_t i = 0; i < r->count; i++) {
-                df_buf_release(&r->v[i].from);
-                df_buf_release(&r->v[i].to);
-        }
+        for (size_t i = 0; i < r->count; i++)
+                range_release(&r->v[i]);
         r->count = 0;
 }
 
-/* Out of memory loses only the early return of disk space. */
+static bool is_less(const struct df_buf *a, const struct df_buf *b)
+{
+        return df_bytes_cmp(df_buf_bytes(a), df_buf_bytes(b)) < 0;
+}
+
+static void swap(struct df_buf *a, struct df_buf *b)
+{
+        struct df_buf t = *a;
+
+        *a = *b;
+        *b = t;
+}
+
+/* Ranges that touch are one: when many hours end at once each deletes its own. So those of r lie
+ * apart. Out of memory loses only the early return of disk space. */
 static void ranges_add(struct dfi_ranges *r, struct df_bytes from, struct df_bytes to)
 {
-        if (r->count == DFI_RANGES_MAX)
-                return;
-        struct dfi_range *v = &r->v[r->count];
-        *v = (struct dfi_range){0};
-        df_buf_append(&v->from, from.data, from.len);
-        df_buf_append(&v->to, to.data, to.len);
-        if (v->from.failed || v->to.failed) {
-                df_buf_release(&v->from);
-                df_buf_release(&v->to);
-                return;
-        }
-        r->count++;
-}
-
-static bool contains(const struct dfi_range *outer, struct df_bytes from, struct df_bytes to)
-{
-        return df_bytes_cmp(df_buf_bytes(&outer->from), from) <= 0 &&
-               df_bytes_cmp(to, df_buf_bytes(&outer->to)) <= 0;
-}
-
-/* As ranges_add, but what lies inside another range counts once. */
-static void ranges_cover(struct dfi_ranges *r, struct df_bytes from, struct df_bytes to)
-{
-        const struct dfi_range fresh = {
-                .from = {.data = (uint8_t *)from.data, .len = from.len},
-                .to = {.data = (uint8_t *)to.data, .len = to.len},
-        };
+        struct dfi_range fresh = {0};
         size_t kept = 0;
 
-        for (size_t i = 0; i < r->count; i++)
-                if (contains(&r->v[i], from, to))
-                        return;
+        df_buf_append(&fresh.from, from.data, from.len);
+        df_buf_append(&fresh.to, to.data, to.len);
+        if (fresh.from.failed || fresh.to.failed)
+                return range_release(&fresh);
         for (size_t i = 0; i < r->count; i++) {
-                struct dfi_range *v = &r->v[i];
+                struct dfi_range v = r->v[i];
 
-                if (contains(&fresh, df_buf_bytes(&v->from), df_buf_bytes(&v->to))) {
-                        df_buf_release(&v->from);
-                        df_buf_release(&v->to);
-                } else {
-                        r->v[kept++] = *v;
+                if (is_less(&v.to, &fresh.from) || is_less(&fresh.to, &v.from)) {
+                        r->v[kept++] = v;
+                        continue;
                 }
+                if (is_less(&v.from, &fresh.from))
+                        swap(&v.from, &fresh.from);
+                if (is_less(&fresh.to, &v.to))
+                        swap(&v.to, &fresh.to);
+                range_release(&v);
         }
         r->count = kept;
-        ranges_add(r, from, to);
+        if (kept == DFI_RANGES_MAX)
+                return range_release(&fresh);
+        r->v[r->count++] = fresh;
 }
 
 int dfi_store_alive(struct dfi_store *s, struct df_error *err)
@@ -294,8 +292,8 @@ static void remember_ranges(struct dfi_store *s)
         if (s->open_ranges.count == 0)
                 return;
         for (size_t i = 0; i < s->open_ranges.count; i++)
-                ranges_cover(&s->hint_ranges, df_buf_bytes(&s->open_ranges.v[i].from),
-                             df_buf_bytes(&s->open_ranges.v[i].to));
+                ranges_add(&s->hint_ranges, df_buf_bytes(&s->open_ranges.v[i].from),
+                           df_buf_bytes(&s->open_ranges.v[i].to));
         if (s->kind == DFI_DB_KV) {
                 rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
                 char *message = NULL;
@@ -362,8 +360,7 @@ static uint64_t hidden_bytes(struct dfi_store *s)
                         r->v[kept++] = r->v[i];
                         continue;
                 }
-                df_buf_release(&r->v[i].from);
-                df_buf_release(&r->v[i].to);
+                range_release(&r->v[i]);
         }
         r->count = kept;
         return n;

@@ -1,8 +1,11 @@
 /* test_rocksdb.c - the state store port against an ordered map (K1), and the plain store. */
 #include "state_test.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
+
+#include "runtime/rocksdb/rocksdb_private.h"
 
 static const struct df_rocksdb_options small = {.write_buffer_bytes = 64 << 10,
                                                 .block_cache_bytes = 1 << 20};
@@ -349,6 +352,60 @@ static void test_expiry_frees_disk(void **state)
         remove_dir(dir);
 }
 
+/* D2: what is deleted stays noted until it is given back, in however many ranges it came. The
+ * oracle marks each key of one byte. */
+#define MARKS 201 /* the last is never set */
+
+static void assert_noted(struct df_store *s, const bool *marks, uint64_t seed)
+{
+        const struct dfi_ranges *noted = &((struct dfi_store *)s)->hint_ranges;
+        size_t runs = 0;
+
+        for (int i = 0; i < MARKS; i++)
+                runs += marks[i] && (i == 0 || !marks[i - 1]);
+        if (noted->count != runs)
+                fail_msg("seed %" PRIu64 ": %zu ranges are noted, %zu are deleted", seed,
+                         noted->count, runs);
+        for (size_t r = 0; r < noted->count; r++) {
+                unsigned from = noted->v[r].from.data[0], to = noted->v[r].to.data[0];
+
+                if (from >= to || (from > 0 && marks[from - 1]) || marks[to] ||
+                    memchr(marks + from, 0, to - from))
+                        fail_msg("seed %" PRIu64 ": [%u, %u) is noted", seed, from, to);
+        }
+}
+
+static void test_deleted_ranges_are_noted_whole(void **state)
+{
+        for (uint64_t seed = 41; seed < 44; seed++) {
+                uint64_t random = seed;
+                bool marks[MARKS] = {false};
+                struct df_ckpt *c;
+                struct df_takeover t;
+                char dir[256];
+
+                ok(df_rocksdb_ckpt_open(temp_dir(dir), &small, &c, err));
+                ok(df_ckpt_takeover(c, &t, err));
+                for (int i = 0; i < 1000; i++) {
+                        uint8_t from = (uint8_t)below(&random, MARKS - 1);
+                        uint8_t to = (uint8_t)(from + 1);
+
+                        if (from < MARKS - 20 && below(&random, 20) == 0)
+                                to = (uint8_t)(from + below(&random, 20));
+                        memset(marks + from, 1, (size_t)(to - from));
+                        df_store_del_range(t.store, df_bytes(&from, 1), df_bytes(&to, 1));
+                        if (below(&random, i < 500 ? 10 : 400))
+                                continue;
+                        ok(df_store_commit(t.store, err));
+                        assert_noted(t.store, marks, seed);
+                }
+                ok(df_store_commit(t.store, err));
+                assert_noted(t.store, marks, seed);
+                df_ckpt_close(c);
+                remove_dir(dir);
+        }
+}
+
 /* ---- the plain store ---- */
 
 static int count_row(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
@@ -572,6 +629,7 @@ int main(void)
                 cmocka_unit_test(test_limits),
                 cmocka_unit_test(test_scan_callback),
                 cmocka_unit_test(test_expiry_frees_disk),
+                cmocka_unit_test(test_deleted_ranges_are_noted_whole),
                 cmocka_unit_test(test_kv_reopen_and_snapshot),
                 cmocka_unit_test(test_kv_checkpoint_restore),
                 cmocka_unit_test(test_kv_readers_see_whole_batches),
