@@ -5,10 +5,11 @@ import signal
 import time
 from fractions import Fraction
 
-from conftest import Adtally, run
+from conftest import run
+from reconcilers import Rig
 from test_kafka_books import billing, check_sequence
-from test_kafka_lead import LOST, Member, Rig
-from test_kafka_money import HOURS_MS, QUICK, send, shown
+from test_kafka_lead import LOST
+from test_kafka_money import HOURS_MS, send, shown
 from test_money import ask, check_proof, fill_segments, invoice, lines, month_boundary
 
 OLD = ["--accepted-age", "70d", "--keep-log", "400d", "--archive-segment", "2MiB"]
@@ -17,16 +18,12 @@ OLD = ["--accepted-age", "70d", "--keep-log", "400d", "--archive-segment", "2MiB
 class ClosingRig(Rig):
     """With the settings of old events, and one signing key on all machines."""
 
-    def __init__(self, place, kafka):  # pylint: disable=super-init-not-called
-        (place / "store").mkdir()
-        self.common = [*QUICK, *OLD, *kafka.settings(), "--checkpoint-store", place / "store"]
-        self.a = Adtally(place / "data", *self.common, "--reconcile", "off").start()
+    def __init__(self, place, kafka):
+        super().__init__(place, kafka, *OLD)
         run("key", "create", "--signing", "--data", self.a.data)
-        self.settings = [*self.common, "--archive", f"dir:{place}/data/archive"]
-        self.members = [Member(place, f"r{i}", self.settings) for i in range(3)]
         for m in self.members:
             shutil.copytree(self.a.data / "keys", m.data / "keys")
-        self.sent = self.fills = 0
+        self.fills = 0
 
     def close(self, period):
         run("period", "close", period, "--url", self.a.url, "--advertiser", "acme", "--reason", "month end", "--requested-by", "ann",
