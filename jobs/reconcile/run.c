@@ -529,7 +529,7 @@ int ad_job_run(struct ad_job *j, const char *asked_by, bool compare_all, bool *r
         }
         if (rc == 0)
                 ad_job_status_begin(&j->status, df_config_text(j->config, "instance"), a.run,
-                                    a.chain, asked_by);
+                                    a.chain, a.asked_by);
         for (size_t i = 0; rc == 0 && i < a.count; i++)
                 rc = work_part(&a, &a.parts[i], err);
         if (rc == 0)
