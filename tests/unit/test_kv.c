@@ -1,7 +1,6 @@
 /* test_kv.c - the plain store (df_kv): reopened, restored, read while it is written, damaged. */
 #include "state_test.h"
 
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
