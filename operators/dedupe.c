@@ -42,7 +42,7 @@
  * 1,000 events/s and H = 24 h: 94 M ids, 2.2 to 9 GB of disk, 0.5 to 1.2 GB of memory. A sustained
  * 1 M/s is 94 G ids: 2.2 TB, shared by the partitions.
  *
- * State, under ns: 'H' header; the rest in dedupe_runs.c.
+ * State, under ns: 'H' header; the rest in dedupe_stored.c.
  */
 #include <stdlib.h>
 
@@ -385,6 +385,7 @@ static void dedupe_close(struct df_operator *op)
 {
         struct adi_dedupe *d = (struct adi_dedupe *)op;
 
+        d->merge.out.in_files = false; /* the store is not asked any more */
         adi_merge_abort(d);
         for (size_t i = 0; i < d->bucket_count; i++)
                 adi_bucket_destroy(d->buckets[i]);

@@ -2,9 +2,9 @@
  *
  * Eight neighbouring runs of a level become one of the next; a closed hour with more than eight
  * runs becomes one. A step is paid for by the events that pass. Output blocks go straight into the
- * open batch: nobody reads them before the snapshot that lists the finished run instead of its
- * inputs, and the commit that follows it. A merge that a crash cuts short leaves blocks that no
- * list names; restore deletes them.
+ * open batch, or the output's files: nobody reads them before the snapshot that lists the finished
+ * run instead of its inputs, and the commit that follows it. A merge that a crash cuts short leaves
+ * blocks and files that no list names; restore deletes them.
  */
 #include <stdlib.h>
 
@@ -16,6 +16,8 @@ void adi_merge_abort(struct adi_dedupe *d)
         size_t written = m->written_bytes;
         bool look = m->look;
 
+        if (m->bucket && m->out.in_files)
+                adi_run_delete(d, m->bucket, &m->out);
         free(m->ids);
         adi_run_release(&m->out);
         memset(m, 0, sizeof(*m));
@@ -69,6 +71,7 @@ static int start(struct adi_dedupe *d, struct adi_bucket *b, uint32_t first, uin
                 if (b->runs[first + i].level >= m->out.level)
                         m->out.level = b->runs[first + i].level + 1;
         }
+        m->out.in_files = adi_run_is_long(d, total);
         m->ids = malloc((size_t)(n + 1) * ADI_BLOCK_IDS * sizeof(*m->ids));
         m->out.index = malloc((total / d->block_ids + 1) * sizeof(*m->out.index));
         if (!m->ids || !m->out.index)
@@ -139,8 +142,12 @@ static int take(struct adi_dedupe *d, bool *ret_end, struct df_error *err)
                 equal[n++] = i;
         }
         *ret_end = !best;
-        if (!best)
-                return put_block(d, err);
+        if (!best) {
+                rc = put_block(d, err);
+                if (rc == 0)
+                        adi_run_put_end(d, m->bucket, &m->out, m->out.blocks);
+                return rc;
+        }
         m->ids[m->out_ids++] = *best;
         for (uint32_t i = 0; rc == 0 && i < n; i++)
                 rc = advance(d, equal[i], err);

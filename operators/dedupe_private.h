@@ -2,7 +2,8 @@
  *
  *   dedupe.c        the operator: judging, recording, expiry, snapshot, restore
  *   dedupe_set.c    the open hours' ids: one hash set in memory
- *   dedupe_runs.c   the buckets: sorted runs, their blocks in the store, deltas, the list of runs
+ *   dedupe_runs.c   the buckets: ids leave the set in sorted runs, and are asked for there
+ *   dedupe_stored.c what the buckets keep in the store: runs, deltas, the list of runs
  *   dedupe_restore.c  the same from the store
  *   dedupe_merge.c  runs of an hour become fewer, in bounded steps
  *   dedupe_tags.c   the filter in front of the runs
@@ -32,12 +33,15 @@
 #define ADI_ID_BYTES 24
 #define ADI_EPOCH_BITS 0
 #endif
-#define ADI_BLOCK_IDS 512     /* ids of one value of a run: 12 KiB; one read answers a question */
-#define ADI_DELTA_IDS 2560    /* ids of one value of a delta: 60 KiB */
-#define ADI_DELTA_KEEP 8192   /* bytes: a shorter last value is written again, longer */
-#define ADI_FAN_IN 8          /* runs of a level that become one of the next */
-#define ADI_MERGE_RUNS_MAX 16 /* runs merged at once */
-#define ADI_MERGE_IDS 8       /* ids merged for each event that passes */
+#define ADI_BLOCK_IDS 512       /* ids of one value of a run: 12 KiB; one read answers a question */
+#define ADI_LONG_BLOCKS 128     /* a run of so many lies in files (df/store.h, runs) */
+#define ADI_IN_FILES (1u << 31) /* beside the level in the list of runs */
+#define ADI_PART_BLOCKS 1024    /* blocks of such a file: 12 MiB */
+#define ADI_DELTA_IDS 2560      /* ids of one value of a delta: 60 KiB */
+#define ADI_DELTA_KEEP 8192     /* bytes: a shorter last value is written again, longer */
+#define ADI_FAN_IN 8            /* runs of a level that become one of the next */
+#define ADI_MERGE_RUNS_MAX 16   /* runs merged at once */
+#define ADI_MERGE_IDS 8         /* ids merged for each event that passes */
 #define ADI_MERGE_BYTES_MAX (64u << 20) /* written by merges into one checkpoint */
 #define ADI_OPEN_IDS (1u << 20)         /* default of ad_params.dedupe_open_ids */
 #define ADI_DELTA_SHARE 4               /* of dedupe_open_ids: a longer delta becomes a run */
@@ -213,6 +217,7 @@ uint64_t adi_tags_bytes(const struct adi_tags *t);
 struct adi_run {
         uint32_t first_seq, last_seq; /* spills it is made of */
         uint32_t level;
+        bool in_files; /* in parts of ADI_PART_BLOCKS; else each block is a value */
         uint64_t count;
         struct adi_id *mem;    /* sorted; NULL once in the store */
         size_t mem_cap;        /* ids that fit into mem */
@@ -308,13 +313,30 @@ int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_
 int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
                   uint32_t block, struct adi_id *ids, uint32_t *ret_count, struct df_error *err);
 uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r);
+/* Its memory is for the next run. */
+void adi_run_give_memory(struct adi_dedupe *d, struct adi_run *r);
+int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err);
+
+/* ---- dedupe_stored.c ---- */
+/* A stored run is long, and lies in files, or short: each block is a value. */
+static inline bool adi_run_is_long(const struct adi_dedupe *d, uint64_t ids)
+{
+        return ids >= (uint64_t)ADI_LONG_BLOCKS * d->block_ids;
+}
+/* The bytes of a stored block, until the next call of the store. */
+int adi_block_read(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                   uint32_t block, struct df_bytes *ret, struct df_error *err);
 int adi_run_put_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
                       uint32_t block, const struct adi_id *ids, uint32_t count,
                       struct df_error *err);
+/* After the last block. */
+void adi_run_put_end(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                     uint32_t blocks);
 void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r);
+/* All that the store holds of the hour. */
+void adi_hour_delete(struct adi_dedupe *d, const struct adi_bucket *b);
 void adi_delta_append(const struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id);
 int adi_buckets_snapshot(struct adi_dedupe *d, struct df_error *err);
-int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err);
 
 #ifdef ADI_BILLING
 void adi_both_open(struct adi_dedupe *d, uint32_t realtime_hours);

@@ -1,7 +1,7 @@
-/* dedupe_restore.c - the buckets from the store (dedupe_runs.c says what lies there).
+/* dedupe_restore.c - the buckets from the store (dedupe_stored.c says what lies there).
  *
  * Lists first, then every block once, for the indexes and the filter, then the deltas into the set.
- * A block that no list names was written by a merge that a crash cut short: deleted.
+ * A block or a file that no list names was written by a merge that a crash cut short: deleted.
  */
 #include <stdlib.h>
 
@@ -31,6 +31,8 @@ static int restore_list(void *arg, struct df_bytes key, struct df_bytes value, s
 
                 r.last_seq = df_get_u32be(&v);
                 r.level = df_get_u32be(&v);
+                r.in_files = r.level & ADI_IN_FILES;
+                r.level &= ~ADI_IN_FILES;
                 r.blocks = df_get_u32be(&v);
                 r.count = df_get_u64be(&v);
                 if (r.blocks == 0 || r.count < r.blocks ||
@@ -96,7 +98,7 @@ static int restore_block(void *arg, struct df_bytes key, struct df_bytes value,
         size_t n = value.len / ADI_ID_BYTES;
         int rc;
 
-        if (k.bad || !r) { /* of a merge that was cut short */
+        if (k.bad || !r || r->in_files) { /* of a merge that was cut short */
                 df_store_del(s->d->op.ctx.store, key);
                 return 0;
         }
@@ -115,6 +117,60 @@ static int restore_block(void *arg, struct df_bytes key, struct df_bytes value,
         s->next++;
         s->ids += n;
         return adi_tags_add(&s->d->tags, s->block, n, b->hour, last_seq, err);
+}
+
+static int restore_files(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
+                         struct adi_id block[ADI_BLOCK_IDS], struct df_error *err)
+{
+        uint64_t ids = 0;
+
+        for (uint32_t i = 0; i < r->blocks; i++) {
+                uint32_t n;
+                int rc = adi_run_block(d, b, r, i, block, &n, err);
+
+                if (rc == 0)
+                        rc = adi_tags_add(&d->tags, block, n, b->hour, r->last_seq, err);
+                if (rc < 0)
+                        return rc;
+                r->index[i] = (struct adi_key){block[0].hi, block[0].lo};
+                ids += n;
+        }
+        return ids == r->count ? 0 : adi_damaged(b, "a run has another number of ids", err);
+}
+
+/* A part that no list names was written by a merge that was cut short. */
+static int check_part(void *arg, struct df_bytes key, struct df_error *err)
+{
+        struct adi_dedupe *d = arg;
+        struct df_reader k = df_reader(key);
+        const struct adi_bucket *b = adi_bucket_find(d, get_hour(&k));
+        uint32_t last_seq = df_get_u32be(&k), level = df_get_u8(&k), part = df_get_u32be(&k);
+        const struct adi_run *r = listed(b, last_seq, level);
+
+        (void)err;
+        if (k.bad || !r || !r->in_files || (uint64_t)part * ADI_PART_BLOCKS >= r->blocks)
+                df_store_run_del(d->op.ctx.store, key);
+        return 0;
+}
+
+/* Runs that lie in files. */
+static int restore_long(struct adi_dedupe *d, struct adi_id block[ADI_BLOCK_IDS],
+                        struct df_error *err)
+{
+        uint8_t prefix[2] = {d->op.ctx.ns, 'F'};
+
+        for (size_t i = 0; i < d->bucket_count; i++) {
+                const struct adi_bucket *b = d->buckets[i];
+
+                for (uint32_t j = 0; j < b->run_count; j++) {
+                        int rc = b->runs[j].in_files ? restore_files(d, b, &b->runs[j], block, err)
+                                                     : 0;
+
+                        if (rc < 0)
+                                return rc;
+                }
+        }
+        return df_store_run_scan(d->op.ctx.store, df_bytes(prefix, 2), check_part, d, err);
 }
 
 struct delta_scan {
@@ -184,9 +240,10 @@ int adi_buckets_restore(struct adi_dedupe *d,
         if (rc < 0)
                 return rc;
         for (size_t i = 0; i < d->bucket_count; i++) {
-                runs += d->buckets[i]->run_count;
-                for (uint32_t j = 0; j < d->buckets[i]->run_count; j++)
+                for (uint32_t j = 0; j < d->buckets[i]->run_count; j++) {
                         ids += d->buckets[i]->runs[j].count;
+                        runs += !d->buckets[i]->runs[j].in_files;
+                }
         }
         if (ids > 0)
                 rc = adi_tags_reserve(&d->tags, ids, err);
@@ -202,6 +259,8 @@ int adi_buckets_restore(struct adi_dedupe *d,
         if (rc == 0 && blocks->runs != runs)
                 rc = df_fail(err, DF_ECORRUPT, "dedupe: %llu runs are listed, %llu are there",
                              (unsigned long long)runs, (unsigned long long)blocks->runs);
+        if (rc == 0)
+                rc = restore_long(d, blocks->block, err);
         free(blocks);
         return rc < 0 ? rc : restore_scan(d, 'D', restore_delta, &deltas, err);
 }

@@ -1,64 +1,11 @@
-/* dedupe_runs.c - the hourly buckets: sorted runs, deltas, and their keys in the store.
+/* dedupe_runs.c - the hourly buckets: ids leave the set in sorted runs, and are asked for there.
  *
- * Under ns (hours and numbers big endian, so that one range holds an hour):
- *   'L' hour                          list of the hour's runs, written last: a run that it does not
- *                                     name (a merge cut short) does not count and is deleted
- *   'R' hour last_seq level block     a block of a run: sorted ids of ADI_ID_BYTES
- *   'D' hour seq                      a delta: ids in the order of recording, the later one wins
- * A run lies in memory until the snapshot that stores it, since reads do not see the open batch;
- * afterwards only the first key of each block does.
+ * A run lies in memory until the snapshot that stores it (dedupe_stored.c), since reads do not see
+ * the open batch; afterwards only the first key of each block does.
  */
 #include <stdlib.h>
 
 #include "operators/dedupe_private.h"
-
-#define KEY_MAX 32
-
-struct key {
-        uint8_t bytes[KEY_MAX];
-        size_t len;
-};
-
-static void key_add(struct key *k, uint64_t v, unsigned bytes)
-{
-        df_check(k->len + bytes <= KEY_MAX);
-        for (unsigned i = 0; i < bytes; i++)
-                k->bytes[k->len++] = (uint8_t)(v >> (8 * (bytes - 1 - i)));
-}
-
-static struct key hour_key(const struct adi_dedupe *d, char kind, int64_t hour)
-{
-        struct key k = {.len = 0};
-
-        key_add(&k, d->op.ctx.ns, 1);
-        key_add(&k, (uint8_t)kind, 1);
-        key_add(&k, (uint64_t)hour ^ (1ull << 63), 8);
-        return k;
-}
-
-static struct key delta_key(const struct adi_dedupe *d, int64_t hour, uint32_t seq)
-{
-        struct key k = hour_key(d, 'D', hour);
-
-        key_add(&k, seq, 4);
-        return k;
-}
-
-static struct key block_key(const struct adi_dedupe *d, int64_t hour, const struct adi_run *r,
-                            uint32_t block)
-{
-        struct key k = hour_key(d, 'R', hour);
-
-        key_add(&k, r->last_seq, 4);
-        key_add(&k, r->level, 1);
-        key_add(&k, block, 4);
-        return k;
-}
-
-static struct df_bytes key_bytes(const struct key *k)
-{
-        return df_bytes(k->bytes, k->len);
-}
 
 /* ---- buckets ---- */
 
@@ -132,15 +79,6 @@ void adi_bucket_destroy(struct adi_bucket *b)
         free(b);
 }
 
-static void delete_hour(struct adi_dedupe *d, int64_t hour)
-{
-        for (const char *kind = "LRD"; *kind; kind++) {
-                struct key from = hour_key(d, *kind, hour), to = hour_key(d, *kind, hour + 1);
-
-                df_store_del_range(d->op.ctx.store, key_bytes(&from), key_bytes(&to));
-        }
-}
-
 void adi_buckets_expire(struct adi_dedupe *d, int64_t before_hour)
 {
         size_t n = 0;
@@ -157,7 +95,7 @@ void adi_buckets_expire(struct adi_dedupe *d, int64_t before_hour)
                 if (b->held)
                         adi_tags_drop(&d->tags, b->hour);
                 if (b->stored)
-                        delete_hour(d, b->hour);
+                        adi_hour_delete(d, b);
                 adi_bucket_destroy(b);
         }
         d->bucket_count -= n;
@@ -199,7 +137,7 @@ static int take_memory(struct adi_dedupe *d, size_t count, struct adi_run *r, st
 }
 
 /* Fresh pages cost more than what is done with them: the next run gets these. */
-static void give_memory(struct adi_dedupe *d, struct adi_run *r)
+void adi_run_give_memory(struct adi_dedupe *d, struct adi_run *r)
 {
         if (r->mem_cap > d->spare_cap) {
                 free(d->spare);
@@ -215,7 +153,10 @@ static void give_memory(struct adi_dedupe *d, struct adi_run *r)
 int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err)
 {
         uint32_t seq = b->next_seq;
-        struct adi_run r = {.first_seq = seq, .last_seq = seq, .count = b->open_ids};
+        struct adi_run r = {.first_seq = seq,
+                            .last_seq = seq,
+                            .count = b->open_ids,
+                            .in_files = adi_run_is_long(d, b->open_ids)};
         int rc = adi_bucket_grow(b, err);
 
         if (rc == 0)
@@ -229,7 +170,7 @@ int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error
         }
         rc = adi_tags_add(&d->tags, r.mem, r.count, b->hour, seq, err);
         if (rc < 0) {
-                give_memory(d, &r);
+                adi_run_give_memory(d, &r);
                 return rc;
         }
         b->runs[b->run_count++] = r;
@@ -261,21 +202,6 @@ uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r)
         return r->mem ? (uint32_t)((r->count + d->block_ids - 1) / d->block_ids) : r->blocks;
 }
 
-static int read_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
-                      uint32_t block, struct df_bytes *ret, struct df_error *err)
-{
-        struct key k = block_key(d, b->hour, r, block);
-        bool found = false;
-        int rc = df_store_get(d->op.ctx.store, key_bytes(&k), ret, &found, err);
-
-        if (rc < 0)
-                return rc;
-        if (!found || ret->len == 0 || ret->len % ADI_ID_BYTES != 0 ||
-            ret->len > ADI_BLOCK_IDS * ADI_ID_BYTES)
-                return adi_damaged(b, "a block of a run is missing or cut", err);
-        return 0;
-}
-
 int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
                   uint32_t block, struct adi_id *ids, uint32_t *ret_count, struct df_error *err)
 {
@@ -292,7 +218,7 @@ int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct
                 *ret_count = (uint32_t)n;
                 return 0;
         }
-        rc = read_block(d, b, r, block, &v, err);
+        rc = adi_block_read(d, b, r, block, &v, err);
         if (rc < 0)
                 return rc;
         *ret_count = (uint32_t)(v.len / ADI_ID_BYTES);
@@ -345,7 +271,7 @@ static int run_find(struct adi_dedupe *d, const struct adi_bucket *b, const stru
         }
         if (lo == 0)
                 return 0;
-        rc = read_block(d, b, r, lo - 1, &v, err);
+        rc = adi_block_read(d, b, r, lo - 1, &v, err);
         if (rc < 0)
                 return rc;
         end = v.len / ADI_ID_BYTES;
@@ -395,160 +321,4 @@ int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_
                 }
         }
         return 0;
-}
-
-/* ---- what the store holds ---- */
-
-int adi_run_put_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
-                      uint32_t block, const struct adi_id *ids, uint32_t count,
-                      struct df_error *err)
-{
-        struct key k = block_key(d, b->hour, r, block);
-        int rc;
-
-        df_check(count > 0 && count <= ADI_BLOCK_IDS);
-        df_buf_clear(&d->scratch);
-        if (df_buf_reserve(&d->scratch, (size_t)count * ADI_ID_BYTES)) {
-                for (uint32_t i = 0; i < count; i++)
-                        adi_id_store(d->scratch.data + (size_t)i * ADI_ID_BYTES, &ids[i]);
-                d->scratch.len = (size_t)count * ADI_ID_BYTES;
-        }
-        rc = df_buf_check(&d->scratch, err);
-        if (rc == 0)
-                df_store_put(d->op.ctx.store, key_bytes(&k), df_buf_bytes(&d->scratch));
-        return rc;
-}
-
-void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r)
-{
-        struct key from = block_key(d, b->hour, r, 0), to = block_key(d, b->hour, r, r->blocks);
-
-        if (!r->mem)
-                df_store_del_range(d->op.ctx.store, key_bytes(&from), key_bytes(&to));
-}
-
-static int run_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct adi_run *r,
-                        struct df_error *err)
-{
-        uint32_t blocks = adi_run_blocks(d, r);
-
-        r->index = malloc(blocks * sizeof(*r->index));
-        if (!r->index)
-                return df_fail(err, DF_ENOMEM, "dedupe: an index of %u blocks", blocks);
-        for (uint32_t i = 0; i < blocks; i++) {
-                const struct adi_id *ids = r->mem + (uint64_t)i * d->block_ids;
-                uint64_t left = r->count - (uint64_t)i * d->block_ids;
-                uint32_t n = left < d->block_ids ? (uint32_t)left : d->block_ids;
-                int rc = adi_run_put_block(d, b, r, i, ids, n, err);
-
-                if (rc < 0)
-                        return rc;
-                r->index[i] = (struct adi_key){ids->hi, ids->lo};
-        }
-        give_memory(d, r);
-        r->blocks = blocks;
-        b->stored = true;
-        return 0;
-}
-
-/* D3: what the next snapshot adds. A long delta would be written again as a run soon: the snapshot
- * writes that run instead, from the set, and nothing more need be noted here. */
-void adi_delta_append(const struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id)
-{
-        if (b->spills)
-                return;
-        if (b->tail.len / ADI_ID_BYTES >= d->set.limit / ADI_DELTA_SHARE) {
-                b->spills = true;
-                b->tail_dirty = false;
-                df_buf_clear(&b->tail);
-                return;
-        }
-        if (df_buf_reserve(&b->tail, ADI_ID_BYTES)) {
-                adi_id_store(b->tail.data + b->tail.len, id);
-                b->tail.len += ADI_ID_BYTES;
-        }
-        b->tail_dirty = true;
-}
-
-/* D3: the delta. A short last value stays in memory and is written again together with what comes,
- * so that frequent checkpoints do not leave many small values. */
-static int delta_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err)
-{
-        size_t at = 0;
-        int rc = df_buf_check(&b->tail, err);
-
-        if (rc < 0 || !b->tail_dirty)
-                return rc;
-        while (at < b->tail.len) {
-                size_t n = b->tail.len - at;
-                struct key k = delta_key(d, b->hour, b->tail_seq);
-
-                if (n > ADI_DELTA_IDS * ADI_ID_BYTES)
-                        n = ADI_DELTA_IDS * ADI_ID_BYTES;
-                df_store_put(d->op.ctx.store, key_bytes(&k), df_bytes(b->tail.data + at, n));
-                if (n < ADI_DELTA_KEEP)
-                        break;
-                b->tail_seq++;
-                at += n;
-        }
-        if (at > 0)
-                memmove(b->tail.data, b->tail.data + at, b->tail.len - at);
-        b->tail.len -= at;
-        b->tail_dirty = false;
-        b->deltas_stored = true;
-        b->stored = true;
-        return 0;
-}
-
-static int list_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err)
-{
-        struct key k = hour_key(d, 'L', b->hour);
-        struct df_buf *v = &d->scratch;
-        int rc;
-
-        df_buf_clear(v);
-        df_put_u32be(v, b->next_seq);
-        for (uint32_t i = 0; i < b->run_count; i++) {
-                const struct adi_run *r = &b->runs[i];
-
-                df_check(!r->mem);
-                df_put_u32be(v, r->first_seq);
-                df_put_u32be(v, r->last_seq);
-                df_put_u32be(v, r->level);
-                df_put_u32be(v, r->blocks);
-                df_put_u64be(v, r->count);
-        }
-        rc = df_buf_check(v, err);
-        if (rc < 0)
-                return rc;
-        df_store_put(d->op.ctx.store, key_bytes(&k), df_buf_bytes(v));
-        b->list_dirty = false;
-        b->stored = true;
-        return 0;
-}
-
-int adi_buckets_snapshot(struct adi_dedupe *d, struct df_error *err)
-{
-        int rc = 0;
-
-        for (size_t i = 0; rc == 0 && i < d->bucket_count; i++) {
-                struct adi_bucket *b = d->buckets[i];
-
-                for (uint32_t j = 0; rc == 0 && j < b->run_count; j++)
-                        if (b->runs[j].mem)
-                                rc = run_snapshot(d, b, &b->runs[j], err);
-                if (rc == 0 && b->stale_to > 0) {
-                        struct key from = delta_key(d, b->hour, 0);
-                        struct key to = delta_key(d, b->hour, b->stale_to);
-
-                        df_store_del_range(d->op.ctx.store, key_bytes(&from), key_bytes(&to));
-                        b->stale_to = 0;
-                        b->deltas_stored = false;
-                }
-                if (rc == 0)
-                        rc = delta_snapshot(d, b, err);
-                if (rc == 0 && b->list_dirty)
-                        rc = list_snapshot(d, b, err);
-        }
-        return rc;
 }

@@ -17,7 +17,7 @@ static int check_usable(struct dfi_ckpt *c, struct df_error *err)
  * keeps the inode from being used for anything else. */
 bool dfi_is_immutable(const char *name)
 {
-        return dfi_is_sst(name) || strncmp(name, "OPTIONS-", 8) == 0;
+        return dfi_is_sst(name) || dfi_is_run(name) || strncmp(name, "OPTIONS-", 8) == 0;
 }
 
 /* SHA-256 of each file; of an immutable one only once in a process's life. RocksDB syncs tables and
@@ -50,7 +50,7 @@ static int hash_files(const struct dfi_ckpt *c, const char *path, struct dfi_fil
                         memcpy(f.digest, known->digest, sizeof(f.digest));
                 } else {
                         r = df_sha256_file(file, f.digest, &f.size_bytes, err);
-                        if (r == 0 && dfi_is_immutable(f.name) && !dfi_is_sst(f.name))
+                        if (r == 0 && strncmp(f.name, "OPTIONS-", 8) == 0)
                                 r = dfi_sync_file(file, err);
                 }
                 if (r == 0)
@@ -70,6 +70,8 @@ static int write_checkpoint(struct dfi_ckpt *c, struct dfi_manifest *m, const ch
         int r = dfi_state_path(manifest, err, "%s/%s", path, DFI_MANIFEST_NAME);
         if (r == 0)
                 r = dfi_db_checkpoint(&c->store.db, path, err);
+        if (r == 0)
+                r = dfi_runs_link(c->store.runs, path, err);
         if (r == 0)
                 r = dfi_store_poll(&c->store, err);
         if (r == 0)

@@ -86,8 +86,8 @@ static int remove_leftovers(const struct dfi_ckpt *c, const struct dfi_names *na
         return 0;
 }
 
-/* SST files never change: links. The rest RocksDB writes to: copies. No sync: a live directory
- * does not outlive its process. */
+/* Tables and runs never change: links. The rest RocksDB writes to: copies. No sync: a live
+ * directory does not outlive its process. */
 static int fill_live(const struct dfi_ckpt *c, const struct dfi_manifest *m, struct df_error *err)
 {
         char from[DFI_PATH_MAX], to[DFI_PATH_MAX];
@@ -98,7 +98,8 @@ static int fill_live(const struct dfi_ckpt *c, const struct dfi_manifest *m, str
                 if ((r = dfi_state_path(from, err, "%s/%s/%s", c->dir, c->current.name, name)) ||
                     (r = dfi_state_path(to, err, "%s/%s", c->live, name)))
                         break;
-                r = dfi_is_sst(name) ? dfi_link_file(from, to, err) : dfi_copy_file(from, to, err);
+                r = dfi_is_sst(name) || dfi_is_run(name) ? dfi_link_file(from, to, err)
+                                                         : dfi_copy_file(from, to, err);
         }
         return r;
 }

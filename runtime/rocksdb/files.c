@@ -62,7 +62,7 @@ int dfi_sync_parent(const char *path, struct df_error *err)
         return dfi_state_sync_dir(parent, err);
 }
 
-static int write_all(int fd, struct df_bytes content, const char *path, struct df_error *err)
+int dfi_write_all(int fd, struct df_bytes content, const char *path, struct df_error *err)
 {
         while (content.len) {
                 ssize_t n = write(fd, content.data, content.len);
@@ -82,7 +82,7 @@ static int write_file(const char *path, int flags, struct df_bytes content, stru
 
         if (fd < 0)
                 return df_fail_errno(err, DF_EIO, "cannot create %s", path);
-        int r = write_all(fd, content, path, err);
+        int r = dfi_write_all(fd, content, path, err);
         if (r == 0 && fsync(fd) < 0)
                 r = df_fail_errno(err, DF_EIO, "cannot sync %s", path);
         if (close(fd) < 0 && r == 0)
@@ -155,7 +155,7 @@ static int copy_bytes(int in, int out, const char *from, const char *to, struct 
                         return df_fail_errno(err, DF_EIO, "cannot read %s", from);
                 if (n == 0)
                         return 0;
-                int r = write_all(out, df_bytes(block, (size_t)n), to, err);
+                int r = dfi_write_all(out, df_bytes(block, (size_t)n), to, err);
                 if (r)
                         return r;
         }

@@ -64,6 +64,55 @@ int dfi_db_range(const struct dfi_db *d, const rocksdb_snapshot_t *snapshot, str
                            struct df_error *err),
                  void *arg, struct df_error *err);
 
+/* ---- runs.c: the runs of a task's store, one file each in the live directory ----
+ *
+ *   <key in hex>-<serial>.run    blocks, each behind it the XXH3 of its bytes plus its number; then
+ *                                "adrun001", bytes of a block, blocks, bytes of the last one, and
+ *                                the CRC-32C of these (all big endian)
+ *
+ * A file never changes once it has ended, so that checkpoints link it as they link tables. Only
+ * ended files stand in checkpoints, and only those: a takeover finds its runs by looking.
+ */
+#define DFI_RUN_FDS 32 /* open at a time for reading, of one store */
+
+struct dfi_run {
+        uint8_t key[DF_RUN_KEY_MAX];
+        uint32_t key_len, serial;
+        uint32_t block_bytes, blocks, last_bytes;
+        enum { DFI_RUN_OPEN, DFI_RUN_ENDED, DFI_RUN_COMMITTED } state;
+        bool gone;   /* deleted with the next commit */
+        bool synced; /* durable */
+        int fd;      /* -1: closed */
+};
+
+struct dfi_runs {
+        char dir[DFI_PATH_MAX];
+        struct dfi_run *v; /* by key, then serial */
+        size_t count, cap;
+        size_t fds, hand; /* open for reading; where to look for one to close */
+        uint32_t next_serial;
+        struct df_buf block; /* being written, or read last */
+        int failed;          /* a write failed: what the commit returns */
+        char failed_text[160];
+};
+
+bool dfi_is_run(const char *name);
+/* The runs that lie in dir. DF_ECORRUPT: one is cut or damaged. */
+int dfi_runs_open(struct dfi_runs *r, const char *dir, struct df_error *err);
+void dfi_runs_close(struct dfi_runs *r);
+void dfi_runs_append(struct dfi_runs *r, struct df_bytes key, struct df_bytes block);
+void dfi_runs_end(struct dfi_runs *r, struct df_bytes key);
+int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
+                  bool *ret_found, struct df_error *err);
+void dfi_runs_del(struct dfi_runs *r, struct df_bytes key);
+int dfi_runs_scan(struct dfi_runs *r, struct df_bytes prefix,
+                  int (*fn)(void *, struct df_bytes, struct df_error *), void *arg,
+                  struct df_error *err);
+int dfi_runs_commit(struct dfi_runs *r, struct df_error *err);
+void dfi_runs_rollback(struct dfi_runs *r);
+/* Links of all committed runs, durable, into the directory of a checkpoint. */
+int dfi_runs_link(struct dfi_runs *r, const char *into, struct df_error *err);
+
 /* ---- store.c ---- */
 
 #define DFI_STORE_MAGIC 0x64667374u
@@ -87,6 +136,7 @@ struct dfi_store {
         enum dfi_db_kind kind;
         struct dfi_db db;
         rocksdb_writebatch_t *batch;
+        struct dfi_runs *runs;           /* of a task's store */
         rocksdb_pinnableslice_t *pinned; /* the value that get returned last */
         struct dfi_ranges open_ranges;   /* deleted in the open batch */
         struct dfi_ranges hint_ranges;   /* committed; compaction not yet asked for */
@@ -126,6 +176,7 @@ int dfi_copy_file(const char *from, const char *to, struct df_error *err);
 /* A hard link, or a copy where the file systems differ. */
 int dfi_link_file(const char *from, const char *to, struct df_error *err);
 bool dfi_is_sst(const char *name);
+int dfi_write_all(int fd, struct df_bytes content, const char *path, struct df_error *err);
 
 /* ---- tree.c ---- */
 
@@ -241,7 +292,7 @@ struct dfi_ckpt {
 
 struct dfi_ckpt *dfi_ckpt_from(struct df_ckpt *base);
 int dfi_make_dirs(const char *dir, struct df_error *err); /* mkdir -p, durable */
-/* RocksDB never writes it again. */
+/* Never written again. */
 bool dfi_is_immutable(const char *name);
 void dfi_ckpt_drop_live(struct df_ckpt *base);
 int dfi_ckpt_takeover(struct df_ckpt *base, struct df_takeover *ret, struct df_error *err);

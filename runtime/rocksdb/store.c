@@ -1,6 +1,8 @@
 /* store.c - df_store over one database: reads of what is committed, and the open batch. */
 #include "rocksdb_private.h"
 
+#include <stdlib.h>
+
 static const struct df_store_ops store_ops;
 
 static struct dfi_store *store_from(struct df_store *base)
@@ -229,13 +231,74 @@ static void store_del_range(struct df_store *base, struct df_bytes from, struct 
         ranges_add(&s->open_ranges, from, to);
 }
 
+/* ---- runs: a task's ---- */
+
+static struct dfi_runs *runs_from(struct df_store *base)
+{
+        struct dfi_store *s = store_from(base);
+
+        df_check(s->runs);
+        return s->runs;
+}
+
+static void store_run_append(struct df_store *base, struct df_bytes key, struct df_bytes block)
+{
+        dfi_runs_append(runs_from(base), key, block);
+}
+
+static void store_run_end(struct df_store *base, struct df_bytes key)
+{
+        dfi_runs_end(runs_from(base), key);
+}
+
+static int store_run_read(struct df_store *base, struct df_bytes key, uint32_t number,
+                          struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
+{
+        struct dfi_runs *runs = runs_from(base);
+        struct dfi_store *s = store_from(base);
+        struct df_error local;
+
+        int r = dfi_store_alive(s, err);
+        if (r)
+                return r;
+        r = dfi_runs_read(runs, key, number, ret_block, ret_found, &local);
+        if (r == 0)
+                return 0;
+        r = dfi_store_kill(s, r, &local);
+        return df_fail(err, r, "%s", local.text);
+}
+
+static void store_run_del(struct df_store *base, struct df_bytes key)
+{
+        dfi_runs_del(runs_from(base), key);
+}
+
+static int store_run_scan(struct df_store *base, struct df_bytes prefix,
+                          int (*fn)(void *, struct df_bytes, struct df_error *), void *arg,
+                          struct df_error *err)
+{
+        struct dfi_runs *runs = runs_from(base);
+
+        int r = dfi_store_alive(store_from(base), err);
+        return r ? r : dfi_runs_scan(runs, prefix, fn, arg, err);
+}
+
+/* ---- the open batch ---- */
+
+static void clear_batch(struct dfi_store *s)
+{
+        rocksdb_writebatch_clear(s->batch);
+        ranges_clear(&s->open_ranges);
+        s->limit = 0;
+}
+
 static void store_rollback(struct df_store *base)
 {
         struct dfi_store *s = store_from(base);
 
-        rocksdb_writebatch_clear(s->batch);
-        ranges_clear(&s->open_ranges);
-        s->limit = 0;
+        clear_batch(s);
+        if (s->runs)
+                dfi_runs_rollback(s->runs);
 }
 
 /* Drop whole files inside the range before its tombstone is written. Before, because a file may
@@ -267,19 +330,28 @@ static int drop_files(struct dfi_store *s, const struct dfi_range *range, struct
         return 0;
 }
 
-static int commit_batch(struct dfi_store *s, struct df_error *err)
+static int write_batch(struct dfi_store *s, struct df_error *err)
 {
         char *message = NULL;
 
+        if (rocksdb_writebatch_count(s->batch) == 0)
+                return 0;
         for (size_t i = 0; s->kind == DFI_DB_TASK && i < s->open_ranges.count; i++) {
                 int r = drop_files(s, &s->open_ranges.v[i], err);
                 if (r)
                         return r;
         }
         rocksdb_write(s->db.db, s->db.write, s->batch, &message);
-        if (message)
-                return dfi_status_fail(err, message, "cannot commit", NULL);
-        return 0;
+        return message ? dfi_status_fail(err, message, "cannot commit", NULL) : 0;
+}
+
+/* Keys, then runs: only the live store can show one without the other, and it is unusable when a
+ * step fails. */
+static int commit_all(struct dfi_store *s, struct df_error *err)
+{
+        int r = write_batch(s, err);
+
+        return r == 0 && s->runs ? dfi_runs_commit(s->runs, err) : r;
 }
 
 /* Compaction gives disk back only once the tombstone is in a file: a task's persist flushes and
@@ -317,18 +389,19 @@ static int store_commit(struct df_store *base, struct df_error *err)
                 r = df_fail(err, s->limit, "nothing was written: %s", s->limit_text);
                 goto out;
         }
-        if (rocksdb_writebatch_count(s->batch) > 0) {
-                r = commit_batch(s, &local);
-                if (r) {
-                        r = dfi_store_kill(s, r, &local);
-                        (void)df_fail(err, r, "%s", local.text);
-                        goto out;
-                }
+        r = commit_all(s, &local);
+        if (r) {
+                r = dfi_store_kill(s, r, &local);
+                (void)df_fail(err, r, "%s", local.text);
+                goto out;
         }
         remember_ranges(s);
         r = dfi_store_poll(s, err);
 out:
-        store_rollback(base); /* a failed batch is gone too: nothing of it was applied */
+        if (r)
+                store_rollback(base); /* what failed is gone too */
+        else
+                clear_batch(s);
         return r;
 }
 
@@ -409,7 +482,14 @@ int dfi_store_open(struct dfi_store *s, const char *path, enum dfi_db_kind kind,
                 return r;
         s->batch = rocksdb_writebatch_create();
         s->magic = DFI_STORE_MAGIC;
-        return 0;
+        if (kind != DFI_DB_TASK)
+                return 0;
+        s->runs = calloc(1, sizeof(*s->runs));
+        r = s->runs ? dfi_runs_open(s->runs, path, err)
+                    : df_fail(err, DF_ENOMEM, "%s: the list of runs", path);
+        if (r)
+                dfi_store_close(s);
+        return r;
 }
 
 void dfi_store_close(struct dfi_store *s)
@@ -420,8 +500,12 @@ void dfi_store_close(struct dfi_store *s)
                 rocksdb_pinnableslice_destroy(s->pinned);
         if (s->batch)
                 rocksdb_writebatch_destroy(s->batch);
+        if (s->runs)
+                dfi_runs_close(s->runs);
+        free(s->runs);
         s->pinned = NULL;
         s->batch = NULL;
+        s->runs = NULL;
         dfi_db_close(&s->db);
         s->magic = 0;
 }
@@ -434,4 +518,9 @@ static const struct df_store_ops store_ops = {
         .del_range = store_del_range,
         .commit = store_commit,
         .rollback = store_rollback,
+        .run_append = store_run_append,
+        .run_end = store_run_end,
+        .run_read = store_run_read,
+        .run_del = store_run_del,
+        .run_scan = store_run_scan,
 };

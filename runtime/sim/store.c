@@ -20,6 +20,8 @@ struct dfi_sim_store {
         struct dfi_sim_table table;
         struct op *batch;
         size_t batch_count, batch_cap;
+        struct op *open_runs; /* puts of the blocks of runs that have not ended */
+        size_t open_count, open_cap;
         int limit;            /* a put broke a limit: what commit returns */
         int dead;             /* the error that made the store unusable */
         struct df_bytes lent; /* what the last get handed out; owned */
@@ -299,17 +301,129 @@ static void store_del_range(struct df_store *base, struct df_bytes from, struct 
                 add_op(s, OP_DEL_RANGE, from, to);
 }
 
+/* ---- runs: a block is a key, the run's and its number; those of open ones wait aside ---- */
+
+static struct df_bytes block_key(struct df_bytes run, uint32_t number,
+                                 uint8_t ret[DF_RUN_KEY_MAX + 4])
+{
+        df_check(run.len > 0 && run.len <= DF_RUN_KEY_MAX);
+        memcpy(ret, run.data, run.len);
+        for (size_t i = 0; i < 4; i++)
+                ret[run.len + i] = (uint8_t)(number >> (24 - 8 * i));
+        return df_bytes(ret, run.len + 4);
+}
+
+static bool is_of(struct df_bytes block, struct df_bytes run)
+{
+        return block.len == run.len + 4 && has_prefix(block, run);
+}
+
+static void store_run_append(struct df_store *base, struct df_bytes key, struct df_bytes block)
+{
+        struct dfi_sim_store *s = store_of(base);
+        uint8_t room[DF_RUN_KEY_MAX + 4];
+        uint32_t number = 0;
+
+        df_check(block.len > 0 && block.len <= DF_RUN_BLOCK_MAX);
+        for (size_t i = 0; i < s->open_count; i++)
+                number += is_of(s->open_runs[i].key, key);
+        s->open_runs =
+                dfi_sim_grow(s->open_runs, s->open_count, &s->open_cap, sizeof(*s->open_runs));
+        s->open_runs[s->open_count++] = (struct op){.kind = OP_PUT,
+                                                    .key = bytes_copy(block_key(key, number, room)),
+                                                    .arg = bytes_copy(block)};
+}
+
+/* Take the blocks of an open run out; into the batch, or away. */
+static bool close_run(struct dfi_sim_store *s, struct df_bytes run, bool keep)
+{
+        size_t kept = 0, count = s->open_count;
+
+        for (size_t i = 0; i < count; i++) {
+                struct op o = s->open_runs[i];
+
+                if (!is_of(o.key, run)) {
+                        s->open_runs[kept++] = o;
+                        continue;
+                }
+                if (keep)
+                        add_op(s, OP_PUT, o.key, o.arg);
+                bytes_free(o.key);
+                bytes_free(o.arg);
+        }
+        s->open_count = kept;
+        return kept < count;
+}
+
+static void store_run_end(struct df_store *base, struct df_bytes key)
+{
+        df_check(close_run(store_of(base), key, true));
+}
+
+static int store_run_read(struct df_store *base, struct df_bytes key, uint32_t number,
+                          struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
+{
+        uint8_t room[DF_RUN_KEY_MAX + 4];
+
+        return store_get(base, block_key(key, number, room), ret_block, ret_found, err);
+}
+
+static void store_run_del(struct df_store *base, struct df_bytes key)
+{
+        struct dfi_sim_store *s = store_of(base);
+        uint8_t from[DF_RUN_KEY_MAX + 4], to[DF_RUN_KEY_MAX + 4];
+
+        if (!close_run(s, key, false))
+                add_op(s, OP_DEL_RANGE, block_key(key, 0, from), block_key(key, UINT32_MAX, to));
+}
+
+struct run_call {
+        int (*fn)(void *arg, struct df_bytes key, struct df_error *err);
+        void *arg;
+};
+
+static int scan_block(void *arg, struct df_bytes key, struct df_bytes value, struct df_error *err)
+{
+        static const uint8_t first[4] = {0};
+        const struct run_call *c = arg;
+
+        (void)value;
+        if (key.len <= 4 || memcmp(key.data + key.len - 4, first, 4) != 0)
+                return 0;
+        return c->fn(c->arg, df_bytes(key.data, key.len - 4), err);
+}
+
+static int store_run_scan(struct df_store *base, struct df_bytes prefix,
+                          int (*fn)(void *, struct df_bytes, struct df_error *), void *arg,
+                          struct df_error *err)
+{
+        struct run_call c = {fn, arg};
+
+        return store_scan(base, prefix, scan_block, &c, err);
+}
+
+static void free_ops(struct op *ops, size_t *count)
+{
+        for (size_t i = 0; i < *count; i++) {
+                bytes_free(ops[i].key);
+                bytes_free(ops[i].arg);
+        }
+        *count = 0;
+}
+
+static void clear_batch(struct dfi_sim_store *s)
+{
+        take_back(s);
+        free_ops(s->batch, &s->batch_count);
+        s->limit = 0;
+}
+
 static void store_rollback(struct df_store *base)
 {
         struct dfi_sim_store *s = store_of(base);
 
-        take_back(s);
-        for (size_t i = 0; i < s->batch_count; i++) {
-                bytes_free(s->batch[i].key);
-                bytes_free(s->batch[i].arg);
-        }
-        s->batch_count = 0;
-        s->limit = 0;
+        clear_batch(s);
+        free_ops(s->open_runs, &s->open_count);
 }
 
 static int store_commit(struct df_store *base, struct df_error *err)
@@ -328,7 +442,10 @@ static int store_commit(struct df_store *base, struct df_error *err)
                         apply_batch(s);
                 rc = dfi_sim_leave(&s->at, &strike, err);
         }
-        store_rollback(base);
+        if (rc)
+                store_rollback(base);
+        else
+                clear_batch(s);
         return dfi_sim_store_kill(s, rc);
 }
 
@@ -360,6 +477,7 @@ void dfi_sim_store_close(struct dfi_sim_store *s)
                 return;
         store_rollback(&s->base);
         free(s->batch);
+        free(s->open_runs);
         dfi_sim_table_release(&s->table);
         dfi_sim_free(s, sizeof(*s));
 }
@@ -400,4 +518,9 @@ static const struct df_store_ops store_ops = {
         .del_range = store_del_range,
         .commit = store_commit,
         .rollback = store_rollback,
+        .run_append = store_run_append,
+        .run_end = store_run_end,
+        .run_read = store_run_read,
+        .run_del = store_run_del,
+        .run_scan = store_run_scan,
 };

@@ -70,7 +70,68 @@ int rmdir(const char *path)
         return fault_errno == 0 && fault() ? -1 : (int)syscall(SYS_rmdir, path);
 }
 
-/* ---- the work: checkpoint k holds data-1 .. data-k, "k" and "hot" ---- */
+/* ---- the work: checkpoint k holds data-1 .. data-k, "k", "hot", and the last three runs ---- */
+
+#define RUN_BLOCK 700
+
+static struct df_bytes run_key(uint64_t k, char ret[32])
+{
+        return df_bytes(ret, (size_t)snprintf(ret, 32, "run-%06" PRIu64, k));
+}
+
+/* Of k % 3 + 1 blocks, the last one short. */
+static struct df_bytes run_block(uint64_t k, uint64_t i, uint8_t ret[RUN_BLOCK])
+{
+        size_t len = i < k % 3 ? RUN_BLOCK : 300;
+
+        make_value(1000 * k + i, len, ret);
+        return df_bytes(ret, len);
+}
+
+static void put_run(struct df_store *s, uint64_t k)
+{
+        uint8_t block[RUN_BLOCK];
+        char key[32];
+
+        for (uint64_t i = 0; i <= k % 3; i++)
+                df_store_run_append(s, run_key(k, key), run_block(k, i, block));
+        df_store_run_end(s, run_key(k, key));
+        if (k > 3)
+                df_store_run_del(s, run_key(k - 3, key));
+        df_store_run_append(s, df_bytes_str("never-ends"), df_bytes(block, RUN_BLOCK));
+}
+
+static int count_run(void *arg, struct df_bytes key, struct df_error *err)
+{
+        (void)key;
+        (void)err;
+        ++*(uint64_t *)arg;
+        return 0;
+}
+
+/* An independent recount of the runs of checkpoint k. */
+static int check_runs(struct df_store *s, uint64_t k, struct df_error *err)
+{
+        uint64_t from = k > 3 ? k - 2 : 1, n = 0;
+        uint8_t want[RUN_BLOCK];
+        struct df_bytes got;
+        char key[32];
+        bool found;
+        int r = df_store_run_scan(s, df_bytes(NULL, 0), count_run, &n, err);
+
+        if (r == 0 && n != (k < 3 ? k : 3))
+                return df_fail(err, DF_EPARSE, "k %" PRIu64 ": %" PRIu64 " runs", k, n);
+        for (uint64_t run = from; r == 0 && run <= k; run++)
+                for (uint64_t i = 0; r == 0 && i <= run % 3 + 1; i++) {
+                        r = df_store_run_read(s, run_key(run, key), (uint32_t)i, &got, &found, err);
+                        if (r == 0 && (found != (i <= run % 3) ||
+                                       (found && !df_bytes_eq(got, run_block(run, i, want)))))
+                                return df_fail(err, DF_EPARSE,
+                                               "block %" PRIu64 " of run %" PRIu64 " is wrong", i,
+                                               run);
+                }
+        return r;
+}
 
 static void put_k(struct df_store *s, uint64_t k)
 {
@@ -82,6 +143,7 @@ static void put_k(struct df_store *s, uint64_t k)
         df_store_put(s, df_bytes(key, (size_t)n), df_bytes(value, sizeof(value)));
         df_store_put(s, df_bytes_str("hot"), df_bytes(value, 100));
         df_store_put(s, df_bytes_str("k"), df_bytes(&k, sizeof(k)));
+        put_run(s, k);
 }
 
 static struct df_bytes note_of(uint64_t k, char ret[32])
@@ -136,8 +198,8 @@ static inline int check_state(struct df_ckpt *c, struct df_store *s, uint64_t k,
                 return r;
         if (found)
                 return df_fail(err, DF_EPARSE, "a write that no checkpoint holds is there");
-        if (k == 0)
-                return 0;
+        if ((r = check_runs(s, k, err)) || k == 0)
+                return r;
         if ((r = df_ckpt_note(c, &note, err)))
                 return r;
         if (!df_bytes_eq(note, note_of(k, want)))

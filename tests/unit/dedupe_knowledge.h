@@ -97,7 +97,7 @@ static inline struct knowledge knowledge_of(struct rig *r)
         struct df_error err = {0};
         size_t kept = 0;
 
-        for (const char *kind = "HLRD"; *kind; kind++) {
+        for (const char *kind = "HLRFD"; *kind; kind++) { /* F: as the simulated store keeps runs */
                 uint8_t prefix[2] = {DEDUPE_NS, (uint8_t)*kind};
 
                 assert_int_equal(df_store_scan(r->store, df_bytes(prefix, 2), know_one, &k, &err),

@@ -106,6 +106,34 @@ static inline void spy_rollback(struct df_store *s)
 {
         df_store_rollback(spy_of(s)->under);
 }
+static inline void spy_run_append(struct df_store *s, struct df_bytes key, struct df_bytes block)
+{
+        spy_of(s)->put_bytes += block.len;
+        df_store_run_append(spy_of(s)->under, key, block);
+}
+static inline void spy_run_end(struct df_store *s, struct df_bytes key)
+{
+        df_store_run_end(spy_of(s)->under, key);
+}
+static inline int spy_run_read(struct df_store *s, struct df_bytes key, uint32_t number,
+                               struct df_bytes *ret, bool *ret_found, struct df_error *err)
+{
+        struct spy *y = spy_of(s);
+
+        if (y->fail_get_in > 0 && --y->fail_get_in == 0)
+                return df_fail(err, DF_EIO, "this read fails");
+        return df_store_run_read(y->under, key, number, ret, ret_found, err);
+}
+static inline void spy_run_del(struct df_store *s, struct df_bytes key)
+{
+        df_store_run_del(spy_of(s)->under, key);
+}
+static inline int spy_run_scan(struct df_store *s, struct df_bytes prefix,
+                               int (*fn)(void *, struct df_bytes, struct df_error *), void *arg,
+                               struct df_error *err)
+{
+        return df_store_run_scan(spy_of(s)->under, prefix, fn, arg, err);
+}
 static const struct df_store_ops spy_ops = {
         .get = spy_get,
         .scan = spy_scan,
@@ -114,6 +142,11 @@ static const struct df_store_ops spy_ops = {
         .del_range = spy_del_range,
         .commit = spy_commit,
         .rollback = spy_rollback,
+        .run_append = spy_run_append,
+        .run_end = spy_run_end,
+        .run_read = spy_run_read,
+        .run_del = spy_run_del,
+        .run_scan = spy_run_scan,
 };
 
 static inline int toy_open(struct df_operator *op, struct df_error *err)
@@ -312,7 +345,7 @@ static inline int count_key(void *arg, struct df_bytes key, struct df_bytes valu
         (void)err;
         u->keys++;
         u->bytes += value.len;
-        u->blocks += key.data[1] == 'R';
+        u->blocks += key.data[1] == 'R' || key.data[1] == 'F';
         u->deltas += key.data[1] == 'D';
         u->lists += key.data[1] == 'L';
         u->delta_bytes += key.data[1] == 'D' ? value.len : 0;

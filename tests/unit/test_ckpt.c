@@ -482,7 +482,7 @@ static void test_full_disk_k7(void **state)
         take(&o, work);
         ok(do_k(o.c, o.t.store, 1, err));
         fill_disk(filler);
-        put_k(o.t.store, 2);
+        df_store_put(o.t.store, df_bytes_str("k"), df_bytes_str("v"));
         ok(df_store_commit(o.t.store, err)); /* memory */
         refuses(DF_ENOSPC, "", df_ckpt_persist(o.c, 2, df_bytes(NULL, 0), err));
         assert_int_equal(unlink(filler), 0);
@@ -496,6 +496,15 @@ static void test_full_disk_k7(void **state)
         assert_int_equal(unlink(filler), 0);
         ok(df_ckpt_takeover(o.c, &o.t, err));
         assert_int_equal(o.t.k, 1);
+        ok(check_state(o.c, o.t.store, 1, err));
+        /* A run is written before its commit, which says that it could not be. */
+        fill_disk(filler);
+        put_k(o.t.store, 2);
+        refuses(DF_ENOSPC, ".run", df_store_commit(o.t.store, err));
+        refuses(DF_ENOSPC, "unusable", df_ckpt_persist(o.c, 2, df_bytes(NULL, 0), err));
+        assert_int_equal(unlink(filler), 0);
+        df_ckpt_drop_live(o.c);
+        ok(df_ckpt_takeover(o.c, &o.t, err));
         ok(check_state(o.c, o.t.store, 1, err));
         ok(do_k(o.c, o.t.store, 2, err));
         df_ckpt_close(o.c);

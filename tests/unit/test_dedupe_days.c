@@ -406,6 +406,15 @@ static void test_three_days(void **state)
         run_days(&s);
 }
 
+/* Runs of 1,152 ids and more lie in files, in parts of 9,216. */
+static void test_a_day_in_files(void **state)
+{
+        static const struct shape s = {"a day in files", 3, 24, 12, 1500, 128, 20255};
+
+        (void)state;
+        run_days(&s);
+}
+
 static void test_seven_days(void **state)
 {
         static const struct shape s[] = {
@@ -421,7 +430,8 @@ static void test_seven_days(void **state)
 
 int main(int argc, char **argv)
 {
-        const struct CMUnitTest quick[] = {cmocka_unit_test(test_three_days)};
+        const struct CMUnitTest quick[] = {cmocka_unit_test(test_three_days),
+                                           cmocka_unit_test(test_a_day_in_files)};
         const struct CMUnitTest slow[] = {cmocka_unit_test(test_seven_days)};
 
         if (argc > 1 && strcmp(argv[1], "long") == 0)

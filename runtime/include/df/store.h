@@ -9,7 +9,9 @@
  * Errors: DF_EIO and DF_ENOSPC make the store unusable: close it and take over again (K7).
  *         DF_ECORRUPT: a block failed its checksum.
  * Limits: DF_STORE_KEY_MAX bytes a key, not empty; DF_STORE_VALUE_MAX a value. A put beyond them
- *         makes the next commit write nothing and return DF_ELIMIT.
+ *         makes the next commit write nothing and return DF_ELIMIT. DF_RUN_KEY_MAX,
+ *         DF_RUN_BLOCK_MAX: what is beyond is a bug (df_check). Runs that cannot be written make
+ *         the next commit fail.
  */
 #ifndef DF_STORE_H
 #define DF_STORE_H
@@ -21,6 +23,8 @@
 
 #define DF_STORE_KEY_MAX 1024
 #define DF_STORE_VALUE_MAX (4u << 20)
+#define DF_RUN_KEY_MAX 24
+#define DF_RUN_BLOCK_MAX (64u << 10)
 
 struct df_store;
 
@@ -40,7 +44,27 @@ struct df_store_ops {
         void (*del_range)(struct df_store *s, struct df_bytes from, struct df_bytes to);
         int (*commit)(struct df_store *s,
                       struct df_error *err);  /* K1: the whole batch or nothing */
-        void (*rollback)(struct df_store *s); /* drop the open batch */
+        void (*rollback)(struct df_store *s); /* drop the open batch, and open runs */
+
+        /* Runs: much data that is written once, in order, block by block, then read by block and
+         * deleted whole. They lie beside the keys, in files of their own, which checkpoints link:
+         * no batch, memtable or compaction copies them. Their keys are apart from other keys, and
+         * none is the beginning of another.
+         *
+         * run_append opens a run, or adds a block to an open one: as long as its first, or shorter
+         * and the last. run_end makes it part of the next commit; until then it is in no checkpoint
+         * and cannot be read, over however many commits. */
+        void (*run_append)(struct df_store *s, struct df_bytes key, struct df_bytes block);
+        void (*run_end)(struct df_store *s, struct df_bytes key);
+        /* Block `number` of a committed run; *ret_found false when there is none. */
+        int (*run_read)(struct df_store *s, struct df_bytes key, uint32_t number,
+                        struct df_bytes *ret_block, bool *ret_found, struct df_error *err);
+        /* With the next commit; an open run ends at once. The key is free for another run. */
+        void (*run_del)(struct df_store *s, struct df_bytes key);
+        /* Call fn for each committed run with the prefix, ascending. fn may delete it. */
+        int (*run_scan)(struct df_store *s, struct df_bytes prefix,
+                        int (*fn)(void *arg, struct df_bytes key, struct df_error *err), void *arg,
+                        struct df_error *err);
 };
 
 struct df_store {
@@ -78,6 +102,32 @@ static inline int df_store_commit(struct df_store *s, struct df_error *err)
 static inline void df_store_rollback(struct df_store *s)
 {
         s->ops->rollback(s);
+}
+
+static inline void df_store_run_append(struct df_store *s, struct df_bytes key,
+                                       struct df_bytes block)
+{
+        s->ops->run_append(s, key, block);
+}
+static inline void df_store_run_end(struct df_store *s, struct df_bytes key)
+{
+        s->ops->run_end(s, key);
+}
+static inline int df_store_run_read(struct df_store *s, struct df_bytes key, uint32_t number,
+                                    struct df_bytes *ret_block, bool *ret_found,
+                                    struct df_error *err)
+{
+        return s->ops->run_read(s, key, number, ret_block, ret_found, err);
+}
+static inline void df_store_run_del(struct df_store *s, struct df_bytes key)
+{
+        s->ops->run_del(s, key);
+}
+static inline int df_store_run_scan(struct df_store *s, struct df_bytes prefix,
+                                    int (*fn)(void *, struct df_bytes, struct df_error *),
+                                    void *arg, struct df_error *err)
+{
+        return s->ops->run_scan(s, prefix, fn, arg, err);
 }
 
 /* ---- checkpoints of a store: the state directory of one task (K2, K4, K7, K8) ----
