@@ -145,6 +145,41 @@ static void test_damage_is_refused(void **state)
         }
 }
 
+/* The same for a run in files: a block that cannot be read, and one that a takeover misses. */
+static void test_damage_in_files_is_refused(void **state)
+{
+        (void)state;
+        for (int restart = 0; restart < 2; restart++) {
+                struct nth f = {.n = 100, .kind = 'F'};
+                uint8_t ns = TOY_NS;
+                struct world w;
+                struct df_error err;
+                int rc = 0;
+
+                world_open(&w, 24, 16); /* 2 ids a block: from 256 ids on in files */
+                for (uint32_t at = 0; at < 1600; at += 20) {
+                        one_hour(&w, BASE_HOUR, at, 20);
+                        world_cut(&w);
+                }
+                (void)df_store_scan(w.store, df_bytes(&ns, 1), find_nth, &f, &err);
+                assert_true(f.len > 0);
+                df_store_del(w.store, df_bytes(f.key, f.len));
+                assert_int_equal(df_store_commit(w.store, &err), 0);
+                if (restart) {
+                        df_task_destroy(w.task);
+                        w.task = NULL;
+                        rc = world_create(&w, &err);
+                }
+                for (uint32_t i = 0; rc == 0 && i < 1600; i++) {
+                        struct toy e = {i, 0, BASE_HOUR * HOUR, 0};
+
+                        rc = world_try(&w, &e, 1, 1, &err);
+                }
+                assert_int_equal(rc, DF_ECORRUPT);
+                world_close(&w);
+        }
+}
+
 /* Each read of the store may fail: the error comes out, and after a restart all is well. */
 static void test_read_faults(void **state)
 {
@@ -397,6 +432,41 @@ static void test_merge_cut_short(void **state)
         world_close(&w);
 }
 
+/* The same in files: parts that had ended when the crash came. And when the hour ends in the middle
+ * of the merge, its parts go with it. */
+static void test_merge_in_files_cut_short(void **state)
+{
+        struct usage u;
+        size_t seen = 0;
+        struct world w;
+        uint32_t at = 0;
+
+        (void)state;
+        world_open(&w, 24, 16);       /* 2,048 ids a part */
+        for (; at < 8192 + 160; at += 16) { /* eight runs of 1,024 become one */
+                one_hour(&w, BASE_HOUR, at, 16);
+                world_cut(&w);
+        }
+        for (int life = 0; life < 20; life++, at += 300) {
+                one_hour(&w, BASE_HOUR, at, 300);
+                world_cut(&w);
+                u = usage_of(&w);
+                seen += u.blocks >= u.listed_blocks + ADI_PART_BLOCKS;
+                if (life == 19)
+                        break;
+                world_restart(&w);
+                world_cut(&w);
+                u = usage_of(&w);
+                assert_int_equal(u.blocks, u.listed_blocks);
+        }
+        assert_true(seen > 3 && u.blocks >= u.listed_blocks + ADI_PART_BLOCKS);
+        one_hour(&w, BASE_HOUR + 100, at, 1);
+        world_cut(&w);
+        u = usage_of(&w);
+        assert_int_equal(u.blocks, 0);
+        world_close(&w);
+}
+
 /* The set may become smaller from one life to the next: what a value of the delta holds is spilled
  * in the middle of it. */
 static void test_smaller_set_after_restart(void **state)
@@ -432,11 +502,13 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_d2_blocks),
                 cmocka_unit_test(test_merge_cut_short),
+                cmocka_unit_test(test_merge_in_files_cut_short),
                 cmocka_unit_test(test_smaller_set_after_restart),
                 cmocka_unit_test(test_d3_delta),
                 cmocka_unit_test(test_d2_capacity),
                 cmocka_unit_test(test_k14_horizon_changed),
                 cmocka_unit_test(test_damage_is_refused),
+                cmocka_unit_test(test_damage_in_files_is_refused),
                 cmocka_unit_test(test_read_faults),
                 cmocka_unit_test(test_filter),
                 cmocka_unit_test(test_filter_for_weeks),
