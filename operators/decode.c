@@ -11,9 +11,8 @@
 
 #include "operators/ops.h"
 
-#define CHUNK_EVENTS 256 /* small records are gathered to about so many events a batch */
-#define CHUNK_DIRECT 64  /* a record with so many events goes down the chain by itself */
-#define STARTS_MAX 64    /* ingest starts remembered; the longest silent one is forgotten */
+#define BATCH_EVENTS 64 /* records are gathered until they hold so many: a first-level cache */
+#define STARTS_MAX 64   /* ingest starts remembered; the longest silent one is forgotten */
 
 struct start {
         uint64_t id;
@@ -31,8 +30,10 @@ struct decode {
         uint64_t uses;
         struct ad_note note;          /* of this checkpoint; edges are filled in at the cut */
         struct df_buf import_strings; /* what note.import_begin borrows */
-        struct ad_event *chunk;       /* CHUNK_EVENTS + CHUNK_DIRECT + 1 */
-        size_t chunk_count;
+        /* Of one batch: the same memory for each, so that the chain works in the cache. Room for
+         * BATCH_EVENTS - 1, and then the mark and events of any one record. */
+        struct ad_event *batch;
+        size_t batch_count;
 };
 
 static struct decode *decode_of(struct df_operator *op)
@@ -46,9 +47,9 @@ static int decode_open(struct df_operator *op, struct df_error *err)
 {
         struct decode *d = decode_of(op);
 
-        d->chunk = calloc(CHUNK_EVENTS + CHUNK_DIRECT + 1, sizeof(*d->chunk));
-        if (!d->chunk)
-                return df_fail(err, DF_ENOMEM, "decode: batch of %d events", CHUNK_EVENTS);
+        d->batch = calloc(BATCH_EVENTS + AD_RECORD_EVENTS_MAX, sizeof(*d->batch));
+        if (!d->batch)
+                return df_fail(err, DF_ENOMEM, "decode: batch of events");
         return 0;
 }
 
@@ -100,13 +101,13 @@ static int decode_restore(struct df_operator *op, struct df_error *err)
         return df_store_scan(op->ctx.store, df_bytes(prefix, 2), decode_restore_one, d, err);
 }
 
-static int flush_chunk(struct decode *d, struct df_out *out, struct df_error *err)
+static int flush(struct decode *d, struct df_out *out, struct df_error *err)
 {
-        struct df_batch batch = {AD_KIND_EVENTS, d->chunk, d->chunk_count};
+        struct df_batch batch = {AD_KIND_EVENTS, d->batch, d->batch_count};
 
-        if (d->chunk_count == 0)
+        if (d->batch_count == 0)
                 return 0;
-        d->chunk_count = 0;
+        d->batch_count = 0;
         return df_out_forward(out, &batch, err);
 }
 
@@ -195,7 +196,7 @@ static void stamp(struct decode *d, const struct df_record *rec, const struct ad
 /* b: NULL = poison. */
 static void mark(struct decode *d, const struct df_record *rec, const struct ad_batch *b)
 {
-        struct ad_event *m = &d->chunk[d->chunk_count++];
+        struct ad_event *m = &d->batch[d->batch_count++];
 
         *m = (struct ad_event){
                 .flags = AD_EV_MARK,
@@ -219,40 +220,26 @@ static void mark(struct decode *d, const struct df_record *rec, const struct ad_
 static int decode_record(struct decode *d, const struct df_record *rec, struct df_out *out,
                          struct df_error *err)
 {
+        const struct ad_event_room room = {&d->batch[d->batch_count + 1], AD_RECORD_EVENTS_MAX};
         struct ad_batch b;
-        struct ad_event_room room;
-        int rc;
+        int rc = ad_wire_batch_decode_into(rec->value, AD_RECORD_EVENTS_MAX, room, d->op.ctx.arena,
+                                           &b, err);
 
-        if (d->chunk_count >= CHUNK_EVENTS) {
-                rc = flush_chunk(d, out, err);
-                if (rc < 0)
-                        return rc;
-        }
-        room = (struct ad_event_room){&d->chunk[d->chunk_count + 1], CHUNK_DIRECT - 1};
-        rc = ad_wire_batch_decode_into(rec->value, AD_RECORD_EVENTS_MAX, room, d->op.ctx.arena, &b,
-                                       err);
         if (rc == DF_ENOMEM)
                 return rc;
         mark(d, rec, rc == 0 ? &b : NULL);
         if (rc < 0) {
                 df_out_count_records(out, 0, 1, 0);
-                return 0;
+        } else {
+                note_start(d, &b);
+                note_import(d, &b);
+                df_out_count_records(out, b.count, 0, b.has_heartbeat ? 1 : 0);
+                df_out_versions(out, b.price_version, b.label_version);
+                stamp(d, rec, &b);
+                df_check(b.count == 0 || b.events == room.events);
+                d->batch_count += b.count;
         }
-        note_start(d, &b);
-        note_import(d, &b);
-        df_out_count_records(out, b.count, 0, b.has_heartbeat ? 1 : 0);
-        df_out_versions(out, b.price_version, b.label_version);
-        stamp(d, rec, &b);
-        if (b.count >= CHUNK_DIRECT) {
-                struct df_batch batch = {AD_KIND_EVENTS, b.events, b.count};
-
-                rc = flush_chunk(d, out, err);
-                return rc < 0 ? rc : df_out_forward(out, &batch, err);
-        }
-        if (b.count > 0 && b.events != room.events)
-                memcpy(room.events, b.events, b.count * sizeof(*b.events));
-        d->chunk_count += b.count;
-        return 0;
+        return d->batch_count < BATCH_EVENTS ? 0 : flush(d, out, err);
 }
 
 static int decode_process(struct df_operator *op, struct df_batch *batch, struct df_out *out,
@@ -267,7 +254,7 @@ static int decode_process(struct df_operator *op, struct df_batch *batch, struct
                 if (rc < 0)
                         return rc;
         }
-        return flush_chunk(d, out, err);
+        return flush(d, out, err);
 }
 
 static int decode_on_cut(struct df_operator *op, struct df_out *out, struct df_error *err)
@@ -330,8 +317,8 @@ static void decode_close(struct df_operator *op)
 {
         struct decode *d = (struct decode *)op;
 
-        free(d->chunk);
-        d->chunk = NULL;
+        free(d->batch);
+        d->batch = NULL;
         df_buf_release(&d->import_strings);
 }
 

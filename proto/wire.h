@@ -134,7 +134,8 @@ void ad_wire_batch_header(struct df_buf *b, const struct ad_batch *batch); /* ev
 /* At most max_events events, otherwise DF_ELIMIT. */
 int ad_wire_batch_decode(struct df_bytes record, size_t max_events, struct df_arena *arena,
                          struct ad_batch *ret, struct df_error *err);
-/* The same; events go to room when they fit, otherwise to the arena. */
+/* The same; events go to room when they seem to fit, and always when it takes max_events;
+ * otherwise to the arena. */
 struct ad_event_room {
         struct ad_event *events;
         size_t count;

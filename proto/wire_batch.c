@@ -219,7 +219,7 @@ static int grow_events(struct ad_batch *h, size_t *cap, size_t guess, size_t max
 
         if (h->count == max_events)
                 return df_fail(err, DF_ELIMIT, "record of more than %zu events", max_events);
-        if (h->count == 0 && guess <= room->count) {
+        if (h->count == 0 && (guess <= room->count || max_events <= room->count)) {
                 h->events = room->events;
                 *cap = room->count < max_events ? room->count : max_events;
                 return 0;

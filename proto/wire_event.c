@@ -169,82 +169,81 @@ static const uint8_t *get_attribute(const uint8_t *p, const uint8_t *end, const 
         return p;
 }
 
-/* Fields from 16 on: currencies, attributes, and what ingest stamped. */
-static inline const uint8_t *get_stamped(const uint8_t *p, const uint8_t *end, uint64_t tag,
-                                         struct ad_event *ev)
+/* What to do with a field, by its tag. Most are strings, which need nothing but their limit. */
+enum kind { UNKNOWN, STRING, INT64, UINT32, FLAG, FINGERPRINT, MONEY, USER, SEALED, ATTRIBUTE };
+struct field {
+        uint8_t kind;
+        uint8_t arg;     /* the limit of a string, the flag that a field sets */
+        uint16_t offset; /* in struct ad_event */
+};
+#define AT(member) offsetof(struct ad_event, member)
+static const struct field fields[DFI_TAG(30, 0)] = {
+        [DFI_TAG(1, DFI_BYTES)] = {STRING, AD_EVENT_ID_MAX, AT(event_id)},
+        [DFI_TAG(2, DFI_VARINT)] = {UINT32, 0, AT(type)},
+        [DFI_TAG(3, DFI_VARINT)] = {INT64, 0, AT(event_ms)},
+        [DFI_TAG(4, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(dims[AD_DIM_ADVERTISER])},
+        [DFI_TAG(5, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(dims[AD_DIM_CAMPAIGN])},
+        [DFI_TAG(6, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(dims[AD_DIM_AD])},
+        [DFI_TAG(7, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(dims[AD_DIM_PUBLISHER])},
+        [DFI_TAG(8, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(dims[AD_DIM_PLACEMENT])},
+        [DFI_TAG(9, DFI_BYTES)] = {USER, 0, 0},
+        [DFI_TAG(10, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(dims[AD_DIM_COUNTRY])},
+        [DFI_TAG(11, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(dims[AD_DIM_DEVICE])},
+        [DFI_TAG(12, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(click_id)},
+        [DFI_TAG(13, DFI_BYTES)] = {MONEY, AD_EV_HAS_COST, AT(cost_nanos)},
+        [DFI_TAG(14, DFI_BYTES)] = {MONEY, AD_EV_HAS_PAYOUT, AT(payout_nanos)},
+        [DFI_TAG(15, DFI_BYTES)] = {MONEY, AD_EV_HAS_VALUE, AT(value_nanos)},
+        [DFI_TAG(16, DFI_BYTES)] = {STRING, 3, AT(currency)},
+        [DFI_TAG(17, DFI_BYTES)] = {STRING, 3, AT(value_currency)},
+        [DFI_TAG(18, DFI_BYTES)] = {ATTRIBUTE, 0, 0},
+        /* What ingest stamped. */
+        [DFI_TAG(20, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(tenant_id)},
+        [DFI_TAG(21, DFI_VARINT)] = {INT64, 0, AT(receive_ms)},
+        [DFI_TAG(22, DFI_BYTES)] = {STRING, AD_ID_MAX, AT(source)},
+        [DFI_TAG(23, DFI_VARINT)] = {FLAG, AD_EV_KEY_DERIVED, 0},
+        [DFI_TAG(24, DFI_VARINT)] = {UINT32, 0, AT(labels)},
+        [DFI_TAG(25, DFI_FIXED64)] = {FINGERPRINT, 0, 0},
+        [DFI_TAG(26, DFI_VARINT)] = {UINT32, 0, AT(schema_version)},
+        [DFI_TAG(27, DFI_VARINT)] = {FLAG, AD_EV_TIME_MISSING, 0},
+        [DFI_TAG(28, DFI_VARINT)] = {FLAG, AD_EV_CURRENCY_DEFAULTED, 0},
+        [DFI_TAG(29, DFI_BYTES)] = {SEALED, 0, 0},
+};
+
+static const uint8_t *get_fingerprint(const uint8_t *p, const uint8_t *end, uint64_t *ret)
 {
-        switch (tag) {
-        case DFI_TAG(16, DFI_BYTES):
-                return dfi_get_str(p, end, 3, &ev->currency);
-        case DFI_TAG(17, DFI_BYTES):
-                return dfi_get_str(p, end, 3, &ev->value_currency);
-        case DFI_TAG(20, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->tenant_id);
-        case DFI_TAG(21, DFI_VARINT):
-                return dfi_get_i64(p, end, &ev->receive_ms);
-        case DFI_TAG(22, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->source);
-        case DFI_TAG(23, DFI_VARINT):
-                return dfi_get_flag(p, end, AD_EV_KEY_DERIVED, &ev->flags);
-        case DFI_TAG(24, DFI_VARINT):
-                return dfi_get_u32(p, end, &ev->labels);
-        case DFI_TAG(25, DFI_FIXED64):
-                if (end - p < 8)
-                        return NULL;
-                ev->fingerprint = 0;
-                for (int i = 0; i < 8; i++)
-                        ev->fingerprint |= (uint64_t)p[i] << (8 * i);
-                return p + 8;
-        case DFI_TAG(26, DFI_VARINT):
-                return dfi_get_u32(p, end, &ev->schema_version);
-        case DFI_TAG(27, DFI_VARINT):
-                return dfi_get_flag(p, end, AD_EV_TIME_MISSING, &ev->flags);
-        case DFI_TAG(28, DFI_VARINT):
-                return dfi_get_flag(p, end, AD_EV_CURRENCY_DEFAULTED, &ev->flags);
-        case DFI_TAG(29, DFI_BYTES):
-                ev->flags |= AD_EV_USER_SEALED;
-                return dfi_get_str(p, end, AD_SEALED_ID_MAX, &ev->user_id);
-        default:
-                return dfi_skip(p, end, tag);
-        }
+        uint64_t v = 0;
+
+        if (end - p < 8)
+                return NULL;
+        for (int i = 0; i < 8; i++)
+                v |= (uint64_t)p[i] << (8 * i);
+        *ret = v;
+        return p + 8;
 }
 
-/* Fields 1 to 15, with tags of one byte: what the client stated. */
-static inline const uint8_t *get_stated(const uint8_t *p, const uint8_t *end, uint64_t tag,
-                                        struct ad_event *ev)
+/* A field that is no plain string; `tag` was read, and f is what it means. */
+static inline const uint8_t *get_other(const uint8_t *p, const uint8_t *end, uint64_t tag,
+                                       const struct field *f, struct ad_event *ev)
 {
-        switch (tag) {
-        case DFI_TAG(1, DFI_BYTES):
-                return dfi_get_str(p, end, AD_EVENT_ID_MAX, &ev->event_id);
-        case DFI_TAG(2, DFI_VARINT):
-                return dfi_get_u32(p, end, &ev->type);
-        case DFI_TAG(3, DFI_VARINT):
-                return dfi_get_i64(p, end, &ev->event_ms);
-        case DFI_TAG(4, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_ADVERTISER]);
-        case DFI_TAG(5, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_CAMPAIGN]);
-        case DFI_TAG(6, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_AD]);
-        case DFI_TAG(7, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_PUBLISHER]);
-        case DFI_TAG(8, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_PLACEMENT]);
-        case DFI_TAG(9, DFI_BYTES):
-                ev->flags &= ~(uint32_t)AD_EV_USER_SEALED; /* the last of the two counts */
+        void *at = (char *)ev + f->offset;
+
+        switch (f->kind) {
+        case INT64:
+                return dfi_get_i64(p, end, at);
+        case UINT32:
+                return dfi_get_u32(p, end, at);
+        case FLAG:
+                return dfi_get_flag(p, end, f->arg, &ev->flags);
+        case FINGERPRINT:
+                return get_fingerprint(p, end, &ev->fingerprint);
+        case MONEY:
+                return get_money(p, end, f->arg, at, &ev->flags);
+        case USER: /* the last of the two counts */
+                ev->flags &= ~(uint32_t)AD_EV_USER_SEALED;
                 return dfi_get_str(p, end, AD_ID_MAX, &ev->user_id);
-        case DFI_TAG(10, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_COUNTRY]);
-        case DFI_TAG(11, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->dims[AD_DIM_DEVICE]);
-        case DFI_TAG(12, DFI_BYTES):
-                return dfi_get_str(p, end, AD_ID_MAX, &ev->click_id);
-        case DFI_TAG(13, DFI_BYTES):
-                return get_money(p, end, AD_EV_HAS_COST, &ev->cost_nanos, &ev->flags);
-        case DFI_TAG(14, DFI_BYTES):
-                return get_money(p, end, AD_EV_HAS_PAYOUT, &ev->payout_nanos, &ev->flags);
-        case DFI_TAG(15, DFI_BYTES):
-                return get_money(p, end, AD_EV_HAS_VALUE, &ev->value_nanos, &ev->flags);
+        case SEALED:
+                ev->flags |= AD_EV_USER_SEALED;
+                return dfi_get_str(p, end, AD_SEALED_ID_MAX, &ev->user_id);
         default:
                 return dfi_skip(p, end, tag);
         }
@@ -262,6 +261,7 @@ bool dfi_scan_event(struct df_bytes bytes, struct ad_event *ev)
                 return false;
         while (p < end) {
                 const uint8_t *start = p;
+                const struct field *f = &fields[0]; /* unknown */
                 uint64_t tag;
 
                 if (*p >= 0x80 && end - p >= 2 && p[1] < 0x80) { /* fields from 16 on: two bytes */
@@ -272,12 +272,14 @@ bool dfi_scan_event(struct df_bytes bytes, struct ad_event *ev)
                 }
                 if (!p)
                         return false;
-                if (tag < DFI_TAG(16, 0))
-                        p = get_stated(p, end, tag, ev);
-                else if (tag == DFI_TAG(18, DFI_BYTES))
+                if (tag < sizeof(fields) / sizeof(fields[0]))
+                        f = &fields[tag];
+                if (f->kind == STRING)
+                        p = dfi_get_str(p, end, f->arg, (void *)((char *)ev + f->offset));
+                else if (f->kind == ATTRIBUTE)
                         p = get_attribute(p, end, start, ev, &attributes);
                 else
-                        p = get_stamped(p, end, tag, ev);
+                        p = get_other(p, end, tag, f, ev);
                 if (!p)
                         return false;
         }
