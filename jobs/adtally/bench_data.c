@@ -218,6 +218,7 @@ void ad_bench_input_of(const struct ad_bench *b, struct ad_bench_input *ret)
         };
         /* Received in the past, so that none of it is ahead of the log's clock (T2). */
         ret->start_ms = df_wall_ms() - (int64_t)(b->events * 1000 / ret->per_second) - 1000;
+        ret->start_ms -= ret->start_ms % 60000; /* else the minute of the run decides on the rows */
 }
 
 /* ---- into the log ---- */

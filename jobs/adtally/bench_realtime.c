@@ -180,6 +180,7 @@ static int check_totals(const struct ad_bench *b, const struct ad_follower *f, s
 struct span { /* between two readings of the clock */
         int64_t began_ns, elapsed_ns;
         uint64_t first, events; /* sealed before it, and in it */
+        uint64_t checkpoints;   /* the same */
         struct ad_bench_usage before, after;
         int broker;
         struct ad_bench_usage broker_before, broker_after;
@@ -191,6 +192,7 @@ static void span_begin(struct span *s, struct ad_bench *b, const struct ad_bench
         s->broker = ad_bench_broker(b);
         s->began_ns = df_monotonic_ns();
         s->first = f->events;
+        s->checkpoints = f->checkpoints;
         ad_bench_usage(child->pid, &s->before);
         ad_bench_usage(s->broker, &s->broker_before);
 }
@@ -200,6 +202,7 @@ static void span_end(struct span *s, const struct ad_bench_child *child,
 {
         s->elapsed_ns = df_monotonic_ns() - s->began_ns;
         s->events = f->events - s->first;
+        s->checkpoints = f->checkpoints - s->checkpoints;
         ad_bench_usage(child->pid, &s->after);
         ad_bench_usage(s->broker, &s->broker_after);
 }
@@ -235,6 +238,7 @@ static int measure(struct ad_bench *b, struct ad_follower *f, struct ad_bench_ch
         int64_t started = df_monotonic_ns(), began;
         struct wait w = {0};
         struct span s, all;
+        bool middle;
         int rc = ad_bench_start(b, "realtime", NULL, -1, child, err);
 
         if (rc == 0)
@@ -259,7 +263,14 @@ static int measure(struct ad_bench *b, struct ad_follower *f, struct ad_bench_ch
         if (rc < 0)
                 return rc;
         /* A backlog of few checkpoints has no middle: then the figures are those of the whole. */
-        report(b, s.events >= (b->events - 2 * edge) / 2 ? &s : &all, f);
+        middle = s.events >= (b->events - 2 * edge) / 2;
+        report(b, middle ? &s : &all, f);
+        ad_bench_figure(b, "middle", middle);
+        ad_bench_figure(b, "checkpoints_per_partition",
+                        (double)(middle ? &s : &all)->checkpoints / f->partitions);
+        ad_bench_figure(b, "warm_up_s", (double)(s.began_ns - began) / 1e9);
+        ad_bench_figure(b, "warm_up_events_per_s",
+                        (double)s.first * 1e9 / (double)(s.began_ns - began));
         ad_bench_figure(b, "start_s", (double)(began - started) / 1e9);
         ad_bench_figure(b, "ready_s", (double)((w.ready_ns ? w.ready_ns : began) - started) / 1e9);
         ad_bench_figure(b, "total_s", (double)(df_monotonic_ns() - began) / 1e9);

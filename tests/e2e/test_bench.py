@@ -98,8 +98,18 @@ def test_realtime_counts_what_was_made(place):
     assert len(found) == 1 and 500 < found.pop() < 1000, f"seed {SEED}: {found}"
     assert results[0]["records"] == BACKLOG, f"seed {SEED}: one event a record"
     assert results[0]["rows_per_event"] > 0 and results[0]["restart_s"] > 0
+    for r in results[:2]:  # what was measured, and how many checkpoints a partition made in it
+        assert r["middle"] in (0, 1) and r["warm_up_s"] > 0 and r["warm_up_events_per_s"] > 0, r
+        assert 0 < r["checkpoints_per_partition"] <= r["checkpoints"], r
     for operator in ("decode", "guard", "dedupe", "tumble"):
         assert results[1][f"ns_{operator}"] > 0, results[1]
+
+
+def test_input_begins_a_minute(place):
+    """Whether a minute ends in it decides on the rows, and must not depend on when the benchmark was started."""
+    within = [bench(place, "realtime", "--event-rate", "500")["rows_per_event"] for _ in range(3)]  # 50 s
+    beyond = bench(place, "realtime", "--event-rate", "250")["rows_per_event"]  # 100 s
+    assert 0 < 2 * max(within) < beyond, f"seed {SEED}: {within} {beyond}"
 
 
 def test_input_follows_its_flags(place):
