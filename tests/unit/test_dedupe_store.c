@@ -442,7 +442,7 @@ static void test_merge_in_files_cut_short(void **state)
         uint32_t at = 0;
 
         (void)state;
-        world_open(&w, 24, 16);       /* 2,048 ids a part */
+        world_open(&w, 24, 16);             /* 2,048 ids a part */
         for (; at < 8192 + 160; at += 16) { /* eight runs of 1,024 become one */
                 one_hour(&w, BASE_HOUR, at, 16);
                 world_cut(&w);
