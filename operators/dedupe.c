@@ -27,12 +27,13 @@
  *
  * Capacity of a partition: ids = rate x (H + 2 h), counting distinct (hour, id).
  *
- *   disk:    24 bytes an id, at most four times that with what RocksDB has not yet compacted
- *            (tests/unit/test_dedupe_days.c, which also holds what is written: 20 times).
+ *   disk:    24 bytes an id, at most four times that with what checkpoints still link and RocksDB
+ *            has not yet compacted (tests/unit/test_dedupe_days.c, which also holds what is
+ *            written: 20 times).
  *   memory:  5 to 13 bytes an id for the filter (most while the rate grows), 0.03 for indexes;
  *            64 to 128 bytes for each of dedupe_open_ids, and 6 for deltas; 24 for each id of a
- *            run that waits for the next checkpoint, and for the longest run so far; at most 64 MiB
- *            of merged blocks in the open batch.
+ *            run that waits for the next checkpoint, and for the longest run so far; what is merged
+ *            into a short run (ADI_LONG_BLOCKS) waits in the open batch.
  *
  * What one event can set off, at most: a spill of dedupe_open_ids, one pass over the set and the
  * filter in the order of keys, some 25 ns an id (26 ms by default); at the turn of an hour the same
