@@ -33,16 +33,15 @@
 #define ADI_ID_BYTES 24
 #define ADI_EPOCH_BITS 0
 #endif
-#define ADI_BLOCK_IDS 512   /* ids of one value of a run: 12 KiB; one read answers a question */
-#define ADI_LONG_BLOCKS 128 /* a run of so many lies in files (df/store.h, runs) */
-#define ADI_IN_FILES                                                                               \
-        (1u << 31)            /* beside the level in the list; without it, as all runs once were */
-#define ADI_PART_BLOCKS 1024  /* blocks of such a file: 12 MiB */
-#define ADI_DELTA_IDS 2560    /* ids of one value of a delta: 60 KiB */
-#define ADI_DELTA_KEEP 8192   /* bytes: a shorter last value is written again, longer */
-#define ADI_FAN_IN 8          /* runs of a level that become one of the next */
-#define ADI_MERGE_RUNS_MAX 16 /* runs merged at once */
-#define ADI_MERGE_IDS 8       /* ids merged for each event that passes */
+#define ADI_BLOCK_IDS 512       /* ids of one value of a run: 12 KiB; one read answers a question */
+#define ADI_LONG_BLOCKS 128     /* a run of so many lies in files (df/store.h, runs) */
+#define ADI_IN_FILES (1u << 31) /* beside the level in the list; once no run had it */
+#define ADI_PART_BLOCKS 2048    /* blocks of such a file: 24 MiB; part of the format */
+#define ADI_DELTA_IDS 2560      /* ids of one value of a delta: 60 KiB */
+#define ADI_DELTA_KEEP 8192     /* bytes: a shorter last value is written again, longer */
+#define ADI_FAN_IN 8            /* runs of a level that become one of the next */
+#define ADI_MERGE_RUNS_MAX 16   /* runs merged at once */
+#define ADI_MERGE_IDS 8         /* ids merged for each event that passes */
 #define ADI_MERGE_BYTES_MAX (64u << 20) /* written by merges into one checkpoint */
 #define ADI_OPEN_IDS (1u << 20)         /* default of ad_params.dedupe_open_ids */
 #define ADI_DELTA_SHARE 4               /* of dedupe_open_ids: a longer delta becomes a run */

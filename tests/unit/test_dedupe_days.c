@@ -406,10 +406,10 @@ static void test_three_days(void **state)
         run_days(&s);
 }
 
-/* Runs of 1,152 ids and more lie in files, in parts of 9,216. */
+/* Runs of 1,152 ids and more lie in files, in parts of 18,432. */
 static void test_a_day_in_files(void **state)
 {
-        static const struct shape s = {"a day in files", 3, 24, 12, 1500, 128, 20255};
+        static const struct shape s = {"a day in files", 3, 24, 12, 2500, 128, 20255};
 
         (void)state;
         run_days(&s);

@@ -442,13 +442,13 @@ static void test_merge_in_files_cut_short(void **state)
         uint32_t at = 0;
 
         (void)state;
-        world_open(&w, 24, 16);             /* 2,048 ids a part */
+        world_open(&w, 24, 16);             /* 4,096 ids a part */
         for (; at < 8192 + 160; at += 16) { /* eight runs of 1,024 become one */
                 one_hour(&w, BASE_HOUR, at, 16);
                 world_cut(&w);
         }
-        for (int life = 0; life < 20; life++, at += 300) {
-                one_hour(&w, BASE_HOUR, at, 300);
+        for (int life = 0; life < 20; life++, at += 600) {
+                one_hour(&w, BASE_HOUR, at, 600);
                 world_cut(&w);
                 u = usage_of(&w);
                 seen += u.blocks >= u.listed_blocks + ADI_PART_BLOCKS;
