@@ -446,7 +446,7 @@ int dfi_runs_scan(struct dfi_runs *r, struct df_bytes prefix,
                 int rc;
 
                 if (run->state != DFI_RUN_COMMITTED || run->key_len < prefix.len ||
-                    memcmp(run->key, prefix.data, prefix.len) != 0)
+                    (prefix.len && memcmp(run->key, prefix.data, prefix.len) != 0))
                         continue;
                 rc = fn(arg, key_of(run), err);
                 if (rc)
