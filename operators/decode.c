@@ -49,7 +49,8 @@ static int decode_open(struct df_operator *op, struct df_error *err)
 
         d->batch = calloc(BATCH_EVENTS + AD_RECORD_EVENTS_MAX, sizeof(*d->batch));
         if (!d->batch)
-                return df_fail(err, DF_ENOMEM, "decode: batch of events");
+                return df_fail(err, DF_ENOMEM, "decode: batch of %d events",
+                               BATCH_EVENTS + AD_RECORD_EVENTS_MAX);
         return 0;
 }
 

@@ -44,25 +44,15 @@ static struct key delta_key(const struct adi_dedupe *d, int64_t hour, uint32_t s
         return k;
 }
 
-static struct key block_key(const struct adi_dedupe *d, int64_t hour, const struct adi_run *r,
-                            uint32_t block)
+/* number: of a block ('R') or a part ('F'). */
+static struct key run_key(const struct adi_dedupe *d, char kind, int64_t hour,
+                          const struct adi_run *r, uint32_t number)
 {
-        struct key k = hour_key(d, 'R', hour);
+        struct key k = hour_key(d, kind, hour);
 
         key_add(&k, r->last_seq, 4);
         key_add(&k, r->level, 1);
-        key_add(&k, block, 4);
-        return k;
-}
-
-static struct key part_key(const struct adi_dedupe *d, int64_t hour, const struct adi_run *r,
-                           uint32_t part)
-{
-        struct key k = hour_key(d, 'F', hour);
-
-        key_add(&k, r->last_seq, 4);
-        key_add(&k, r->level, 1);
-        key_add(&k, part, 4);
+        key_add(&k, number, 4);
         return k;
 }
 
@@ -94,11 +84,11 @@ int adi_block_read(struct adi_dedupe *d, const struct adi_bucket *b, const struc
         int rc;
 
         if (r->in_files) {
-                k = part_key(d, b->hour, r, block / ADI_PART_BLOCKS);
+                k = run_key(d, 'F', b->hour, r, block / ADI_PART_BLOCKS);
                 rc = df_store_run_read(store, key_bytes(&k), block % ADI_PART_BLOCKS, ret, &found,
                                        err);
         } else {
-                k = block_key(d, b->hour, r, block);
+                k = run_key(d, 'R', b->hour, r, block);
                 rc = df_store_get(store, key_bytes(&k), ret, &found, err);
         }
         if (rc < 0)
@@ -140,11 +130,11 @@ int adi_run_put_block(struct adi_dedupe *d, const struct adi_bucket *b, const st
         if (rc < 0)
                 return rc;
         if (!r->in_files) {
-                k = block_key(d, b->hour, r, block);
+                k = run_key(d, 'R', b->hour, r, block);
                 df_store_put(store, key_bytes(&k), value);
                 return 0;
         }
-        k = part_key(d, b->hour, r, block / ADI_PART_BLOCKS);
+        k = run_key(d, 'F', b->hour, r, block / ADI_PART_BLOCKS);
         df_store_run_append(store, key_bytes(&k), value);
         if (block % ADI_PART_BLOCKS == ADI_PART_BLOCKS - 1)
                 df_store_run_end(store, key_bytes(&k));
@@ -154,7 +144,7 @@ int adi_run_put_block(struct adi_dedupe *d, const struct adi_bucket *b, const st
 void adi_run_put_end(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
                      uint32_t blocks)
 {
-        struct key k = part_key(d, b->hour, r, blocks / ADI_PART_BLOCKS);
+        struct key k = run_key(d, 'F', b->hour, r, blocks / ADI_PART_BLOCKS);
 
         if (r->in_files && blocks % ADI_PART_BLOCKS != 0)
                 df_store_run_end(d->op.ctx.store, key_bytes(&k));
@@ -167,13 +157,13 @@ void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const stru
         if (r->mem)
                 return;
         if (!r->in_files) {
-                struct key from = block_key(d, b->hour, r, 0);
-                struct key to = block_key(d, b->hour, r, r->blocks);
+                struct key from = run_key(d, 'R', b->hour, r, 0);
+                struct key to = run_key(d, 'R', b->hour, r, r->blocks);
 
                 return df_store_del_range(store, key_bytes(&from), key_bytes(&to));
         }
         for (uint32_t at = 0; at < r->blocks; at += ADI_PART_BLOCKS) {
-                struct key k = part_key(d, b->hour, r, at / ADI_PART_BLOCKS);
+                struct key k = run_key(d, 'F', b->hour, r, at / ADI_PART_BLOCKS);
 
                 df_store_run_del(store, key_bytes(&k));
         }
