@@ -1,6 +1,8 @@
 /* wire_event.c - events and the records of `events`. The decoder is the hottest code of the
  * product: one pass, no allocation but the array of events, varints and lengths read in line. A
  * cursor that becomes NULL stands for damage. Of a field that stands twice the last one counts. */
+#include <endian.h>
+
 #include "proto/wire_private.h"
 
 #define VARINT_MAX 10 /* bytes */
@@ -249,27 +251,173 @@ static inline const uint8_t *get_other(const uint8_t *p, const uint8_t *end, uin
         }
 }
 
-/* The whole event in one pass; false when damaged. */
-bool dfi_scan_event(struct df_bytes bytes, struct ad_event *ev)
+/* ---- canonical bytes, in a straight line ----
+ *
+ * Ours and most clients' encoders write fields in ascending order, each once. These are taken here
+ * one after the other, with what is known about each; whatever is not as expected stays where it is
+ * and is left, with all behind it, to the table. Each function returns p when its field is not
+ * there, or not in so short a form. */
+
+/* Encoded tag and length: a byte each for the tag (two from field 16 on) and for the length. */
+static inline const uint8_t *take_str(const uint8_t *p, const uint8_t *end, uint32_t field,
+                                      size_t max, struct df_bytes *ret)
 {
-        const uint8_t *p = bytes.data, *end = bytes.len ? p + bytes.len : p;
+        const uint32_t tag = DFI_TAG(field, DFI_BYTES), wide = tag >= 0x80;
+        const size_t most = max < 0x80 ? max : 0x7f;
+        size_t left = (size_t)(end - p), len;
+
+        if (left < 2 + wide || p[0] != (wide ? (tag & 0x7f) | 0x80 : tag) ||
+            (wide && p[1] != tag >> 7))
+                return p;
+        len = p[1 + wide];
+        if (len > most || len > left - 2 - wide)
+                return p;
+        *ret = df_bytes(p + 2 + wide, len);
+        return p + 2 + wide + len;
+}
+
+static inline uint64_t load64(const uint8_t *p)
+{
+        uint64_t v;
+
+        memcpy(&v, p, 8);
+        return le64toh(v);
+}
+
+/* A time of these decades has six bytes; others take the general way. */
+static inline const uint8_t *take_time(const uint8_t *p, const uint8_t *end, uint32_t field,
+                                       int64_t *ret)
+{
+        const uint32_t tag = DFI_TAG(field, DFI_VARINT), wide = tag >= 0x80;
+        uint64_t v;
+
+        if ((size_t)(end - p) < 9 + wide || p[0] != (wide ? (tag & 0x7f) | 0x80 : tag) ||
+            (wide && p[1] != tag >> 7))
+                return p;
+        v = load64(p + 1 + wide);
+        if ((v & 0x808080808080) != 0x008080808080)
+                return p;
+        *ret = (int64_t)((v & 0x7f) | (v >> 1 & 0x7f << 7) | (v >> 2 & 0x7f << 14) |
+                         (v >> 3 & 0x7f << 21) | (v >> 4 & 0x7fULL << 28) |
+                         (v >> 5 & 0x7fULL << 35));
+        return p + 7 + wide;
+}
+
+/* A number below 128. */
+static inline const uint8_t *take_small(const uint8_t *p, const uint8_t *end, uint32_t field,
+                                        uint32_t *ret)
+{
+        const uint32_t tag = DFI_TAG(field, DFI_VARINT), wide = tag >= 0x80;
+
+        if ((size_t)(end - p) < 2 + wide || p[0] != (wide ? (tag & 0x7f) | 0x80 : tag) ||
+            (wide && p[1] != tag >> 7) || p[1 + wide] >= 0x80)
+                return p;
+        *ret = p[1 + wide];
+        return p + 2 + wide;
+}
+
+/* A number of up to eight bytes, all of which lie before end; *ret_bytes 0: it is longer. */
+static inline uint64_t varint_of(uint64_t v, unsigned *ret_bytes)
+{
+        uint64_t last = ~v & 0x8080808080808080; /* the lowest of these bits ends it */
+
+        *ret_bytes = last ? ((unsigned)__builtin_ctzll(last) >> 3) + 1 : 0;
+        v &= (last ^ (last - 1)) & 0x7f7f7f7f7f7f7f7f;
+        v = (v & 0x007f007f007f007f) | (v & 0x7f007f007f007f00) >> 1;
+        v = (v & 0x00003fff00003fff) | (v & 0x3fff00003fff0000) >> 2;
+        return (v & 0x000000000fffffff) | (v & 0x0fffffff00000000) >> 4;
+}
+
+/* An amount below one unit, which has nanos alone; others take the general way. */
+static inline const uint8_t *take_money(const uint8_t *p, const uint8_t *end, uint32_t field,
+                                        uint32_t flag, int64_t *ret, uint32_t *flags)
+{
+        unsigned bytes;
+        int64_t nanos;
+        const uint8_t *q;
+
+        if ((size_t)(end - p) < 11 || p[0] != DFI_TAG(field, DFI_BYTES))
+                return p;
+        if (p[2] == DFI_TAG(2, DFI_VARINT)) {
+                nanos = df_pb_zigzag(varint_of(load64(p + 3), &bytes));
+                if (bytes > 0 && bytes + 1 == p[1] && nanos < DF_NANOS_PER_UNIT &&
+                    nanos > -DF_NANOS_PER_UNIT) {
+                        *ret = nanos;
+                        *flags |= flag;
+                        return p + 2 + p[1];
+                }
+        }
+        q = get_money(p + 1, end, flag, ret, flags);
+        return q ? q : p;
+}
+
+static inline const uint8_t *take_flag(const uint8_t *p, const uint8_t *end, uint32_t field,
+                                       uint32_t flag, uint32_t *flags)
+{
+        uint32_t v = 0;
+
+        p = take_small(p, end, field, &v);
+        *flags |= v ? flag : 0;
+        return p;
+}
+
+static inline const uint8_t *take_fingerprint(const uint8_t *p, const uint8_t *end, uint64_t *ret)
+{
+        const uint32_t tag = DFI_TAG(25, DFI_FIXED64);
+
+        if (end - p < 10 || p[0] != ((tag & 0x7f) | 0x80) || p[1] != tag >> 7)
+                return p;
+        *ret = load64(p + 2);
+        return p + 10;
+}
+
+/* How far it came. ev is zeroed. */
+static const uint8_t *take_canonical(const uint8_t *p, const uint8_t *end, struct ad_event *ev)
+{
+        const uint8_t *at;
+
+        p = take_str(p, end, 1, AD_EVENT_ID_MAX, &ev->event_id);
+        p = take_small(p, end, 2, &ev->type);
+        p = take_time(p, end, 3, &ev->event_ms);
+        p = take_str(p, end, 4, AD_ID_MAX, &ev->dims[AD_DIM_ADVERTISER]);
+        p = take_str(p, end, 5, AD_ID_MAX, &ev->dims[AD_DIM_CAMPAIGN]);
+        p = take_str(p, end, 6, AD_ID_MAX, &ev->dims[AD_DIM_AD]);
+        p = take_str(p, end, 7, AD_ID_MAX, &ev->dims[AD_DIM_PUBLISHER]);
+        p = take_str(p, end, 8, AD_ID_MAX, &ev->dims[AD_DIM_PLACEMENT]);
+        p = take_str(p, end, 9, AD_ID_MAX, &ev->user_id);
+        p = take_str(p, end, 10, AD_ID_MAX, &ev->dims[AD_DIM_COUNTRY]);
+        p = take_str(p, end, 11, AD_ID_MAX, &ev->dims[AD_DIM_DEVICE]);
+        p = take_str(p, end, 12, AD_ID_MAX, &ev->click_id);
+        p = take_money(p, end, 13, AD_EV_HAS_COST, &ev->cost_nanos, &ev->flags);
+        p = take_money(p, end, 14, AD_EV_HAS_PAYOUT, &ev->payout_nanos, &ev->flags);
+        p = take_money(p, end, 15, AD_EV_HAS_VALUE, &ev->value_nanos, &ev->flags);
+        p = take_str(p, end, 16, 3, &ev->currency);
+        p = take_str(p, end, 17, 3, &ev->value_currency);
+        p = take_str(p, end, 20, AD_ID_MAX, &ev->tenant_id);
+        p = take_time(p, end, 21, &ev->receive_ms);
+        p = take_str(p, end, 22, AD_ID_MAX, &ev->source);
+        p = take_flag(p, end, 23, AD_EV_KEY_DERIVED, &ev->flags);
+        p = take_small(p, end, 24, &ev->labels);
+        p = take_fingerprint(p, end, &ev->fingerprint);
+        p = take_small(p, end, 26, &ev->schema_version);
+        p = take_flag(p, end, 27, AD_EV_TIME_MISSING, &ev->flags);
+        p = take_flag(p, end, 28, AD_EV_CURRENCY_DEFAULTED, &ev->flags);
+        at = take_str(p, end, 29, AD_SEALED_ID_MAX, &ev->user_id);
+        ev->flags |= at != p ? AD_EV_USER_SEALED : 0;
+        return at;
+}
+
+/* Any fields in any order, from p on. */
+static bool scan_fields(const uint8_t *p, const uint8_t *end, struct ad_event *ev)
+{
         uint32_t attributes = 0;
 
-        memset(ev, 0, sizeof(*ev));
-        ev->raw = bytes;
-        if (bytes.len > AD_EVENT_BYTES_MAX)
-                return false;
         while (p < end) {
                 const uint8_t *start = p;
                 const struct field *f = &fields[0]; /* unknown */
                 uint64_t tag;
 
-                if (*p >= 0x80 && end - p >= 2 && p[1] < 0x80) { /* fields from 16 on: two bytes */
-                        tag = (uint64_t)(*p & 0x7f) | (uint64_t)p[1] << 7;
-                        p += 2;
-                } else {
-                        p = dfi_get_varint(p, end, &tag);
-                }
+                p = dfi_get_varint(p, end, &tag);
                 if (!p)
                         return false;
                 if (tag < sizeof(fields) / sizeof(fields[0]))
@@ -284,6 +432,20 @@ bool dfi_scan_event(struct df_bytes bytes, struct ad_event *ev)
                         return false;
         }
         return true;
+}
+
+/* The whole event in one pass; false when damaged. */
+bool dfi_scan_event(struct df_bytes bytes, struct ad_event *ev)
+{
+        const uint8_t *p = bytes.data, *end = bytes.len ? p + bytes.len : p;
+
+        memset(ev, 0, sizeof(*ev));
+        ev->raw = bytes;
+        if (bytes.len > AD_EVENT_BYTES_MAX)
+                return false;
+        if (bytes.len > 0)
+                p = take_canonical(p, end, ev);
+        return p == end || scan_fields(p, end, ev);
 }
 
 int ad_wire_event_decode(struct df_bytes bytes, struct ad_event *ret, struct df_error *err)
