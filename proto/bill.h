@@ -21,8 +21,9 @@ int ad_wire_bill_decode(struct df_bytes payload,
                         int (*fn)(void *arg, const struct ad_bill_row *row, struct df_error *err),
                         void *arg, struct df_error *err);
 
-/* XXH3-64 of what the client stated of the event, but for its times and its user: a copy whose
- * event time was stamped anew is the same content (D4). */
+/* A hash of what the client stated of the event, but for its times and its user: a copy whose
+ * event time was stamped anew is the same content (D4). Kept in the state of billing runs alone; if
+ * it changes, so does LAYOUT in jobs/runs/bill.c. */
 uint64_t ad_event_content(const struct ad_event *ev);
 
 #endif

@@ -26,7 +26,7 @@ static const struct ad_groupings compared = {
         .list = {{2, {AD_DIM_ADVERTISER, AD_DIM_CAMPAIGN}}},
 };
 /* Of the state that a run keeps: one of another layout begins anew. */
-#define LAYOUT 2
+#define LAYOUT 3
 
 static void fill_params(const struct df_config *c, const struct ad_run_kind *kind,
                         struct ad_params *ret)

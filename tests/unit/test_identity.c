@@ -2,6 +2,7 @@
  * words of event.proto; the table of reasons and the sums of cells. */
 #include "unit.h"
 
+#include "proto/bill.h"
 #include "wire_test.h"
 
 #define SEEDS 300
@@ -83,6 +84,121 @@ static void test_the_fingerprint_is_of_what_the_client_stated(void **state)
         df_buf_release(&b);
 }
 
+/* ---- content (D4): what the client stated but for times and user ---- */
+
+static void content_differs(const struct ad_event *ev, uint64_t from, uint64_t seed,
+                            const char *what)
+{
+        if (ad_event_content(ev) == from)
+                fail_msg("seed %llu: the same content with another %s", (unsigned long long)seed,
+                         what);
+}
+
+static void check_numbers(const struct ad_event *ev, uint64_t seed)
+{
+        static const uint32_t stated[] = {AD_EV_HAS_COST, AD_EV_HAS_PAYOUT, AD_EV_HAS_VALUE};
+        uint64_t content = ad_event_content(ev);
+        struct ad_event v = *ev;
+
+        v.type++;
+        content_differs(&v, content, seed, "type");
+        for (size_t i = 0; i < 3; i++) {
+                int64_t *amount;
+
+                v = *ev;
+                v.flags ^= stated[i];
+                content_differs(&v, content, seed, "amount stated");
+                v.flags |= stated[i];
+                amount = i == 0 ? &v.cost_nanos : i == 1 ? &v.payout_nanos : &v.value_nanos;
+                *amount ^= 1;
+                content_differs(&v, ad_event_content(ev), seed, "amount");
+                if (!(ev->flags & stated[i])) { /* what is not stated does not count */
+                        v.flags ^= stated[i];
+                        assert_int_equal(ad_event_content(&v), content);
+                }
+        }
+}
+
+/* Each byte of it, and its length. */
+static void check_string(struct random *r, const struct ad_event *ev, size_t offset, uint64_t seed)
+{
+        uint64_t content = ad_event_content(ev);
+        struct ad_event v = *ev;
+        struct df_bytes *at = (struct df_bytes *)(void *)((char *)&v + offset), was = *at;
+        uint8_t bytes[AD_EVENT_ID_MAX + 1];
+
+        *at = df_bytes(bytes, was.len);
+        for (size_t i = 0; i < was.len; i++) {
+                memcpy(bytes, was.data, was.len);
+                bytes[i] ^= (uint8_t)(1 + below(r, 255));
+                content_differs(&v, content, seed, "byte");
+        }
+        if (was.len > 0) {
+                memcpy(bytes, was.data, was.len);
+                at->len--;
+                content_differs(&v, content, seed, "shorter string");
+        }
+        bytes[was.len] = 0;
+        at->len = was.len + 1;
+        content_differs(&v, content, seed, "longer string");
+}
+
+static void test_the_content_is_of_each_field(void **state)
+{
+        static const size_t strings[] = {
+                offsetof(struct ad_event, event_id), offsetof(struct ad_event, click_id),
+                offsetof(struct ad_event, currency), offsetof(struct ad_event, value_currency),
+                offsetof(struct ad_event, dims[0]),  offsetof(struct ad_event, dims[1]),
+                offsetof(struct ad_event, dims[2]),  offsetof(struct ad_event, dims[3]),
+                offsetof(struct ad_event, dims[4]),  offsetof(struct ad_event, dims[5]),
+                offsetof(struct ad_event, dims[6]),
+        };
+        struct event_text t = {0};
+
+        (void)state;
+        for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+                struct random r = {seed};
+                struct ad_event ev, v;
+
+                random_event(&r, &ev, &t);
+                v = ev; /* what is not of it */
+                v.event_ms += 5;
+                v.receive_ms++;
+                v.fingerprint++;
+                v.labels ^= 1;
+                v.user_id = v.tenant_id = v.source = df_bytes_str("other");
+                v.attributes = v.raw = (struct df_bytes){0};
+                v.flags ^= AD_EV_TIME_MISSING | AD_EV_KEY_DERIVED | AD_EV_USER_SEALED;
+                assert_int_equal(ad_event_content(&v), ad_event_content(&ev));
+                check_numbers(&ev, seed);
+                ev.flags &= ~(uint32_t)AD_EV_CURRENCY_DEFAULTED; /* else it is not the client's */
+                for (size_t s = 0; s < sizeof(strings) / sizeof(strings[0]); s++)
+                        check_string(&r, &ev, strings[s], seed);
+        }
+        df_buf_release(&t.attributes);
+}
+
+/* What one string loses and the next gets is another content. */
+static void test_the_content_knows_where_strings_end(void **state)
+{
+        const char *all = "abcdefghijklmnopqrstuvwxyz0123456789ABCD";
+        struct ad_event a = {.type = 1}, b = {.type = 1};
+
+        (void)state;
+        for (size_t n = 0; n < strlen(all); n++) {
+                a.dims[0] = df_bytes(all, n);
+                a.dims[1] = df_bytes(all + n, strlen(all) - n);
+                b.dims[0] = df_bytes(all, n + 1);
+                b.dims[1] = df_bytes(all + n + 1, strlen(all) - n - 1);
+                assert_int_not_equal(ad_event_content(&a), ad_event_content(&b));
+        }
+        a = (struct ad_event){.type = 1, .dims[0] = df_bytes_str("x")};
+        b = (struct ad_event){.type = 1, .dims[1] = df_bytes_str("x")};
+        assert_int_not_equal(ad_event_content(&a), ad_event_content(&b));
+        b = (struct ad_event){.type = 1, .dims[4] = df_bytes_str("x")};
+        assert_int_not_equal(ad_event_content(&a), ad_event_content(&b));
+}
+
 static void test_the_key_prefixes_lengths(void **state)
 {
         struct df_hash128 a = ad_event_key(df_bytes_str("ab"), df_bytes_str("c"));
@@ -159,6 +275,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_the_fingerprint_is_of_what_the_client_stated),
+                cmocka_unit_test(test_the_content_is_of_each_field),
+                cmocka_unit_test(test_the_content_knows_where_strings_end),
                 cmocka_unit_test(test_the_key_prefixes_lengths),
                 cmocka_unit_test(test_reasons),
                 cmocka_unit_test(test_cells_add_or_stay),
