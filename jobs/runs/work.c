@@ -200,6 +200,7 @@ static int start_pool(struct work *w, struct df_error *err)
                                             : (uint32_t)df_config_integer(w->c, "workers"),
                 .interval_min_ms = df_config_ms(w->c, "checkpoint-min"),
                 .interval_max_ms = df_config_ms(w->c, "checkpoint-max"),
+                .open_max = 2,
                 .open_group = is_shared(w) ? open_group : NULL,
                 .task_of = task_of,
                 .group_arg = w,
@@ -272,7 +273,7 @@ static void look_at(void *arg, const struct df_worker_view *v)
         l->reach.done += v->done;
         l->reach.k[v->source.partition] = v->k;
         l->reach.offsets += passed(span, v->position);
-        l->here.partitions += v->running;
+        l->here.partitions++;
         l->here.events += v->events;
         if (v->refused && !l->refused) {
                 l->refused = v->refused;

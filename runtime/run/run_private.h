@@ -24,7 +24,7 @@ enum dfi_slot_state {
         DFI_PARKED, /* K9: revoked in good order; kept until the next assignment says whose it is */
         DFI_WAITING, /* K7: lost; taken over only if an assignment comes */
         DFI_AWAY,    /* another member's */
-        DFI_ENDED,   /* drained at stop */
+        DFI_ENDED,   /* drained at stop; open_max: its range is done */
 };
 
 struct dfi_slot {

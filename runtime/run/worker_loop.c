@@ -198,6 +198,29 @@ static bool is_stopping(struct dfi_worker *w)
         return stop;
 }
 
+static bool may_open(const struct dfi_worker *w)
+{
+        uint32_t open = 0;
+
+        for (const struct dfi_slot *s = w->slots; s; s = s->next)
+                open += s->session != NULL;
+        return w->pool->options.open_max == 0 || open < w->pool->options.open_max;
+}
+
+/* Its memory is for the next one. What it has shown last stays. */
+static void end_done(struct dfi_worker *w)
+{
+        for (struct dfi_slot *s = w->slots; s; s = s->next) {
+                if (s->state != DFI_OPEN || !df_session_done(s->session))
+                        continue;
+                dfi_slot_show(w, s);
+                dfi_slot_close(s);
+                s->state = DFI_ENDED;
+                dfi_slot_show(w, s);
+                df_trace(DF_INFO, "worker", "task=%s done", s->name);
+        }
+}
+
 /* One step of one slot; true when it did something. There may be many to open, each for a second or
  * more: neither the group, which waits for its members, nor the stop waits for all of them. */
 static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
@@ -208,7 +231,7 @@ static bool step_slot(struct dfi_worker *w, struct dfi_slot *s)
         int64_t now = df_monotonic_ms();
         int rc;
 
-        if (s->state == DFI_CLOSED && now >= s->retry_ms && !is_stopping(w)) {
+        if (s->state == DFI_CLOSED && now >= s->retry_ms && may_open(w) && !is_stopping(w)) {
                 open_slot(w, s);
                 if (o->open_group)
                         dfi_group_follow(w);
@@ -283,6 +306,18 @@ static bool between_rounds(struct dfi_worker *w, bool idle)
         return go_on;
 }
 
+/* In turn, or the first that can be worked on. */
+static bool step_slots(struct dfi_worker *w)
+{
+        bool one = w->pool->options.open_max > 0, busy = false;
+
+        for (struct dfi_slot *s = w->slots; s && !(one && busy); s = s->next)
+                busy |= step_slot(w, s);
+        if (one)
+                end_done(w);
+        return busy;
+}
+
 void *dfi_worker_main(void *arg)
 {
         struct dfi_worker *w = arg;
@@ -292,12 +327,10 @@ void *dfi_worker_main(void *arg)
         while (between_rounds(w, !busy)) {
                 int64_t now = df_monotonic_ms();
 
-                busy = false;
                 dfi_commits_follow(w, false);
                 if (w->pool->options.open_group)
                         dfi_group_follow(w);
-                for (struct dfi_slot *s = w->slots; s && !w->held; s = s->next)
-                        busy |= step_slot(w, s);
+                busy = !w->held && step_slots(w);
                 if (now - viewed_ms >= 500) {
                         viewed_ms = now;
                         for (struct dfi_slot *s = w->slots; s; s = s->next)

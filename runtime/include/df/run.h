@@ -113,6 +113,10 @@ struct df_workers_options {
         int64_t interval_max_ms; /* 0 = 10,000 */
         int64_t idle_commit_ms;  /* 0 = 30,000 */
         size_t poll_records;     /* records a step; 0 = 512 */
+        /* For tasks that have an end (df_task_config.range). A worker works on one until it is done
+         * and closes it then; while that one commits it goes on with the next. So memory is that of
+         * so many open tasks a worker, however many there are. 0: all are open, and in turn. */
+        uint32_t open_max;
         /* A log whose group assigns the partitions (df/group.h): each worker has a member of its
          * own. NULL: tasks come by df_workers_add alone. Called by the worker; it closes it. */
         int (*open_group)(void *arg, uint32_t worker, struct df_group **ret, struct df_error *err);
@@ -126,7 +130,7 @@ struct df_workers_options {
 struct df_worker_view {
         const char *name;
         struct df_source source;
-        bool running;        /* taken over and processing */
+        bool running;        /* taken over and processing; open_max: not before it, nor once done */
         bool done;           /* its range is processed and committed (df_session_done) */
         int refused;         /* enum df_err when refused (K11), else 0 */
         const char *refusal; /* its text, or "" */
