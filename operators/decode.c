@@ -11,8 +11,11 @@
 
 #include "operators/ops.h"
 
-#define BATCH_EVENTS 64 /* records are gathered until they hold so many: a first-level cache */
-#define STARTS_MAX 64   /* ingest starts remembered; the longest silent one is forgotten */
+/* Records are gathered until they hold so many events, or have so many items with their marks: what
+ * the later operators do in steps of that many events finds them in the cache. */
+#define BATCH_EVENTS 64
+#define BATCH_ITEMS (2 * BATCH_EVENTS)
+#define STARTS_MAX 64 /* ingest starts remembered; the longest silent one is forgotten */
 
 struct start {
         uint64_t id;
@@ -31,9 +34,10 @@ struct decode {
         struct ad_note note;          /* of this checkpoint; edges are filled in at the cut */
         struct df_buf import_strings; /* what note.import_begin borrows */
         /* Of one batch: the same memory for each, so that the chain works in the cache. Room for
-         * BATCH_EVENTS - 1, and then the mark and events of any one record. */
+         * BATCH_ITEMS - 1, and then the mark and events of any one record. */
         struct ad_event *batch;
         size_t batch_count;
+        size_t batch_events; /* of these */
 };
 
 static struct decode *decode_of(struct df_operator *op)
@@ -47,10 +51,10 @@ static int decode_open(struct df_operator *op, struct df_error *err)
 {
         struct decode *d = decode_of(op);
 
-        d->batch = calloc(BATCH_EVENTS + AD_RECORD_EVENTS_MAX, sizeof(*d->batch));
+        d->batch = calloc(BATCH_ITEMS + AD_RECORD_EVENTS_MAX, sizeof(*d->batch));
         if (!d->batch)
                 return df_fail(err, DF_ENOMEM, "decode: batch of %d events",
-                               BATCH_EVENTS + AD_RECORD_EVENTS_MAX);
+                               BATCH_ITEMS + AD_RECORD_EVENTS_MAX);
         return 0;
 }
 
@@ -108,7 +112,7 @@ static int flush(struct decode *d, struct df_out *out, struct df_error *err)
 
         if (d->batch_count == 0)
                 return 0;
-        d->batch_count = 0;
+        d->batch_count = d->batch_events = 0;
         return df_out_forward(out, &batch, err);
 }
 
@@ -239,8 +243,10 @@ static int decode_record(struct decode *d, const struct df_record *rec, struct d
                 stamp(d, rec, &b);
                 df_check(b.count == 0 || b.events == room.events);
                 d->batch_count += b.count;
+                d->batch_events += b.count;
         }
-        return d->batch_count < BATCH_EVENTS ? 0 : flush(d, out, err);
+        return d->batch_events < BATCH_EVENTS && d->batch_count < BATCH_ITEMS ? 0
+                                                                              : flush(d, out, err);
 }
 
 static int decode_process(struct df_operator *op, struct df_batch *batch, struct df_out *out,
