@@ -129,15 +129,18 @@ static int reach_hour(struct adi_dedupe *d, int64_t hour, struct df_error *err)
         return spill(d, adi_place(hour - 1, 0), adi_place(hour + 1, -1), err);
 }
 
+/* at: where the seek for it ended. */
 static int set_add(struct adi_dedupe *d, struct adi_bucket *b, const struct adi_id *id,
-                   struct df_error *err)
+                   struct adi_slot *at, struct df_error *err)
 {
         int rc = 0;
 
-        if (adi_set_full(&d->set))
+        if (adi_set_full(&d->set)) {
                 rc = spill_all(d, err);
+                at = NULL;
+        }
         if (rc == 0)
-                rc = adi_set_add(&d->set, id, b->hour, err);
+                rc = adi_set_add(&d->set, id, b->hour, at, err);
         if (rc == 0)
                 b->open_ids++;
         return rc;
@@ -157,7 +160,7 @@ static int record(struct adi_dedupe *d, const struct adi_id *id, int64_t place,
         if (rc == 0 && seen->own)
                 seen->own->id = *id;
         else if (rc == 0)
-                rc = set_add(d, b, id, err);
+                rc = set_add(d, b, id, seen->end, err);
         if (rc == 0)
                 adi_delta_append(d, b, id);
         return rc;
@@ -345,7 +348,7 @@ static int restore_id(struct adi_dedupe *d, struct adi_bucket *b, const struct a
 
         adi_set_seek(&d->set, key, b->hour, b->hour, b->hour, &seen);
         if (!seen.own)
-                return set_add(d, b, id, err);
+                return set_add(d, b, id, seen.end, err);
         seen.own->id = *id;
         return 0;
 }

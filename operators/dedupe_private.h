@@ -156,6 +156,7 @@ struct adi_seen {
         int64_t hour;
         struct adi_id id;     /* when found: what it said */
         struct adi_slot *own; /* the set's entry of the event's own hour, or NULL */
+        struct adi_slot *end; /* behind the set's entries of this id: where the next one belongs */
 };
 
 int adi_set_open(struct adi_set *s, size_t limit, struct df_error *err);
@@ -167,8 +168,10 @@ static inline bool adi_set_full(const struct adi_set *s)
 {
         return s->count >= s->limit;
 }
-/* A new (hour, id). Not when full. */
-int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct df_error *err);
+/* A new (hour, id). Not when full. at: where a seek for it ended, and nothing has changed since; or
+ * NULL. */
+int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct adi_slot *at,
+                struct df_error *err);
 /* All ids of this hour, of which there are count, sorted by key. */
 void adi_set_sorted(const struct adi_set *s, int64_t hour, size_t count, struct adi_id *ids);
 /* Forget every hour but those in [from, to]. */
@@ -191,6 +194,7 @@ struct adi_tags {
         uint32_t holds[ADI_SLOTS];                /* buckets that hold a class */
         int64_t last_hour[ADI_SLOTS];             /* of a held class */
         uint8_t live[256];                        /* by slot */
+        uint16_t drops;                           /* classes that ended, so far */
 };
 struct adi_hits {
         uint64_t bits[4]; /* by slot */

@@ -91,9 +91,10 @@ void adi_set_seek(const struct adi_set *s, struct df_hash128 key, int64_t own, i
 {
         uint64_t own_mark = adi_hour_mark(own);
         uint64_t first = adi_hour_mark(from), last = adi_hour_mark(to), best = 0;
+        uint64_t i = adi_set_home(s, key.hi);
 
         *ret = (struct adi_seen){0};
-        for (uint64_t i = adi_set_home(s, key.hi); s->slots[i].hour; i = (i + 1) & s->mask) {
+        for (; s->slots[i].hour; i = (i + 1) & s->mask) {
                 struct adi_slot *slot = &s->slots[i];
 
                 if (slot->id.hi != key.hi || slot->id.lo != key.lo)
@@ -105,6 +106,7 @@ void adi_set_seek(const struct adi_set *s, struct df_hash128 key, int64_t own, i
                         ret->id = slot->id;
                 }
         }
+        ret->end = &s->slots[i];
         ret->found = best != 0;
         ret->hour = ret->found ? adi_mark_hour(best) : 0;
 }
@@ -137,17 +139,25 @@ static int grow(struct adi_set *s, struct df_error *err)
         return 0;
 }
 
-int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct df_error *err)
+int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct adi_slot *at,
+                struct df_error *err)
 {
         struct adi_slot slot = {*id, adi_hour_mark(hour)};
 
         df_check(!adi_set_full(s));
         if (2 * (s->count + 1) > s->mask + 1) {
                 int rc = grow(s, err);
+
+                at = NULL;
                 if (rc < 0)
                         return rc;
         }
-        put(s, &slot);
+        if (!at) {
+                put(s, &slot);
+                return 0;
+        }
+        *at = slot;
+        s->count++;
         return 0;
 }
 

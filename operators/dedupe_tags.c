@@ -1,22 +1,22 @@
 /* dedupe_tags.c - the filter: does any run hold this id, and if so, which.
  *
- * A line is one cache line of 21 entries: 16 bits of the key's hash and a slot. The slot names the
+ * A line is one cache line of 20 entries: 16 bits of the key's hash and a slot. The slot names the
  * bucket's hour and, within it, every eighth spill or so: a hit leads to one run or few. One line
  * answers for all hours. An id that finds its line full goes to a second one, and from there to its
  * neighbours; `over` of a line that was full names the last hour for whose sake one has to look on.
- * An entry of an hour that was dropped is free, and so is an `over`: expiry costs nothing. New ids
- * clear them in the lines they come to, before the hour's slots are given to another. A key
- * that no run holds is taken for one at about 20 entries x 2^-16 = 3 in 10,000. (A bit-sliced
- * Bloom filter of 14 bits an id needs four cache lines and, over 25 hours, is wrong for one key in
- * six; each costs a read.)
+ * An entry of an hour that was dropped is free, and so is an `over`: expiry costs nothing. The
+ * first new id that comes to a line after a drop clears them there, before the hour's slots are
+ * given to another. A key that no run holds is taken for one at about 20 entries x 2^-16 = 3 in
+ * 10,000. (A bit-sliced Bloom filter of 14 bits an id needs four cache lines and, over 25 hours, is
+ * wrong for one key in six; each costs a read.)
  *
  * A table does not grow: a larger one begins, new ids go there, and the old one is freed when its
- * last hour is dropped. 64 / (21 x 0.75) = 4.1 bytes an id, times 1.25 for room. Billing takes
+ * last hour is dropped. 64 / (20 x 0.75) = 4.3 bytes an id, times 1.25 for room. Billing takes
  * twice what is alive: for a month nothing ends there, and each question looks into every table.
  */
 #include "operators/dedupe_private.h"
 
-#define LINE_ENTRIES 21
+#define LINE_ENTRIES 20
 #define LOAD_PERCENT 75
 #ifdef ADI_BILLING
 #define ROOM_PERCENT 100
@@ -30,7 +30,9 @@
 struct adi_tag_line {
         uint16_t tag[LINE_ENTRIES];
         uint8_t slot[LINE_ENTRIES];
-        uint8_t over; /* a slot: ids of its hour, or earlier ones, went on to the next line */
+        uint8_t over;     /* a slot: ids of its hour, or earlier ones, went on to the next line */
+        uint8_t used;     /* entries, from the first on; the others are 0 */
+        uint16_t cleared; /* adi_tags.drops when what had ended was cleared last */
 };
 _Static_assert(sizeof(struct adi_tag_line) == 64, "a line is a cache line");
 
@@ -150,6 +152,7 @@ void adi_tags_drop(struct adi_tags *t, int64_t hour)
         if (--t->holds[c] > 0)
                 return;
         memset(&t->live[1 + c * t->parts], 0, t->parts);
+        t->drops++;
         for (unsigned i = 0; i < t->count; i++) {
                 t->tables[i].live -= t->tables[i].by_class[c];
                 t->tables[i].by_class[c] = 0;
@@ -203,23 +206,35 @@ static void note_over(const struct adi_tags *t, struct adi_tag_line *l, uint32_t
                 l->over = (uint8_t)slot;
 }
 
-/* What ended is cleared on the way: its class will return (turn_hours). */
+/* What ended goes: its class will return (turn_hours). */
+static void clear_line(const struct adi_tags *t, struct adi_tag_line *l)
+{
+        unsigned kept = 0;
+
+        for (unsigned i = 0; i < l->used; i++) {
+                if (!t->live[l->slot[i]])
+                        continue;
+                l->tag[kept] = l->tag[i];
+                l->slot[kept++] = l->slot[i];
+        }
+        for (unsigned i = kept; i < l->used; i++)
+                l->tag[i] = l->slot[i] = 0;
+        l->used = (uint8_t)kept;
+        if (!t->live[l->over])
+                l->over = 0;
+        l->cleared = t->drops;
+}
+
 static bool put_in_line(const struct adi_tags *t, struct adi_tag_line *l, uint16_t tag,
                         uint32_t slot)
 {
-        bool put = false;
-
-        if (!t->live[l->over])
-                l->over = 0;
-        for (unsigned i = 0; i < LINE_ENTRIES; i++) {
-                if (t->live[l->slot[i]])
-                        continue;
-                l->slot[i] = put ? 0 : (uint8_t)slot;
-                if (!put)
-                        l->tag[i] = tag;
-                put = true;
-        }
-        return put;
+        if (l->cleared != t->drops)
+                clear_line(t, l);
+        if (l->used == LINE_ENTRIES)
+                return false;
+        l->tag[l->used] = tag;
+        l->slot[l->used++] = (uint8_t)slot;
+        return true;
 }
 
 /* False: the table is full, although its load is limited: entries of an hour that was dropped count

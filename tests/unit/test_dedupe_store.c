@@ -340,7 +340,7 @@ static void test_set_sorted(void **state)
 
                         if (crowded)
                                 id.hi = (id.hi & 0xffff) | 0xabcd000000000000u;
-                        assert_int_equal(adi_set_add(&s, &id, (int64_t)(i % 2), &err), 0);
+                        assert_int_equal(adi_set_add(&s, &id, (int64_t)(i % 2), NULL, &err), 0);
                 }
                 assert_true(adi_set_full(&s));
                 adi_set_sorted(&s, 1, 2500, ids);
