@@ -40,19 +40,14 @@
 #define AHEAD 8u        /* events whose cells are fetched before they are needed */
 #define GRACE_MAX_MS (366LL * 24 * 3600 * 1000)
 
-struct staged_key {
-        struct adi_cell_key key;
-        uint32_t hash;
-        uint32_t guess; /* probably its cell; 0 = none */
-};
-
 struct adi_staged {
         struct ad_event *events[STAGE];
         struct adi_window *windows[STAGE];
         uint32_t currency[STAGE];
         uint32_t tenant[STAGE];
         uint32_t dims[AD_DIM_COUNT][STAGE];
-        struct staged_key keys[STAGE][AD_GROUPINGS_MAX];
+        uint32_t hashes[STAGE][AD_GROUPINGS_MAX];  /* of its key in each grouping */
+        uint32_t guesses[STAGE][AD_GROUPINGS_MAX]; /* probably the cell; 0 = none */
         uint32_t count;
 };
 
@@ -194,30 +189,42 @@ static int stage_names(struct adi_tumble *t, struct df_error *err)
         return rc;
 }
 
-static void make_key(const struct adi_tumble *t, uint32_t i, uint32_t grouping, uint32_t currency,
-                     struct staged_key *ret)
+/* A key whole: most events find their cell without it. */
+struct full_key {
+        struct adi_cell_key key;
+        uint32_t hash;
+};
+
+static struct full_key make_key(const struct adi_tumble *t, uint32_t i, uint32_t grouping,
+                                uint32_t currency)
 {
         const struct ad_grouping *g = &t->cells.groupings->list[grouping];
         const struct adi_staged *s = t->staged;
+        struct full_key k = {{.tenant = s->tenant[i], .tag = adi_tag(grouping, currency)}, 0};
 
-        ret->key = (struct adi_cell_key){.tenant = s->tenant[i], .tag = grouping << 24 | currency};
         for (uint32_t d = 0; d < g->dim_count; d++)
-                ret->key.dims[d] = s->dims[g->dims[d]][i];
-        ret->hash = adi_cell_hash(&ret->key, g->dim_count);
-        ret->guess = 0;
+                k.key.dims[d] = s->dims[g->dims[d]][i];
+        k.hash = adi_cell_hash(&k.key, g->dim_count);
+        return k;
 }
 
-static void stage_keys(struct adi_tumble *t)
+static void stage_hashes(struct adi_tumble *t)
 {
+        const struct ad_groupings *list = t->cells.groupings;
         struct adi_staged *s = t->staged;
 
         for (uint32_t i = 0; i < s->count; i++) {
                 const struct adi_window *w = s->windows[i];
+                uint32_t mask = (1u << w->slot_bits) - 1;
 
-                for (uint32_t g = 0; g < t->cells.groupings->count; g++) {
-                        make_key(t, i, g, s->currency[i], &s->keys[i][g]);
-                        __builtin_prefetch(
-                                &w->slots[s->keys[i][g].hash & ((1u << w->slot_bits) - 1)]);
+                for (uint32_t n = 0; n < list->count; n++) {
+                        const struct ad_grouping *g = &list->list[n];
+                        uint64_t sum = adi_hash_of(s->tenant[i], adi_tag(n, s->currency[i]));
+
+                        for (uint32_t d = 0; d < g->dim_count; d++)
+                                sum += adi_hash_dim(s->dims[g->dims[d]][i], d);
+                        s->hashes[i][n] = adi_hash_end(sum);
+                        __builtin_prefetch(&w->slots[s->hashes[i][n] & mask]);
                 }
         }
 }
@@ -228,9 +235,9 @@ static void fetch_cells(const struct adi_tumble *t, uint32_t i)
         const struct adi_window *w = s->windows[i];
 
         for (uint32_t g = 0; g < t->cells.groupings->count; g++) {
-                uint32_t guess = adi_cell_guess(w, s->keys[i][g].hash);
+                uint32_t guess = adi_cell_guess(w, s->hashes[i][g]);
 
-                s->keys[i][g].guess = guess;
+                s->guesses[i][g] = guess;
                 if (guess)
                         __builtin_prefetch(adi_cell_at(&t->cells, guess), 1);
         }
@@ -238,24 +245,39 @@ static void fetch_cells(const struct adi_tumble *t, uint32_t i)
 
 /* ---- counting ---- */
 
-static void fold_key(const struct adi_cells *c, struct staged_key *k)
+/* The cell that was guessed, if it is the event's; else 0. */
+static uint32_t guessed_cell(const struct adi_tumble *t, uint32_t i, uint32_t grouping)
+{
+        const struct ad_grouping *g = &t->cells.groupings->list[grouping];
+        const struct adi_staged *s = t->staged;
+        uint32_t cell = s->guesses[i][grouping];
+        uint32_t own = g->dim_count < ADI_KEY_DIMS ? g->dim_count : ADI_KEY_DIMS, differs;
+        const struct adi_cell *at;
+
+        if (!cell)
+                return 0;
+        at = adi_cell_at(&t->cells, cell);
+        differs = (at->tenant ^ s->tenant[i]) | (at->tag ^ adi_tag(grouping, s->currency[i]));
+        for (uint32_t d = 0; d < own; d++)
+                differs |= at->dims[d] ^ s->dims[g->dims[d]][i];
+        for (uint32_t d = own; d < g->dim_count; d++)
+                differs |= adi_cell_wide(&t->cells, cell)[d - own] ^ s->dims[g->dims[d]][i];
+        return differs ? 0 : cell;
+}
+
+static void fold_key(const struct adi_cells *c, struct full_key *k)
 {
         adi_cell_key_other(c, &k->key);
         k->hash =
                 adi_cell_hash(&k->key, c->groupings->list[adi_tag_grouping(k->key.tag)].dim_count);
-        k->guess = 0;
 }
 
 /* The cell of this key; after the cap, that of its __other__. 0: there is none yet, and *k is the
  * key it would have. */
-static uint32_t find_cell(const struct adi_cells *c, const struct adi_window *w,
-                          struct staged_key *k)
+static uint32_t find_cell(const struct adi_cells *c, const struct adi_window *w, struct full_key *k)
 {
-        uint32_t cell;
+        uint32_t cell = adi_cell_find(c, w, &k->key, k->hash);
 
-        if (k->guess && adi_cell_is(c, k->guess, &k->key))
-                return k->guess;
-        cell = adi_cell_find(c, w, &k->key, k->hash);
         if (cell || !adi_cap_reached(c, w, &k->key))
                 return cell;
         fold_key(c, k);
@@ -278,28 +300,39 @@ struct addend {
         int64_t money[3];
 };
 
-static int add(struct adi_cells *c, struct adi_window *w, struct staged_key *k,
-               const struct addend *v, struct df_error *err)
+static inline void add_money(struct adi_cell *at, struct adi_window *w, int which, int64_t nanos)
+{
+        df_nanos *sum = adi_cell_money(at, which);
+
+        if (nanos == 0) /* its cache line, too, is left alone */
+                return;
+        *sum += nanos;
+        w->careful |= adi_near_limit(*sum);
+}
+
+static int add(struct adi_cells *c, struct adi_window *w, uint32_t cell, const struct addend *v,
+               struct df_error *err)
 {
         const uint32_t all = ADI_UNSENT | ADI_CHANGED | ADI_LISTED;
-        uint32_t cell = find_cell(c, w, k);
-        struct adi_cell *at;
-        int rc = 0;
+        struct adi_cell *at = adi_cell_at(c, cell);
 
-        if (!cell)
-                rc = adi_cell_add(c, w, &k->key, k->hash, &cell, err);
-        if (rc < 0)
-                return rc;
-        at = adi_cell_at(c, cell);
         if (v->count < 6)
                 at->counts[v->count]++;
-        for (int i = 0; i < 3; i++) {
-                if (v->money[i] == 0) /* its cache line, too, is left alone */
-                        continue;
-                *adi_cell_money(at, i) += v->money[i];
-                w->careful |= adi_near_limit(adi_cell_sum(at, i));
+        add_money(at, w, 0, v->money[0]);
+        if (v->money[1] | v->money[2]) {
+                add_money(at, w, 1, v->money[1]);
+                add_money(at, w, 2, v->money[2]);
         }
         return (at->state & all) == all ? 0 : touch(c, w, cell, err);
+}
+
+static int add_by_key(struct adi_cells *c, struct adi_window *w, struct full_key *k,
+                      const struct addend *v, struct df_error *err)
+{
+        uint32_t cell = find_cell(c, w, k);
+        int rc = cell ? 0 : adi_cell_add(c, w, &k->key, k->hash, &cell, err);
+
+        return rc < 0 ? rc : add(c, w, cell, v, err);
 }
 
 static bool sum_overflows(const struct adi_cells *c, uint32_t cell, const struct addend *v)
@@ -315,16 +348,20 @@ static bool sum_overflows(const struct adi_cells *c, uint32_t cell, const struct
 
 /* Only asked in windows with a sum near the limit. A key that is new may still fold when the
  * event's other currency takes the last key before it: then __other__ must have room too. */
-static bool would_overflow(const struct adi_cells *c, const struct adi_window *w,
-                           struct staged_key *k, const struct addend *v)
+static bool would_overflow(const struct adi_cells *c, const struct adi_window *w, struct full_key k,
+                           const struct addend *v)
 {
-        uint32_t cell = find_cell(c, w, k);
-        struct staged_key other = *k;
+        uint32_t cell = find_cell(c, w, &k);
 
         if (cell)
                 return sum_overflows(c, cell, v);
-        fold_key(c, &other);
-        return sum_overflows(c, adi_cell_find(c, w, &other.key, other.hash), v);
+        fold_key(c, &k);
+        return sum_overflows(c, adi_cell_find(c, w, &k.key, k.hash), v);
+}
+
+static uint32_t value_currency(const struct ad_event *ev)
+{
+        return adi_currency(ev->value_currency);
 }
 
 /* What the event adds to the cells of its currency, and of its value's when that is another. */
@@ -340,11 +377,27 @@ static bool addends(const struct ad_event *ev, uint32_t currency, struct addend 
         ret->money[1] = ev->payout_nanos;
         if (ev->value_nanos == 0)
                 return false;
-        if (ev->value_currency.len == 0 || adi_currency(ev->value_currency) == currency) {
+        if (ev->value_currency.len == 0 || value_currency(ev) == currency) {
                 ret->money[2] = ev->value_nanos;
                 return false;
         }
         *ret_value = (struct addend){.count = 6, .money = {0, 0, ev->value_nanos}};
+        return true;
+}
+
+/* In no cell of the event's would a sum leave its 128 bits. */
+static bool has_room(const struct adi_tumble *t, uint32_t i, const struct addend *v,
+                     const struct addend *value)
+{
+        const struct adi_cells *c = &t->cells;
+        const struct adi_staged *s = t->staged;
+        const struct adi_window *w = s->windows[i];
+
+        for (uint32_t g = 0; g < c->groupings->count; g++)
+                if (would_overflow(c, w, make_key(t, i, g, s->currency[i]), v) ||
+                    (value &&
+                     would_overflow(c, w, make_key(t, i, g, value_currency(s->events[i])), value)))
+                        return false;
         return true;
 }
 
@@ -354,26 +407,29 @@ static int count_event(struct adi_tumble *t, struct df_out *out, uint32_t i, boo
         struct adi_staged *s = t->staged;
         struct ad_event *ev = s->events[i];
         struct adi_window *w = s->windows[i];
-        struct staged_key value_keys[AD_GROUPINGS_MAX];
         struct addend v, value;
-        bool apart = addends(ev, s->currency[i], &v, &value), over = false;
-        uint32_t groupings = t->cells.groupings->count;
+        bool apart = addends(ev, s->currency[i], &v, &value);
         int rc = 0;
 
-        for (uint32_t g = 0; apart && g < groupings; g++)
-                make_key(t, i, g, adi_currency(ev->value_currency), &value_keys[g]);
-        for (uint32_t g = 0; w->careful && g < groupings; g++)
-                over |= would_overflow(&t->cells, w, &s->keys[i][g], &v) ||
-                        (apart && would_overflow(&t->cells, w, &value_keys[g], &value));
-        *ret_counted = !over;
-        if (over) {
+        *ret_counted = !w->careful || has_room(t, i, &v, apart ? &value : NULL);
+        if (!*ret_counted) {
                 ad_end(out, ev, AD_OVERFLOW);
                 return 0;
         }
-        for (uint32_t g = 0; rc == 0 && g < groupings; g++) {
-                rc = add(&t->cells, w, &s->keys[i][g], &v, err);
-                if (rc == 0 && apart)
-                        rc = add(&t->cells, w, &value_keys[g], &value, err);
+        for (uint32_t g = 0; rc == 0 && g < t->cells.groupings->count; g++) {
+                uint32_t cell = guessed_cell(t, i, g);
+                struct full_key k;
+
+                if (cell) {
+                        rc = add(&t->cells, w, cell, &v, err);
+                } else {
+                        k = make_key(t, i, g, s->currency[i]);
+                        rc = add_by_key(&t->cells, w, &k, &v, err);
+                }
+                if (rc == 0 && apart) {
+                        k = make_key(t, i, g, value_currency(ev));
+                        rc = add_by_key(&t->cells, w, &k, &value, err);
+                }
         }
         ev->outcome = AD_COUNTED;
         return rc;
@@ -390,7 +446,7 @@ static int count_staged(struct adi_tumble *t, struct df_out *out, struct df_erro
         rc = stage_names(t, err);
         if (rc < 0)
                 return rc;
-        stage_keys(t);
+        stage_hashes(t);
         for (uint32_t i = 0; i < AHEAD && i < s->count; i++)
                 fetch_cells(t, i);
         for (uint32_t i = 0; rc == 0 && i < s->count; i++) {

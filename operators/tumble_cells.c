@@ -241,7 +241,7 @@ static int count_key(const struct adi_cells *c, struct adi_window *w, const stru
 
 bool adi_cell_differs_wide(const struct adi_cells *c, uint32_t cell, const struct adi_cell_key *k)
 {
-        const uint32_t *more = c->more[cell / ADI_BLOCK_CELLS][cell % ADI_BLOCK_CELLS];
+        const uint32_t *more = adi_cell_wide(c, cell);
 
         return more[0] != k->dims[ADI_KEY_DIMS] || more[1] != k->dims[ADI_KEY_DIMS + 1];
 }

@@ -214,33 +214,44 @@ static struct df_bytes string_at(const struct ad_event *ev, size_t offset)
         return *(const struct df_bytes *)((const char *)ev + offset);
 }
 
+/* Of all the same string, as it is of a dimension that nobody uses, or of a tenant's own topic. */
+static int stage_one(struct adi_names *n, struct df_bytes string, uint32_t count, uint32_t *ret,
+                     struct df_error *err)
+{
+        uint32_t name;
+        int rc = adi_names_get(n, string, &name, err);
+
+        for (uint32_t i = 0; rc == 0 && i < count; i++)
+                ret[i] = name;
+        return rc;
+}
+
 int adi_names_stage(struct adi_names *n, const struct ad_event *const *events, uint32_t count,
                     size_t offset, uint32_t *ret, struct df_error *err)
 {
         struct adi_name_word words[ADI_STAGE];
         uint32_t hashes[ADI_STAGE];
+        uint64_t differ = 0;
 
         for (uint32_t i = 0; i < count; i++) {
                 words[i] = adi_name_word(string_at(events[i], offset));
+                differ |= (words[i].a ^ words[0].a) | (words[i].b ^ words[0].b);
+        }
+        if (count > 0 && !differ && adi_name_word_is_exact(words[0]))
+                return stage_one(n, string_at(events[0], offset), count, ret, err);
+        for (uint32_t i = 0; i < count; i++) {
                 hashes[i] = adi_name_hash(words[i]);
                 __builtin_prefetch(&n->slots[hashes[i] & n->mask]);
         }
         for (uint32_t i = 0; i < count; i++) {
-                struct df_bytes string;
+                struct df_bytes string = string_at(events[i], offset);
+                int rc = 0;
 
-                if (i > 0 && words[i].a == words[i - 1].a && words[i].b == words[i - 1].b &&
-                    adi_name_word_is_exact(words[i])) {
-                        ret[i] = ret[i - 1];
-                        continue;
-                }
-                string = string_at(events[i], offset);
                 ret[i] = adi_names_find(n, string, words[i], hashes[i]);
-                if (ret[i] == UINT32_MAX) {
-                        int rc = adi_names_add(n, string, words[i], &ret[i], err);
-
-                        if (rc < 0)
-                                return rc;
-                }
+                if (ret[i] == UINT32_MAX)
+                        rc = adi_names_add(n, string, words[i], &ret[i], err);
+                if (rc < 0)
+                        return rc;
         }
         return 0;
 }

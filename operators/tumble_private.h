@@ -192,24 +192,43 @@ static inline uint32_t adi_tag_grouping(uint32_t tag)
 {
         return tag >> 24;
 }
+static inline uint32_t adi_tag(uint32_t grouping, uint32_t currency)
+{
+        return grouping << 24 | currency;
+}
 static inline uint32_t adi_currency(struct df_bytes c) /* big endian, so it sorts like the text */
 {
         if (c.len != 3)
                 return 'X' << 16 | 'X' << 8 | 'X';
         return (uint32_t)c.data[0] << 16 | (uint32_t)c.data[1] << 8 | c.data[2];
 }
-/* Of a key whose first dim_count dimensions are kept. */
-static inline uint32_t adi_cell_hash(const struct adi_cell_key *k, uint32_t dim_count)
+/* A key's hash: its parts are added up, so that they may come from anywhere. */
+static inline uint64_t adi_hash_of(uint32_t tenant, uint32_t tag)
+{
+        return tenant * 0xd1b54a32d192ed03u + tag * 0xaef17502108ef2d9u;
+}
+static inline uint64_t adi_hash_dim(uint32_t name,
+                                    uint32_t place) /* of the grouping's dimensions */
 {
         static const uint64_t odd[AD_DIM_COUNT] = {
                 0xa0761d6478bd642fu, 0xe7037ed1a0b428dbu, 0x8ebc6af09c88c6e3u, 0x589965cc75374cc3u,
                 0x1d8e4e27c47d124fu, 0xeb44accab455d165u, 0x9e6c63d0876a9a47u,
         };
-        uint64_t h = k->tenant * 0xd1b54a32d192ed03u + k->tag * 0xaef17502108ef2d9u;
+
+        return name * odd[place];
+}
+static inline uint32_t adi_hash_end(uint64_t sum)
+{
+        return (uint32_t)(adi_fold(sum, 0x9fb21c651e98df25u) >> 16);
+}
+/* Of a key whose first dim_count dimensions are kept. */
+static inline uint32_t adi_cell_hash(const struct adi_cell_key *k, uint32_t dim_count)
+{
+        uint64_t sum = adi_hash_of(k->tenant, k->tag);
 
         for (uint32_t i = 0; i < dim_count; i++)
-                h += k->dims[i] * odd[i];
-        return (uint32_t)(adi_fold(h, 0x9fb21c651e98df25u) >> 16);
+                sum += adi_hash_dim(k->dims[i], i);
+        return adi_hash_end(sum);
 }
 
 #define ADI_BLOCK_CELLS 16384u
@@ -270,6 +289,11 @@ static inline struct adi_cell *adi_cell_at(const struct adi_cells *c, uint32_t c
         return &c->blocks[cell / ADI_BLOCK_CELLS][cell % ADI_BLOCK_CELLS];
 }
 void adi_cell_key_of(const struct adi_cells *c, uint32_t cell, struct adi_cell_key *ret);
+/* Its dimensions beyond ADI_KEY_DIMS; only when wide. */
+static inline const uint32_t *adi_cell_wide(const struct adi_cells *c, uint32_t cell)
+{
+        return c->more[cell / ADI_BLOCK_CELLS][cell % ADI_BLOCK_CELLS];
+}
 bool adi_cell_differs_wide(const struct adi_cells *c, uint32_t cell, const struct adi_cell_key *k);
 static inline bool adi_cell_is(const struct adi_cells *c, uint32_t cell,
                                const struct adi_cell_key *k)
