@@ -54,6 +54,41 @@ static int fill(struct adi_dedupe *d, uint32_t input, struct df_error *err)
                              &c->count, err);
 }
 
+/* ---- which input is next: a tournament, in which each taken id plays against as many others as
+ * the tree is high. Random keys make a scan of all heads guess wrong two or three times an id. ---- */
+
+static void set_head(struct adi_merge *m, uint32_t input)
+{
+        const struct adi_cursor *c = &m->cursors[input];
+
+        m->heads[input] =
+                c->count ? adi_key_number(c->ids[c->at].hi, c->ids[c->at].lo) : ADI_NO_KEY;
+}
+
+/* Of two inputs, b the newer one: the one whose head comes first. Of equal ids the newest. */
+static uint32_t first_of(const struct adi_merge *m, uint32_t a, uint32_t b)
+{
+        if (m->heads[a] == m->heads[b])
+                return m->cursors[b].count ? b : a; /* a key may be ADI_NO_KEY, too */
+        return m->heads[a] < m->heads[b] ? a : b;
+}
+
+static void play(struct adi_merge *m, uint32_t input)
+{
+        for (uint32_t at = (ADI_MERGE_RUNS_MAX + input) / 2; at > 0; at /= 2)
+                m->winners[at] = (uint8_t)first_of(m, m->winners[2 * at], m->winners[2 * at + 1]);
+}
+
+static void play_all(struct adi_merge *m)
+{
+        for (uint32_t i = 0; i < ADI_MERGE_RUNS_MAX; i++) {
+                m->winners[ADI_MERGE_RUNS_MAX + i] = (uint8_t)i;
+                set_head(m, i);
+        }
+        for (uint32_t i = 0; i < ADI_MERGE_RUNS_MAX; i += 2)
+                play(m, i);
+}
+
 static int start(struct adi_dedupe *d, struct adi_bucket *b, uint32_t first, uint32_t n,
                  struct df_error *err)
 {
@@ -80,6 +115,8 @@ static int start(struct adi_dedupe *d, struct adi_bucket *b, uint32_t first, uin
                 m->cursors[i].ids = m->ids + (size_t)(i + 1) * ADI_BLOCK_IDS;
                 rc = fill(d, i, err);
         }
+        if (rc == 0)
+                play_all(m);
         return rc;
 }
 
@@ -101,56 +138,50 @@ static int put_block(struct adi_dedupe *d, struct df_error *err)
         return 0;
 }
 
-static const struct adi_id *head(const struct adi_cursor *c)
-{
-        return c->count ? &c->ids[c->at] : NULL;
-}
-
 static int advance(struct adi_dedupe *d, uint32_t input, struct df_error *err)
 {
         struct adi_merge *m = &d->merge;
         struct adi_cursor *c = &m->cursors[input];
-
-        if (++c->at < c->count)
-                return 0;
-        c->at = 0;
-        c->count = 0;
-        if (++c->block == adi_run_blocks(d, &m->bucket->runs[m->first + input]))
-                return 0;
-        return fill(d, input, err);
-}
-
-/* Append the smallest id of all inputs; of equal ones the newest run's, and pass over the others.
- */
-static int take(struct adi_dedupe *d, bool *ret_end, struct df_error *err)
-{
-        struct adi_merge *m = &d->merge;
-        uint32_t equal[ADI_MERGE_RUNS_MAX], n = 0;
-        const struct adi_id *best = NULL;
         int rc = 0;
 
-        for (uint32_t i = m->count; i-- > 0;) { /* newest first */
-                const struct adi_id *id = head(&m->cursors[i]);
-                int c = !id ? 1 : !best ? -1 : adi_key_cmp(id->hi, id->lo, best->hi, best->lo);
+        if (++c->at == c->count) {
+                c->at = 0;
+                c->count = 0;
+                if (++c->block < adi_run_blocks(d, &m->bucket->runs[m->first + input]))
+                        rc = fill(d, input, err);
+        }
+        set_head(m, input);
+        play(m, input);
+        return rc;
+}
 
-                if (c > 0)
-                        continue;
-                if (c < 0) {
-                        best = id;
-                        n = 0;
-                }
-                equal[n++] = i;
-        }
-        *ret_end = !best;
-        if (!best) {
-                rc = put_block(d, err);
-                if (rc == 0)
-                        adi_run_put_end(d, m->bucket, &m->out, m->out.blocks);
-                return rc;
-        }
-        m->ids[m->out_ids++] = *best;
-        for (uint32_t i = 0; rc == 0 && i < n; i++)
-                rc = advance(d, equal[i], err);
+static int end_merge(struct adi_dedupe *d, struct df_error *err)
+{
+        struct adi_merge *m = &d->merge;
+        int rc = put_block(d, err);
+
+        if (rc == 0)
+                adi_run_put_end(d, m->bucket, &m->out, m->out.blocks);
+        m->done = true;
+        return rc;
+}
+
+/* Append the smallest id of all inputs; of equal ones the newest run's comes first, and the others
+ * are passed over. */
+static int take(struct adi_dedupe *d, struct df_error *err)
+{
+        struct adi_merge *m = &d->merge;
+        uint32_t input = m->winners[1];
+        const struct adi_cursor *c = &m->cursors[input];
+        int rc;
+
+        if (c->count == 0)
+                return end_merge(d, err);
+        if (!m->any || m->last != m->heads[input])
+                m->ids[m->out_ids++] = c->ids[c->at];
+        m->any = true;
+        m->last = m->heads[input];
+        rc = advance(d, input, err);
         if (rc == 0 && m->out_ids == d->block_ids)
                 rc = put_block(d, err);
         return rc;
@@ -173,7 +204,7 @@ int adi_merge_step(struct adi_dedupe *d, uint64_t ids, struct df_error *err)
         if (!m->bucket || m->done)
                 return 0;
         while (rc == 0 && ids-- > 0 && !m->done && m->written_bytes < ADI_MERGE_BYTES_MAX)
-                rc = take(d, &m->done, err);
+                rc = take(d, err);
         return rc;
 }
 

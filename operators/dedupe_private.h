@@ -241,6 +241,14 @@ struct adi_bucket {
         bool spills; /* so much is new since the last snapshot that the next one writes a run */
 };
 
+/* A key as one number, in the order of runs. */
+typedef unsigned __int128 adi_key_t;
+#define ADI_NO_KEY (~(adi_key_t)0)
+static inline adi_key_t adi_key_number(uint64_t hi, uint64_t lo)
+{
+        return (adi_key_t)hi << 64 | lo;
+}
+
 struct adi_cursor {
         struct adi_id *ids; /* the current block */
         uint32_t block, at, count;
@@ -249,6 +257,10 @@ struct adi_merge {
         struct adi_bucket *bucket; /* NULL = none under way */
         uint32_t first, count;     /* its inputs: bucket->runs[first, first + count) */
         struct adi_cursor cursors[ADI_MERGE_RUNS_MAX];
+        adi_key_t heads[ADI_MERGE_RUNS_MAX];     /* keys of their next ids; none: ADI_NO_KEY */
+        uint8_t winners[2 * ADI_MERGE_RUNS_MAX]; /* tree: of 2 i and 2 i + 1; inputs at the end */
+        adi_key_t last;                          /* taken, if any */
+        bool any;
         struct adi_id *ids; /* memory of the cursors and the output block */
         struct adi_run out;
         uint32_t out_ids;
