@@ -120,6 +120,17 @@ int dfi_runs_link(struct dfi_runs *r, const char *into, struct df_error *err);
 #define DFI_RANGES_MAX 256
 #define DFI_HIDDEN_SHARE 4        /* of a task's files: so much deleted is compacted away */
 #define DFI_HIDDEN_MIN (1u << 20) /* bytes: less may stay */
+#define DFI_HINT_PAUSE_MAX 256    /* persists between two hints that gave nothing back */
+
+/* When compaction is asked for. RocksDB takes one of the files in the ranges, at random, down to the
+ * next level: several such steps may be needed until what is hidden goes, and one of a file just
+ * flushed gives nothing back, but writes that level anew. So hints come ever more rarely while they
+ * are of no use; merges of files of like size give the disk back in the end. */
+struct dfi_hint {
+        uint32_t pause, left; /* persists after the last hint; still to come */
+};
+/* One persist: hidden of live bytes of files lie in deleted ranges. Pure. */
+bool dfi_hint_due(struct dfi_hint *h, uint64_t hidden, uint64_t live);
 
 struct dfi_range {
         struct df_buf from, to;
@@ -140,7 +151,8 @@ struct dfi_store {
         rocksdb_pinnableslice_t *pinned; /* the value that get returned last */
         struct dfi_ranges open_ranges;   /* deleted in the open batch */
         struct dfi_ranges hint_ranges;   /* committed; compaction not yet asked for */
-        int limit;                       /* DF_ELIMIT once the open batch broke one */
+        struct dfi_hint hint;
+        int limit; /* DF_ELIMIT once the open batch broke one */
         char limit_text[96];
         atomic_int dead; /* 0, or the code with which it became unusable */
         char dead_text[160];

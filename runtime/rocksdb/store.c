@@ -439,17 +439,31 @@ static uint64_t hidden_bytes(struct dfi_store *s)
         return n;
 }
 
+bool dfi_hint_due(struct dfi_hint *h, uint64_t hidden, uint64_t live)
+{
+        if (hidden < DFI_HIDDEN_MIN || hidden < live / DFI_HIDDEN_SHARE) {
+                *h = (struct dfi_hint){0};
+                return false;
+        }
+        if (h->left > 0) {
+                h->left--;
+                return false;
+        }
+        h->pause = h->pause == 0 ? 1 : h->pause * 2;
+        if (h->pause > DFI_HINT_PAUSE_MAX)
+                h->pause = DFI_HINT_PAUSE_MAX;
+        h->left = h->pause;
+        return true;
+}
+
 /* Each compaction writes what lives once more: it is worth it once there is enough to give back,
  * and none is under way, which may give it back. */
 static bool worth_compacting(struct dfi_store *s)
 {
-        uint64_t hidden;
-
         if (dfi_db_property(&s->db, "rocksdb.num-running-compactions") > 0)
                 return false;
-        hidden = hidden_bytes(s);
-        return hidden >= DFI_HIDDEN_MIN &&
-               hidden >= dfi_db_property(&s->db, "rocksdb.live-sst-files-size") / DFI_HIDDEN_SHARE;
+        return dfi_hint_due(&s->hint, hidden_bytes(s),
+                            dfi_db_property(&s->db, "rocksdb.live-sst-files-size"));
 }
 
 /* A file that is being compacted at this moment is passed over: so a task's ranges stay noted, and

@@ -350,6 +350,28 @@ static void test_expiry_frees_disk(void **state)
         remove_dir(dir);
 }
 
+/* D2: compaction is asked for at once, and ever more rarely while it gives nothing back; never when
+ * there is little to give. */
+static void test_hints_that_are_of_no_use_become_rare(void **state)
+{
+        const uint64_t live = 64u << 20, enough = live / DFI_HIDDEN_SHARE;
+        struct dfi_hint h = {0};
+        int asked = 0;
+
+        for (int i = 0; i < 1000; i++)
+                assert_false(dfi_hint_due(&h, enough - 1, live));
+        assert_false(dfi_hint_due(&h, DFI_HIDDEN_MIN - 1, DFI_HIDDEN_MIN));
+        assert_true(dfi_hint_due(&h, enough, live));
+        for (int i = 0; i < 10; i++)
+                asked += dfi_hint_due(&h, enough + (uint64_t)i, live);
+        assert_int_equal(asked, 3); /* a level a time: 2, 5 and 10 persists later */
+        for (int i = 0; i < 100000; i++)
+                asked += dfi_hint_due(&h, live, live);
+        assert_in_range(asked, 100000 / (DFI_HINT_PAUSE_MAX + 1), 100000 / DFI_HINT_PAUSE_MAX + 10);
+        assert_false(dfi_hint_due(&h, enough - 1, live)); /* it was given back: as at first */
+        assert_true(dfi_hint_due(&h, enough, live));
+}
+
 /* D2: what is deleted stays noted until it is given back, in however many ranges it came. The
  * oracle marks each key of one byte. */
 #define MARKS 201 /* the last is never set */
@@ -411,6 +433,7 @@ int main(void)
                 cmocka_unit_test(test_limits),
                 cmocka_unit_test(test_scan_callback),
                 cmocka_unit_test(test_expiry_frees_disk),
+                cmocka_unit_test(test_hints_that_are_of_no_use_become_rare),
                 cmocka_unit_test(test_deleted_ranges_are_noted_whole),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
