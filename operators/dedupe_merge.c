@@ -54,15 +54,18 @@ static int fill(struct adi_dedupe *d, uint32_t input, struct df_error *err)
                              &c->count, err);
 }
 
-/* ---- which input is next: a tournament, in which each taken id plays against as many others as
- * the tree is high. Random keys make a scan of all heads guess wrong two or three times an id. ---- */
+/* ---- which input is next ----
+ *
+ * A tournament: each id taken plays against as many others as the tree is high. To look at all
+ * heads makes the processor guess wrong two or three times an id, since keys are random. */
 
 static void set_head(struct adi_merge *m, uint32_t input)
 {
         const struct adi_cursor *c = &m->cursors[input];
 
-        m->heads[input] =
-                c->count ? adi_key_number(c->ids[c->at].hi, c->ids[c->at].lo) : ADI_NO_KEY;
+        m->heads[input] = ADI_NO_KEY;
+        if (c->count)
+                m->heads[input] = adi_key_number(c->ids[c->at].hi, c->ids[c->at].lo);
 }
 
 /* Of two inputs, b the newer one: the one whose head comes first. Of equal ids the newest. */

@@ -122,10 +122,10 @@ int dfi_runs_link(struct dfi_runs *r, const char *into, struct df_error *err);
 #define DFI_HIDDEN_MIN (1u << 20) /* bytes: less may stay */
 #define DFI_HINT_PAUSE_MAX 256    /* persists between two hints that gave nothing back */
 
-/* When compaction is asked for. RocksDB takes one of the files in the ranges, at random, down to the
- * next level: several such steps may be needed until what is hidden goes, and one of a file just
- * flushed gives nothing back, but writes that level anew. So hints come ever more rarely while they
- * are of no use; merges of files of like size give the disk back in the end. */
+/* When compaction is asked for. RocksDB takes one of the files in the ranges, at random, down to
+ * the next level: several such steps may be needed until what is hidden goes, and one of a file
+ * just flushed gives nothing back, but writes that level anew. So hints come ever more rarely while
+ * they are of no use; merges of files of like size give the disk back in the end. */
 struct dfi_hint {
         uint32_t pause, left; /* persists after the last hint; still to come */
 };
