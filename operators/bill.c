@@ -49,8 +49,8 @@ uint64_t adi_bill_hash(const struct bill_key *k)
         uint64_t b = (uint64_t)k->tenant << 32 | k->advertiser;
         uint64_t c = (uint64_t)k->campaign << 32 | k->publisher;
 
-        a = adi_fold(a ^ 0x9e3779b97f4a7c15u, b ^ 0xd6e8feb86659fd93u);
-        return adi_fold(a ^ k->currency, c ^ 0xbf58476d1ce4e5b9u);
+        a = df_hash_fold(a ^ 0x9e3779b97f4a7c15u, b ^ 0xd6e8feb86659fd93u);
+        return df_hash_fold(a ^ k->currency, c ^ 0xbf58476d1ce4e5b9u);
 }
 
 static void index_entries(struct bill *b)

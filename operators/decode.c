@@ -245,8 +245,9 @@ static int decode_record(struct decode *d, const struct df_record *rec, struct d
                 d->batch_count += b.count;
                 d->batch_events += b.count;
         }
-        return d->batch_events < BATCH_EVENTS && d->batch_count < BATCH_ITEMS ? 0
-                                                                              : flush(d, out, err);
+        if (d->batch_events < BATCH_EVENTS && d->batch_count < BATCH_ITEMS)
+                return 0;
+        return flush(d, out, err);
 }
 
 static int decode_process(struct df_operator *op, struct df_batch *batch, struct df_out *out,

@@ -152,12 +152,12 @@ int adi_set_add(struct adi_set *s, const struct adi_id *id, int64_t hour, struct
                 if (rc < 0)
                         return rc;
         }
-        if (!at) {
+        if (at) {
+                *at = slot;
+                s->count++;
+        } else {
                 put(s, &slot);
-                return 0;
         }
-        *at = slot;
-        s->count++;
         return 0;
 }
 

@@ -35,13 +35,13 @@ void adi_list_release(struct adi_list *l)
 
 struct adi_name_word adi_name_word_long(struct df_bytes s)
 {
-        struct adi_name_word w = {adi_load64(s.data + s.len - 8), s.len};
+        struct adi_name_word w = {df_load64(s.data + s.len - 8), s.len};
 
         for (size_t i = 0; i + 8 < s.len; i += 8) {
-                uint64_t v = adi_load64(s.data + i);
+                uint64_t v = df_load64(s.data + i);
 
-                w.a = adi_fold(w.a ^ v, 0xbf58476d1ce4e5b9u);
-                w.b = adi_fold(w.b + v, 0x94d049bb133111ebu);
+                w.a = df_hash_fold(w.a ^ v, 0xbf58476d1ce4e5b9u);
+                w.b = df_hash_fold(w.b + v, 0x94d049bb133111ebu);
         }
         w.b |= 0xffULL << 56; /* no short string's */
         return w;

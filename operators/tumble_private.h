@@ -91,26 +91,6 @@ static inline struct df_bytes adi_name_bytes(const struct adi_names *n, uint32_t
         return df_bytes(n->list[name].bytes, n->list[name].len);
 }
 
-static inline uint64_t adi_load64(const uint8_t *p)
-{
-        uint64_t v;
-
-        memcpy(&v, p, 8);
-        return v;
-}
-static inline uint64_t adi_load32(const uint8_t *p)
-{
-        uint32_t v;
-
-        memcpy(&v, p, 4);
-        return v;
-}
-static inline uint64_t adi_fold(uint64_t a, uint64_t b)
-{
-        unsigned __int128 m = (unsigned __int128)a * b;
-
-        return (uint64_t)m ^ (uint64_t)(m >> 64);
-}
 struct adi_name_word adi_name_word_long(struct df_bytes s);
 /* Injective up to 15 bytes: the bytes and the length. Never reads outside the string. */
 static inline struct adi_name_word adi_name_word(struct df_bytes s)
@@ -121,12 +101,12 @@ static inline struct adi_name_word adi_name_word(struct df_bytes s)
         if (s.len > 15)
                 return adi_name_word_long(s);
         if (s.len > 8) {
-                w.a = adi_load64(p);
-                w.b |= adi_load64(p + s.len - 8) >> 8 * (16 - s.len);
+                w.a = df_load64(p);
+                w.b |= df_load64(p + s.len - 8) >> 8 * (16 - s.len);
         } else if (s.len == 8) {
-                w.a = adi_load64(p);
+                w.a = df_load64(p);
         } else if (s.len >= 4) {
-                w.a = adi_load32(p) | adi_load32(p + s.len - 4) << 8 * (s.len - 4);
+                w.a = df_load32(p) | (uint64_t)df_load32(p + s.len - 4) << 8 * (s.len - 4);
         } else if (s.len > 0) {
                 w.a = p[0] | (uint64_t)p[s.len >> 1] << 8 | (uint64_t)p[s.len - 1] << 16;
         }
@@ -134,7 +114,7 @@ static inline struct adi_name_word adi_name_word(struct df_bytes s)
 }
 static inline uint32_t adi_name_hash(struct adi_name_word w)
 {
-        return (uint32_t)adi_fold(w.a ^ 0x9e3779b97f4a7c15u, w.b ^ 0xd6e8feb86659fd93u);
+        return (uint32_t)df_hash_fold(w.a ^ 0x9e3779b97f4a7c15u, w.b ^ 0xd6e8feb86659fd93u);
 }
 static inline bool adi_name_word_is_exact(struct adi_name_word w)
 {
@@ -219,7 +199,7 @@ static inline uint64_t adi_hash_dim(uint32_t name,
 }
 static inline uint32_t adi_hash_end(uint64_t sum)
 {
-        return (uint32_t)(adi_fold(sum, 0x9fb21c651e98df25u) >> 16);
+        return (uint32_t)(df_hash_fold(sum, 0x9fb21c651e98df25u) >> 16);
 }
 /* Of a key whose first dim_count dimensions are kept. */
 static inline uint32_t adi_cell_hash(const struct adi_cell_key *k, uint32_t dim_count)

@@ -85,33 +85,9 @@ uint64_t ad_event_fingerprint(const struct ad_event *ev)
  * it needs no published form. So the strings are mixed as they lie, without being joined first, in
  * three chains that the processor works on side by side. */
 
-static inline uint64_t load64(const uint8_t *p)
-{
-        uint64_t v;
-
-        memcpy(&v, p, 8);
-        return v;
-}
-
-static inline uint64_t load32(const uint8_t *p)
-{
-        uint32_t v;
-
-        memcpy(&v, p, 4);
-        return v;
-}
-
-/* Of a product of 128 bits both halves. */
-static inline uint64_t fold(uint64_t a, uint64_t b)
-{
-        unsigned __int128 m = (unsigned __int128)a * b;
-
-        return (uint64_t)m ^ (uint64_t)(m >> 64);
-}
-
 static inline uint64_t mix(uint64_t h, uint64_t a, uint64_t b)
 {
-        return fold(h ^ a ^ 0x9e3779b97f4a7c15u, b ^ 0xd6e8feb86659fd93u) + h;
+        return df_hash_fold(h ^ a ^ 0x9e3779b97f4a7c15u, b ^ 0xd6e8feb86659fd93u) + h;
 }
 
 /* Its bytes and its length, which both together say all: no two strings are mixed alike. */
@@ -122,12 +98,12 @@ static uint64_t mix_str(uint64_t h, struct df_bytes s)
         size_t n = s.len;
 
         for (; n > 16; p += 16, n -= 16)
-                h = mix(h, load64(p), load64(p + 8));
+                h = mix(h, df_load64(p), df_load64(p + 8));
         if (n >= 8) {
-                a = load64(p);
-                b = load64(p + n - 8);
+                a = df_load64(p);
+                b = df_load64(p + n - 8);
         } else if (n >= 4) {
-                a = load32(p) | load32(p + n - 4) << 32;
+                a = df_load32(p) | (uint64_t)df_load32(p + n - 4) << 32;
         } else if (n > 0) {
                 a = p[0] | (uint64_t)p[n >> 1] << 8 | (uint64_t)p[n - 1] << 16;
         }

@@ -1,8 +1,6 @@
 /* wire_event.c - events and the records of `events`. The decoder is the hottest code of the
  * product: one pass, no allocation but the array of events, varints and lengths read in line. A
  * cursor that becomes NULL stands for damage. Of a field that stands twice the last one counts. */
-#include <endian.h>
-
 #include "proto/wire_private.h"
 
 #define VARINT_MAX 10 /* bytes */
@@ -276,14 +274,6 @@ static inline const uint8_t *take_str(const uint8_t *p, const uint8_t *end, uint
         return p + 2 + wide + len;
 }
 
-static inline uint64_t load64(const uint8_t *p)
-{
-        uint64_t v;
-
-        memcpy(&v, p, 8);
-        return le64toh(v);
-}
-
 /* A time of these decades has six bytes; others take the general way. */
 static inline const uint8_t *take_time(const uint8_t *p, const uint8_t *end, uint32_t field,
                                        int64_t *ret)
@@ -294,7 +284,7 @@ static inline const uint8_t *take_time(const uint8_t *p, const uint8_t *end, uin
         if ((size_t)(end - p) < 9 + wide || p[0] != (wide ? (tag & 0x7f) | 0x80 : tag) ||
             (wide && p[1] != tag >> 7))
                 return p;
-        v = load64(p + 1 + wide);
+        v = df_load64(p + 1 + wide);
         if ((v & 0x808080808080) != 0x008080808080)
                 return p;
         *ret = (int64_t)((v & 0x7f) | (v >> 1 & 0x7f << 7) | (v >> 2 & 0x7f << 14) |
@@ -339,7 +329,7 @@ static inline const uint8_t *take_money(const uint8_t *p, const uint8_t *end, ui
         if ((size_t)(end - p) < 11 || p[0] != DFI_TAG(field, DFI_BYTES))
                 return p;
         if (p[2] == DFI_TAG(2, DFI_VARINT)) {
-                nanos = df_pb_zigzag(varint_of(load64(p + 3), &bytes));
+                nanos = df_pb_zigzag(varint_of(df_load64(p + 3), &bytes));
                 if (bytes > 0 && bytes + 1 == p[1] && nanos < DF_NANOS_PER_UNIT &&
                     nanos > -DF_NANOS_PER_UNIT) {
                         *ret = nanos;
@@ -367,7 +357,7 @@ static inline const uint8_t *take_fingerprint(const uint8_t *p, const uint8_t *e
 
         if (end - p < 10 || p[0] != ((tag & 0x7f) | 0x80) || p[1] != tag >> 7)
                 return p;
-        *ret = load64(p + 2);
+        *ret = df_load64(p + 2);
         return p + 10;
 }
 

@@ -200,11 +200,11 @@ static bool is_stopping(struct dfi_worker *w)
 
 static bool may_open(const struct dfi_worker *w)
 {
-        uint32_t open = 0;
+        uint32_t most = w->pool->options.open_max, open = 0;
 
-        for (const struct dfi_slot *s = w->slots; s; s = s->next)
+        for (const struct dfi_slot *s = w->slots; s && most > 0; s = s->next)
                 open += s->session != NULL;
-        return w->pool->options.open_max == 0 || open < w->pool->options.open_max;
+        return most == 0 || open < most;
 }
 
 /* Its memory is for the next one. What it has shown last stays. */

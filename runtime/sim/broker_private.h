@@ -181,7 +181,7 @@ void dfi_name_copy(char *to, size_t size, const char *from); /* df_check: it fit
 int dfi_net_call(const struct dfi_sim_at *at, const struct dfi_request *q, struct dfi_answer *a,
                  struct df_error *err);
 /* The same until the answer is definite, or DF_SIM_TRANSACTION_MS have passed: DF_EAGAIN (it was
- * never sent, or always refused for now) or DF_EDOUBT. *ret_again is set when once was not enough,
+ * never sent, or refused each time) or DF_EDOUBT. *ret_again is set when once was not enough,
  * and left alone otherwise. */
 int dfi_net_until(const struct dfi_sim_at *at, const struct dfi_request *q, struct dfi_answer *a,
                   bool *ret_again, struct df_error *err);

@@ -8,6 +8,7 @@
 #ifndef DF_BYTES_H
 #define DF_BYTES_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -87,6 +88,22 @@ static inline void df_put_varint(struct df_buf *b, uint64_t v)
                 df_put_varint_long(b, v);
 }
 void df_put_lstr(struct df_buf *b, struct df_bytes s); /* varint length, then the bytes */
+
+/* Little endian, from any address; all bytes must be there. */
+static inline uint64_t df_load64(const uint8_t *p)
+{
+        uint64_t v;
+
+        memcpy(&v, p, sizeof(v));
+        return le64toh(v);
+}
+static inline uint32_t df_load32(const uint8_t *p)
+{
+        uint32_t v;
+
+        memcpy(&v, p, sizeof(v));
+        return le32toh(v);
+}
 
 /* A reader over borrowed bytes. After reading past the end `bad` is set and values are 0. */
 struct df_reader {
