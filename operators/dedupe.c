@@ -32,8 +32,9 @@
  *            written: 20 times).
  *   memory:  5 to 13 bytes an id for the filter (most while the rate grows), 0.03 for indexes;
  *            64 to 128 bytes for each of dedupe_open_ids, and 6 for deltas; 24 for each id of a
- *            run that waits for the next checkpoint, and for the longest run so far; what is merged
- *            into a short run (ADI_LONG_BLOCKS) waits in the open batch.
+ *            run that waits for the next checkpoint; what is merged into a short run
+ *            (ADI_LONG_BLOCKS) waits in the open batch. What it gives back the process keeps for
+ *            the next table, of all partitions together up to 256 MiB (df/pages.h).
  *
  * What one event can set off, at most: a spill of dedupe_open_ids, one pass over the set and the
  * filter in the order of keys, some 25 ns an id (26 ms by default); at the turn of an hour the same
@@ -394,7 +395,6 @@ static void dedupe_close(struct df_operator *op)
         for (size_t i = 0; i < d->bucket_count; i++)
                 adi_bucket_destroy(d->buckets[i]);
         free(d->buckets);
-        free(d->spare);
         df_buf_release(&d->scratch);
         adi_tags_release(&d->tags);
         adi_set_release(&d->set);

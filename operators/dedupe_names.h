@@ -7,8 +7,6 @@
 #define ADI_DEDUPE_NAME "dedupe_billing"
 #define ADI_DEDUPE_VERSION 2
 
-#define adi_table_alloc adi_billing_table_alloc
-#define adi_table_free adi_billing_table_free
 #define adi_set_open adi_billing_set_open
 #define adi_set_release adi_billing_set_release
 #define adi_set_seek adi_billing_set_seek

@@ -22,6 +22,7 @@
 
 #include <endian.h>
 
+#include "df/pages.h"
 #include "operators/dedupe_names.h"
 #include "operators/ops.h"
 
@@ -106,23 +107,13 @@ static inline bool adi_id_says(const struct adi_id *a, const struct adi_id *b)
 }
 
 /* ---- dedupe_set.c ---- */
-/* A large zeroed table, aligned to a cache line; on huge pages when it fills several. */
-struct adi_table {
-        void *data;
-        void *memory; /* what calloc or mmap gave */
-        size_t bytes;
-        bool mapped;
-};
-int adi_table_alloc(struct adi_table *t, size_t bytes, struct df_error *err);
-void adi_table_free(struct adi_table *t);
-
 struct adi_slot {
         struct adi_id id;
         uint64_t hour; /* adi_hour_mark; 0 = empty */
 };
 struct adi_set {
         struct adi_slot *slots; /* in table */
-        struct adi_table table;
+        struct df_pages table;
         uint64_t mask;
         unsigned shift; /* slots = 2 ^ (64 - shift) */
         size_t count;
@@ -181,7 +172,7 @@ int adi_set_keep(struct adi_set *s, int64_t from, int64_t to, struct df_error *e
 struct adi_tag_line;
 struct adi_tag_table {
         struct adi_tag_line *lines; /* in table */
-        struct adi_table table;
+        struct df_pages table;
         uint64_t line_count;
         uint64_t capacity; /* ids at the load where the next table begins */
         uint64_t live;     /* ids of hours that are alive */
@@ -223,9 +214,9 @@ struct adi_run {
         uint32_t level;
         bool in_files; /* in parts of ADI_PART_BLOCKS; else each block is a value */
         uint64_t count;
-        struct adi_id *mem;    /* sorted; NULL once in the store */
-        size_t mem_cap;        /* ids that fit into mem */
-        struct adi_key *index; /* first key of each block in the store */
+        struct df_pages memory; /* of mem */
+        struct adi_id *mem;     /* sorted; NULL once in the store */
+        struct adi_key *index;  /* first key of each block in the store */
         uint32_t blocks;
 };
 struct adi_bucket {
@@ -293,8 +284,6 @@ struct adi_dedupe {
         size_t bucket_count, bucket_cap;
         struct adi_bucket *last_used;
         struct adi_merge merge;
-        struct adi_id *spare; /* memory of a run that went to the store, for the next one */
-        size_t spare_cap;
         struct df_buf scratch;
 #ifdef ADI_BILLING
         struct adi_both both;
@@ -330,7 +319,7 @@ int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct
                   uint32_t block, struct adi_id *ids, uint32_t *ret_count, struct df_error *err);
 uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r);
 /* Its memory is for the next run. */
-void adi_run_give_memory(struct adi_dedupe *d, struct adi_run *r);
+void adi_run_give_memory(struct adi_run *r);
 int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err);
 
 /* ---- dedupe_stored.c ---- */

@@ -63,7 +63,7 @@ int adi_bucket_get(struct adi_dedupe *d, int64_t hour, struct adi_bucket **ret,
 
 void adi_run_release(struct adi_run *r)
 {
-        free(r->mem);
+        df_pages_free(&r->memory);
         free(r->index);
         *r = (struct adi_run){0};
 }
@@ -118,36 +118,23 @@ int adi_bucket_grow(struct adi_bucket *b, struct df_error *err)
         return 0;
 }
 
-static int take_memory(struct adi_dedupe *d, size_t count, struct adi_run *r, struct df_error *err)
+/* Runs of one size recur: powers of two find what the last one left. */
+static int take_memory(struct adi_run *r, struct df_error *err)
 {
         size_t cap = ADI_BLOCK_IDS;
+        int rc;
 
-        if (d->spare_cap >= count) {
-                r->mem = d->spare;
-                r->mem_cap = d->spare_cap;
-                d->spare = NULL;
-                d->spare_cap = 0;
-                return 0;
-        }
-        while (cap < count)
+        while (cap < r->count)
                 cap *= 2;
-        r->mem = malloc(cap * sizeof(*r->mem));
-        r->mem_cap = cap;
-        return r->mem ? 0 : df_fail(err, DF_ENOMEM, "dedupe: a run of %zu ids", count);
+        rc = df_pages_alloc(&r->memory, cap * sizeof(*r->mem), false, err);
+        r->mem = r->memory.data;
+        return rc;
 }
 
-/* Fresh pages cost more than what is done with them: the next run gets these. */
-void adi_run_give_memory(struct adi_dedupe *d, struct adi_run *r)
+void adi_run_give_memory(struct adi_run *r)
 {
-        if (r->mem_cap > d->spare_cap) {
-                free(d->spare);
-                d->spare = r->mem;
-                d->spare_cap = r->mem_cap;
-        } else {
-                free(r->mem);
-        }
+        df_pages_free(&r->memory);
         r->mem = NULL;
-        r->mem_cap = 0;
 }
 
 int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err)
@@ -160,7 +147,7 @@ int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error
         int rc = adi_bucket_grow(b, err);
 
         if (rc == 0)
-                rc = take_memory(d, b->open_ids, &r, err);
+                rc = take_memory(&r, err);
         if (rc < 0)
                 return rc;
         adi_set_sorted(&d->set, b->hour, b->open_ids, r.mem);
@@ -170,7 +157,7 @@ int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error
         }
         rc = adi_tags_add(&d->tags, r.mem, r.count, b->hour, seq, err);
         if (rc < 0) {
-                adi_run_give_memory(d, &r);
+                adi_run_give_memory(&r);
                 return rc;
         }
         b->runs[b->run_count++] = r;

@@ -7,7 +7,6 @@
  * Entries leave by hour only (adi_set_keep), never singly.
  */
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "operators/dedupe_private.h"
 
@@ -17,40 +16,7 @@
 #define SMALL_SLOTS (1u << 18)
 #define SMALL_GROWTH 2
 #define GROWTH 8
-#define CACHE_LINE 64
-#define HUGE_PAGE (2u << 20)
 #define INSERTION_MAX 64 /* places an id is moved: beyond it (keys made to collide) qsort */
-
-int adi_table_alloc(struct adi_table *t, size_t bytes, struct df_error *err)
-{
-        size_t align;
-
-        t->mapped = bytes >= 2 * HUGE_PAGE;
-        align = t->mapped ? HUGE_PAGE : CACHE_LINE;
-        t->bytes = bytes + align;
-        if (t->mapped)
-                t->memory = mmap(NULL, t->bytes, PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        else
-                t->memory = calloc(1, t->bytes);
-        if (!t->memory || t->memory == MAP_FAILED) {
-                *t = (struct adi_table){0};
-                return df_fail(err, DF_ENOMEM, "dedupe: a table of %zu bytes", bytes);
-        }
-        t->data = (void *)(((uintptr_t)t->memory + align - 1) & ~(uintptr_t)(align - 1));
-        if (t->mapped) /* only faster: a refusal changes nothing */
-                (void)madvise(t->data, bytes, MADV_HUGEPAGE);
-        return 0;
-}
-
-void adi_table_free(struct adi_table *t)
-{
-        if (t->mapped)
-                (void)munmap(t->memory, t->bytes); /* cannot fail: it is our mapping */
-        else
-                free(t->memory);
-        *t = (struct adi_table){0};
-}
 
 static size_t slots_for(size_t ids)
 {
@@ -67,7 +33,7 @@ static int set_alloc(struct adi_set *s, size_t limit, size_t slots, struct df_er
 
         *s = (struct adi_set){
                 .limit = limit, .mask = slots - 1, .shift = 64 - (unsigned)__builtin_ctzll(slots)};
-        rc = adi_table_alloc(&s->table, slots * sizeof(*s->slots), err);
+        rc = df_pages_alloc(&s->table, slots * sizeof(*s->slots), true, err);
         s->slots = s->table.data;
         return rc;
 }
@@ -82,7 +48,7 @@ int adi_set_open(struct adi_set *s, size_t limit, struct df_error *err)
 
 void adi_set_release(struct adi_set *s)
 {
-        adi_table_free(&s->table);
+        df_pages_free(&s->table);
         *s = (struct adi_set){0};
 }
 
@@ -134,7 +100,7 @@ static int grow(struct adi_set *s, struct df_error *err)
                 if (s->slots[i].hour)
                         put(&larger, &s->slots[i]);
         df_check(larger.count == s->count);
-        adi_table_free(&s->table);
+        df_pages_free(&s->table);
         *s = larger;
         return 0;
 }

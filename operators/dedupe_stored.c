@@ -188,7 +188,7 @@ static int run_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct adi_r
                 r->index[i] = (struct adi_key){ids->hi, ids->lo};
         }
         adi_run_put_end(d, b, r, blocks);
-        adi_run_give_memory(d, r);
+        adi_run_give_memory(r);
         r->blocks = blocks;
         b->stored = true;
         return 0;

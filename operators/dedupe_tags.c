@@ -94,7 +94,7 @@ void adi_tags_init(struct adi_tags *t, uint32_t horizon_hours)
 
 static void table_release(struct adi_tag_table *t)
 {
-        adi_table_free(&t->table);
+        df_pages_free(&t->table);
         memset(t, 0, sizeof(*t));
 }
 
@@ -167,7 +167,7 @@ static int table_open(struct adi_tag_table *t, uint64_t ids, struct df_error *er
         memset(t, 0, sizeof(*t));
         t->line_count = LINES_MIN + ids * 100 / (LOAD_PERCENT * LINE_ENTRIES);
         t->capacity = t->line_count * LINE_ENTRIES * LOAD_PERCENT / 100;
-        rc = adi_table_alloc(&t->table, (size_t)t->line_count * sizeof(*t->lines), err);
+        rc = df_pages_alloc(&t->table, (size_t)t->line_count * sizeof(*t->lines), true, err);
         t->lines = t->table.data;
         return rc;
 }

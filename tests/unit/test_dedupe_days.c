@@ -135,16 +135,14 @@ static const struct adi_dedupe *dedupe_in(const struct world *w)
 /* By the formula at the head of operators/dedupe.c; checked right after a cut. */
 static uint64_t memory_bytes(const struct adi_dedupe *d)
 {
-        uint64_t n = d->set.table.bytes + adi_tags_bytes(&d->tags) + d->scratch.cap +
-                     d->spare_cap * sizeof(*d->spare);
+        uint64_t n = d->set.table.bytes + adi_tags_bytes(&d->tags) + d->scratch.cap;
 
         for (size_t i = 0; i < d->bucket_count; i++) {
                 const struct adi_bucket *b = d->buckets[i];
 
                 n += sizeof(*b) + b->tail.cap + b->run_cap * sizeof(*b->runs);
                 for (uint32_t j = 0; j < b->run_count; j++)
-                        n += b->runs[j].mem_cap * sizeof(struct adi_id) +
-                             b->runs[j].blocks * sizeof(struct adi_key);
+                        n += b->runs[j].memory.bytes + b->runs[j].blocks * sizeof(struct adi_key);
         }
         return n;
 }
