@@ -20,8 +20,31 @@ bool dfi_is_immutable(const char *name)
         return dfi_is_sst(name) || dfi_is_run(name) || strncmp(name, "OPTIONS-", 8) == 0;
 }
 
-/* SHA-256 of each file; of an immutable one only once in a process's life. RocksDB syncs tables and
- * what it copies, but not the OPTIONS file that it links. */
+static bool is_same(const struct dfi_file *known, const struct dfi_file *f)
+{
+        return known && known->size_bytes == f->size_bytes && known->inode == f->inode;
+}
+
+/* SHA-256 of an immutable file is taken once in a process's life, of a run while it is written.
+ * RocksDB syncs tables and what it copies, but not the OPTIONS file that it links. */
+static int hash_file(const struct dfi_ckpt *c, const char *file, struct dfi_file *f,
+                     struct df_error *err)
+{
+        const struct dfi_file *known = dfi_files_find(&c->known, f->name);
+        int rc;
+
+        if (!is_same(known, f) || !dfi_is_immutable(f->name))
+                known = dfi_runs_file(c->store.runs, f->name);
+        if (is_same(known, f)) {
+                memcpy(f->digest, known->digest, sizeof(f->digest));
+                return 0;
+        }
+        rc = df_sha256_file(file, f->digest, &f->size_bytes, err);
+        if (rc == 0 && strncmp(f->name, "OPTIONS-", 8) == 0)
+                rc = dfi_sync_file(file, err);
+        return rc;
+}
+
 static int hash_files(const struct dfi_ckpt *c, const char *path, struct dfi_files *ret,
                       struct df_error *err)
 {
@@ -44,15 +67,7 @@ static int hash_files(const struct dfi_ckpt *c, const char *path, struct dfi_fil
                         break;
                 f.size_bytes = (uint64_t)st.st_size;
                 f.inode = st.st_ino;
-                const struct dfi_file *known = dfi_files_find(&c->known, f.name);
-                if (known && dfi_is_immutable(f.name) && known->size_bytes == f.size_bytes &&
-                    known->inode == f.inode) {
-                        memcpy(f.digest, known->digest, sizeof(f.digest));
-                } else {
-                        r = df_sha256_file(file, f.digest, &f.size_bytes, err);
-                        if (r == 0 && strncmp(f.name, "OPTIONS-", 8) == 0)
-                                r = dfi_sync_file(file, err);
-                }
+                r = hash_file(c, file, &f, err);
                 if (r == 0)
                         r = dfi_files_add(ret, &f, err);
         }

@@ -64,6 +64,40 @@ int dfi_db_range(const struct dfi_db *d, const rocksdb_snapshot_t *snapshot, str
                            struct df_error *err),
                  void *arg, struct df_error *err);
 
+/* A file of a checkpoint. */
+struct dfi_file {
+        char name[DFI_FILE_NAME_MAX + 1];
+        uint64_t size_bytes;
+        uint8_t digest[DF_SHA256_SIZE];
+        ino_t inode; /* not stored */
+};
+
+/* ---- direct.c: a file written once, from its beginning, past the page cache ----
+ *
+ * Large files that are seldom read: a copy of them in memory would cost more than writing them, and
+ * push out what others read. Written in pieces of 256 KiB; the end, and all of it where the file
+ * system or the device refuses, goes through the page cache. Durable only when synced (by path).
+ * Its SHA-256 is taken on the way, so that a checkpoint need not read it.
+ */
+struct df_sha256_stream;
+struct dfi_direct {
+        int fd; /* -1: closed */
+        bool direct;
+        uint8_t *buffer;
+        size_t len; /* in buffer, not yet written */
+        uint64_t bytes;
+        struct df_sha256_stream *sha256;
+};
+/* DF_EIO, DF_ENOMEM: nothing is left of it. */
+int dfi_direct_create(struct dfi_direct *d, const char *path, struct df_error *err);
+int dfi_direct_write(struct dfi_direct *d, struct df_bytes content, const char *path,
+                     struct df_error *err);
+/* Writes the rest; closed, whatever it returns. *ret: all but the name. */
+int dfi_direct_end(struct dfi_direct *d, const char *path, struct dfi_file *ret,
+                   struct df_error *err);
+/* Gives up what is not written; closed already: nothing. */
+void dfi_direct_close(struct dfi_direct *d);
+
 /* ---- runs.c: the runs of a task's store, one file each in the live directory ----
  *
  *   <key in hex>-<serial>.run    blocks, each behind it the XXH3 of its bytes plus its number; then
@@ -80,9 +114,11 @@ struct dfi_run {
         uint32_t key_len, serial;
         uint32_t block_bytes, blocks, last_bytes;
         enum { DFI_RUN_OPEN, DFI_RUN_ENDED, DFI_RUN_COMMITTED } state;
-        bool gone;   /* deleted with the next commit */
-        bool synced; /* durable */
-        int fd;      /* -1: closed */
+        bool gone;             /* deleted with the next commit */
+        bool synced;           /* durable */
+        int fd;                /* for reading; -1: closed */
+        struct dfi_direct out; /* while it is open */
+        struct dfi_file file;  /* of one written by this store, once ended; else inode is 0 */
 };
 
 struct dfi_runs {
@@ -91,7 +127,7 @@ struct dfi_runs {
         size_t count, cap;
         size_t fds, hand; /* open for reading; where to look for one to close */
         uint32_t next_serial;
-        struct df_buf block; /* being written, or read last */
+        struct df_buf block; /* read last */
         int failed;          /* a write failed: what the commit returns */
         char failed_text[160];
 };
@@ -110,6 +146,8 @@ int dfi_runs_scan(struct dfi_runs *r, struct df_bytes prefix,
                   struct df_error *err);
 int dfi_runs_commit(struct dfi_runs *r, struct df_error *err);
 void dfi_runs_rollback(struct dfi_runs *r);
+/* Size, inode and digest of a run that this store has written, by the name of its file; or NULL. */
+const struct dfi_file *dfi_runs_file(const struct dfi_runs *r, const char *name);
 /* Links of all committed runs, durable, into the directory of a checkpoint. */
 int dfi_runs_link(struct dfi_runs *r, const char *into, struct df_error *err);
 
@@ -204,13 +242,6 @@ int dfi_remove_tree(const char *path, struct df_error *err); /* absent is fine *
 bool dfi_exists(const char *path);
 
 /* ---- manifest.c ---- */
-
-struct dfi_file {
-        char name[DFI_FILE_NAME_MAX + 1];
-        uint64_t size_bytes;
-        uint8_t digest[DF_SHA256_SIZE];
-        ino_t inode; /* not stored */
-};
 
 struct dfi_files {
         struct dfi_file *v; /* sorted by name */

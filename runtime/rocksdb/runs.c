@@ -1,6 +1,7 @@
 /* runs.c - runs: files of blocks beside the database (rocksdb_private.h). */
 #include "rocksdb_private.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -37,7 +38,7 @@ static bool parse_name(const char *name, struct dfi_run *ret)
         size_t digits = strcspn(name, "-");
         uint8_t serial[4];
 
-        *ret = (struct dfi_run){.state = DFI_RUN_COMMITTED, .synced = true, .fd = -1};
+        *ret = (struct dfi_run){.state = DFI_RUN_COMMITTED, .synced = true, .fd = -1, .out.fd = -1};
         if (digits == 0 || digits % 2 || digits > 2 * DF_RUN_KEY_MAX ||
             strlen(name) != digits + 1 + 8 + strlen(SUFFIX) ||
             !dfi_unhex(name, digits / 2, ret->key) || !dfi_unhex(name + digits + 1, 4, serial))
@@ -122,9 +123,15 @@ static void close_fd(struct dfi_runs *r, struct dfi_run *run)
 {
         if (run->fd < 0)
                 return;
-        (void)close(run->fd); /* what was written is synced by its path */
+        (void)close(run->fd); /* opened for reading */
         run->fd = -1;
-        r->fds -= run->state == DFI_RUN_COMMITTED;
+        r->fds--;
+}
+
+static void close_files(struct dfi_runs *r, struct dfi_run *run)
+{
+        close_fd(r, run);
+        dfi_direct_close(&run->out);
 }
 
 /* Drop v[at] and its file; what cannot be unlinked goes with the live directory. */
@@ -133,7 +140,7 @@ static void drop(struct dfi_runs *r, size_t at)
         char path[DFI_PATH_MAX];
         struct df_error ignored;
 
-        close_fd(r, &r->v[at]);
+        close_files(r, &r->v[at]);
         if (run_path(r, &r->v[at], path, &ignored) == 0)
                 (void)unlink(path);
         memmove(&r->v[at], &r->v[at + 1], (r->count - at - 1) * sizeof(*r->v));
@@ -239,7 +246,7 @@ int dfi_runs_open(struct dfi_runs *r, const char *dir, struct df_error *err)
 void dfi_runs_close(struct dfi_runs *r)
 {
         for (size_t i = 0; i < r->count; i++)
-                close_fd(r, &r->v[i]);
+                close_files(r, &r->v[i]);
         free(r->v);
         df_buf_release(&r->block);
         *r = (struct dfi_runs){0};
@@ -260,21 +267,21 @@ static int create(struct dfi_runs *r, struct df_bytes key, size_t block_bytes, s
 {
         struct dfi_run run = {.serial = r->next_serial,
                               .key_len = (uint32_t)key.len,
-                              .block_bytes = (uint32_t)block_bytes};
+                              .block_bytes = (uint32_t)block_bytes,
+                              .fd = -1};
         char path[DFI_PATH_MAX];
         size_t at;
         int rc;
 
         memcpy(run.key, key.data, key.len);
         rc = run_path(r, &run, path, err);
+        if (rc == 0)
+                rc = dfi_direct_create(&run.out, path, err);
         if (rc)
                 return rc;
-        run.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
-        if (run.fd < 0)
-                return df_fail_errno(err, DF_EIO, "cannot create %s", path);
         rc = insert(r, &run, err);
         if (rc) {
-                (void)close(run.fd);
+                dfi_direct_close(&run.out);
                 (void)unlink(path);
                 return rc;
         }
@@ -282,14 +289,39 @@ static int create(struct dfi_runs *r, struct df_bytes key, size_t block_bytes, s
         return 0;
 }
 
-static int write_buffer(struct dfi_runs *r, const struct dfi_run *run, struct df_error *err)
+static int write_block(struct dfi_runs *r, struct dfi_run *run, struct df_bytes block,
+                       struct df_error *err)
 {
+        uint64_t sum = htobe64(df_hash64(block) + run->blocks);
         char path[DFI_PATH_MAX];
-        int rc = df_buf_check(&r->block, err);
+        int rc = run_path(r, run, path, err);
 
         if (rc == 0)
-                rc = run_path(r, run, path, err);
-        return rc ? rc : dfi_write_all(run->fd, df_buf_bytes(&r->block), path, err);
+                rc = dfi_direct_write(&run->out, block, path, err);
+        if (rc == 0)
+                rc = dfi_direct_write(&run->out, df_bytes(&sum, sizeof(sum)), path, err);
+        return rc;
+}
+
+static int write_trailer(struct dfi_runs *r, struct dfi_run *run, struct df_error *err)
+{
+        char path[DFI_PATH_MAX];
+        struct df_buf t = {0};
+        int rc = run_path(r, run, path, err);
+
+        df_put_u64be(&t, MAGIC);
+        df_put_u32be(&t, run->block_bytes);
+        df_put_u32be(&t, run->blocks);
+        df_put_u32be(&t, run->last_bytes);
+        df_put_u32be(&t, df_crc32c(0, df_buf_bytes(&t)));
+        if (rc == 0)
+                rc = df_buf_check(&t, err);
+        if (rc == 0)
+                rc = dfi_direct_write(&run->out, df_buf_bytes(&t), path, err);
+        if (rc == 0)
+                rc = dfi_direct_end(&run->out, path, &run->file, err);
+        df_buf_release(&t);
+        return rc;
 }
 
 void dfi_runs_append(struct dfi_runs *r, struct df_bytes key, struct df_bytes block)
@@ -310,10 +342,7 @@ void dfi_runs_append(struct dfi_runs *r, struct df_bytes key, struct df_bytes bl
                 return fail(r, rc, &err);
         df_check(run->state == DFI_RUN_OPEN && block.len <= run->block_bytes);
         df_check(run->blocks == 0 || run->last_bytes == run->block_bytes);
-        df_buf_clear(&r->block);
-        df_buf_append(&r->block, block.data, block.len);
-        df_put_u64be(&r->block, df_hash64(block) + run->blocks);
-        rc = write_buffer(r, run, &err);
+        rc = write_block(r, run, block, &err);
         if (rc)
                 return fail(r, rc, &err);
         run->blocks++;
@@ -331,16 +360,9 @@ void dfi_runs_end(struct dfi_runs *r, struct df_bytes key)
                 return;
         run = find(r, key, &at);
         df_check(run && run->state == DFI_RUN_OPEN && run->blocks > 0);
-        df_buf_clear(&r->block);
-        df_put_u64be(&r->block, MAGIC);
-        df_put_u32be(&r->block, run->block_bytes);
-        df_put_u32be(&r->block, run->blocks);
-        df_put_u32be(&r->block, run->last_bytes);
-        df_put_u32be(&r->block, df_crc32c(0, df_buf_bytes(&r->block)));
-        rc = write_buffer(r, run, &err);
+        rc = write_trailer(r, run, &err);
         if (rc)
                 return fail(r, rc, &err);
-        close_fd(r, run);
         run->state = DFI_RUN_ENDED;
 }
 
@@ -456,6 +478,18 @@ int dfi_runs_scan(struct dfi_runs *r, struct df_bytes prefix,
 }
 
 /* ---- checkpoints ---- */
+
+const struct dfi_file *dfi_runs_file(const struct dfi_runs *r, const char *name)
+{
+        struct dfi_run run;
+
+        if (!dfi_is_run(name) || !parse_name(name, &run))
+                return NULL;
+        for (size_t at = lower_bound(r, key_of(&run)); is_at(r, at, key_of(&run)); at++)
+                if (r->v[at].serial == run.serial)
+                        return r->v[at].file.inode ? &r->v[at].file : NULL;
+        return NULL;
+}
 
 int dfi_runs_link(struct dfi_runs *r, const char *into, struct df_error *err)
 {
