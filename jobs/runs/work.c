@@ -17,8 +17,10 @@
 
 #define LOOK_MS 100
 #define CREATE_WAIT_MS 30000
-#define OPEN_MIN_MS 2000 /* between commits of an open run: nobody waits for its rows */
-#define OFFSETS_MS 250   /* between looks at what the group has committed */
+/* Between commits of an open run: nobody waits for its rows. It is what a crash makes a run repeat,
+ * and ids wait in memory so long. */
+#define OPEN_MIN_MS 3000
+#define OFFSETS_MS 250 /* between looks at what the group has committed */
 
 struct work;
 struct part {
