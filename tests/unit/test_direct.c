@@ -124,20 +124,21 @@ static void test_write_fails(void **state)
         (void)snprintf(path, sizeof(path), "%s/f", temp_dir(dir));
         (void)signal(SIGXFSZ, SIG_IGN);
         assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
-        for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-                struct rlimit tight = {limits[i], was.rlim_max};
+        for (size_t i = 0; i < 2 * sizeof(limits) / sizeof(limits[0]); i++) {
+                struct rlimit tight = {limits[i / 2], was.rlim_max};
+                size_t len = i % 2 ? limits[i / 2] + 1 : 600000; /* in the last write, or before */
                 struct dfi_file file;
                 struct df_error e = {0};
                 int rc;
 
                 assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
-                rc = write_model(path, 600000, &random, &file, &e);
+                rc = write_model(path, len, &random, &file, &e);
                 assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
                 assert_int_equal(rc, DF_EIO);
                 assert_non_null(strstr(e.text, path));
                 assert_int_equal(unlink(path), 0);
-                ok(write_model(path, 600000, &random, &file, err));
-                check(path, 600000, &file, 3);
+                ok(write_model(path, len, &random, &file, err));
+                check(path, len, &file, 3);
                 assert_int_equal(unlink(path), 0);
         }
         remove_dir(dir);
