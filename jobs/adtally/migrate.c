@@ -198,7 +198,8 @@ static int move(struct ad_move *m, struct df_error *err)
                 print_table(m, "yes");
                 say_moved(m, "moved");
         }
-        return rc;
+        /* A broker that is gone for a while, a signal: nothing is half done. */
+        return rc == DF_EAGAIN ? df_wrap(err, "go on by running it again") : rc;
 }
 
 static int show(struct ad_move *m, struct df_error *err)

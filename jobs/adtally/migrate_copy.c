@@ -14,8 +14,7 @@
 int ad_move_step(const char *name, struct df_error *err)
 {
         if (df_process_stopping())
-                return df_fail(err, DF_EAGAIN,
-                               "stopped: run it again to go on, or go on with the file log");
+                return df_fail(err, DF_EAGAIN, "stopped; or go on with the file log");
         return df_failpoint("migrate", name, err);
 }
 
@@ -157,8 +156,7 @@ static int append(struct copy *c, size_t n, struct df_error *err)
         if (rc == 0)
                 rc = df_log_append(c->writer, c->items, n, err);
         if (rc < 0)
-                return df_wrap(err, "copying %s/%u, which may be gone on with by running it again",
-                               c->topic, c->partition);
+                return df_wrap(err, "copying %s/%u", c->topic, c->partition);
         for (size_t i = 0; rc == 0 && i < n; i++, c->next++)
                 if (c->items[i].ret_offset != c->next)
                         rc = df_fail(err, DF_ECORRUPT,

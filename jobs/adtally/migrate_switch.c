@@ -224,7 +224,7 @@ static int check_complete(const struct ad_move *m, struct df_error *err)
         int rc = df_log_topic_list(m->from, "", count_topic, &count, err);
 
         if (rc == 0 && count != m->topic_count)
-                rc = df_fail(err, DF_EAGAIN, "a topic was made meanwhile: run it again");
+                rc = df_fail(err, DF_EAGAIN, "a topic was made meanwhile");
         return rc;
 }
 

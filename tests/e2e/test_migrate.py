@@ -296,11 +296,12 @@ def test_killed_anywhere_and_run_again(filled, kafka, seed):
 
 
 @pytest.mark.slow
-def test_broker_lost_in_the_middle(filled, kafka):
-    """It ends with what to do, and goes on when the broker is back."""
+@pytest.mark.parametrize("delayed", ["copy=delay(4000)@4", "compare=delay(4000)"])
+def test_broker_lost_in_the_middle(filled, kafka, delayed):
+    """Wherever it was, it ends with what to do, and goes on when the broker is back."""
     a, *_ = filled
     was = file_log(a.data)
-    env = {**os.environ, "DF_FAIL": "copy=delay(4000)@4"}
+    env = {**os.environ, "DF_FAIL": delayed}
     p = subprocess.Popen([str(ADTALLY), *command(a, kafka)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     until = time.time() + 30
     while not any(copied_yet(kafka, t) for t in TOPICS):
@@ -308,7 +309,7 @@ def test_broker_lost_in_the_middle(filled, kafka):
         time.sleep(0.1)
     kafka.cluster.nodes[0].kill()
     _, err = p.communicate(timeout=120)
-    assert p.returncode == 75 and "running it again" in err, (p.returncode, err)
+    assert p.returncode == 75 and "by running it again" in err, (p.returncode, err)
     kafka.cluster.nodes[0].start()
     kafka.cluster.wait_ready()
     migrate(a, kafka)
