@@ -198,8 +198,7 @@ static int move(struct ad_move *m, struct df_error *err)
                 print_table(m, "yes");
                 say_moved(m, "moved");
         }
-        /* A broker that is gone for a while, a signal: nothing is half done. */
-        return rc == DF_EAGAIN ? df_wrap(err, "go on by running it again") : rc;
+        return rc;
 }
 
 static int show(struct ad_move *m, struct df_error *err)
@@ -241,7 +240,9 @@ static int run(struct ad_move *m, int *lock_fd, struct df_error *err)
                 rc = ad_move_lock(m, err);
         if (rc < 0)
                 return rc;
-        return df_config_bool(m->config, "dry-run") ? show(m, err) : move(m, err);
+        rc = df_config_bool(m->config, "dry-run") ? show(m, err) : move(m, err);
+        /* A broker that is gone for a while, a signal: nothing is half done. */
+        return rc == DF_EAGAIN ? df_wrap(err, "go on by running it again") : rc;
 }
 
 static void release(struct ad_move *m, int lock_fd)

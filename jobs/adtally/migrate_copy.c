@@ -14,7 +14,8 @@
 int ad_move_step(const char *name, struct df_error *err)
 {
         if (df_process_stopping())
-                return df_fail(err, DF_EAGAIN, "stopped; or go on with the file log");
+                return df_fail(err, DF_EAGAIN,
+                               "stopped; going on with the file log is possible, too");
         return df_failpoint("migrate", name, err);
 }
 
