@@ -20,7 +20,8 @@
 #define DAY_MS 86400000ll
 #define WAIT_MS 30000 /* for what must come; far beyond what it takes */
 
-static int32_t session_ms = 6000; /* of logs opened from now on */
+#define SESSION_MS 6000
+static int32_t session_ms = SESSION_MS; /* of logs opened from now on */
 
 /* ---- the log under test ---- */
 

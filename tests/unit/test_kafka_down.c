@@ -140,9 +140,23 @@ static void a_broker_that_does_not_answer_goes_on(void **state)
 struct attempt {
         struct df_txn *t;
         struct df_append items[1];
+        uint64_t offset;
+        const char *metadata;
 };
 
-/* What a session does about each answer (df/txn.h), until it is committed. */
+/* All of one transaction up to its commit. */
+static int prepare(struct attempt *a)
+{
+        int rc = df_txn_begin(a->t, &err);
+
+        if (rc == 0)
+                rc = df_txn_produce(a->t, "out", a->items, 1, &err);
+        return rc < 0 ? rc : df_txn_offsets(a->t, a->offset, a->metadata, &err);
+}
+
+/* What a session does about each answer (df/txn.h), until it is committed. A broker that is away
+ * for as long as a session lasts costs the member its assignment, too, and that may be said at any
+ * of the calls. */
 static void commit_in_the_end(struct member *m, struct attempt *a, int rc, bool open)
 {
         int64_t until = dfk_now_ms() + 2 * WAIT_MS;
@@ -161,16 +175,12 @@ static void commit_in_the_end(struct member *m, struct attempt *a, int rc, bool 
                         member_expects(m, DF_GROUP_ASSIGN);
                         ok(df_kafka_txn_open(m->log, m->group, "e", 0, &a->t, &err));
                         rc = df_txn_takeover(a->t, &c, &err);
-                        if (rc == 0 && c.any && c.offset == 5)
+                        if (rc == 0 && c.any && c.offset == a->offset)
                                 return; /* it had been committed, and the log says so */
                 }
                 open = rc == 0;
                 if (rc == 0)
-                        rc = df_txn_begin(a->t, &err);
-                if (rc == 0)
-                        rc = df_txn_produce(a->t, "out", a->items, 1, &err);
-                if (rc == 0)
-                        rc = df_txn_offsets(a->t, 5, "m", &err);
+                        rc = prepare(a);
                 if (rc == 0)
                         rc = df_txn_commit(a->t, &err);
                 assert_true(rc == 0 || rc == DF_EAGAIN || rc == DF_ELOST);
@@ -187,7 +197,7 @@ static void *bring_back(void *arg)
 static void a_commit_meets(const char *away, char *back)
 {
         const char *prefix = fresh_prefix();
-        struct attempt a = {.items = {{.value = df_bytes("x", 1)}}};
+        struct attempt a = {.items = {{.value = df_bytes("x", 1)}}, .offset = 5, .metadata = "m"};
         struct df_committed c;
         struct member m;
         char metadata[64];
@@ -200,9 +210,7 @@ static void a_commit_meets(const char *away, char *back)
         member_settles(&m, 1);
         ok(df_kafka_txn_open(m.log, m.group, "e", 0, &a.t, &err));
         ok(df_txn_takeover(a.t, &c, &err));
-        ok(df_txn_begin(a.t, &err));
-        ok(df_txn_produce(a.t, "out", a.items, 1, &err));
-        ok(df_txn_offsets(a.t, 5, "m", &err));
+        ok(prepare(&a));
         broker(away, 1);
         assert_int_equal(pthread_create(&t, NULL, bring_back, back), 0);
         err = (struct df_error){0};
@@ -213,11 +221,15 @@ static void a_commit_meets(const char *away, char *back)
         assert_values(m.log, "out", 0, "x "); /* K3: once, whatever was said */
         assert_true(raw_committed(prefix, "e", 0, metadata, sizeof(metadata)) == 5);
         /* And the next one is as any other. */
-        ok(df_txn_begin(a.t, &err));
-        ok(df_txn_produce(a.t, "out", a.items, 1, &err));
-        ok(df_txn_offsets(a.t, 6, "n", &err));
-        ok(df_txn_commit(a.t, &err));
+        a.offset = 6;
+        a.metadata = "n";
+        rc = prepare(&a);
+        if (rc == 0)
+                rc = df_txn_commit(a.t, &err);
+        commit_in_the_end(&m, &a, rc, true);
         assert_values(m.log, "out", 0, "x x ");
+        assert_true(raw_committed(prefix, "e", 0, metadata, sizeof(metadata)) == 6);
+        assert_string_equal(metadata, "n");
         df_txn_close(a.t);
         member_close(&m);
 }
@@ -225,6 +237,14 @@ static void a_commit_meets(const char *away, char *back)
 static void a_commit_meets_a_killed_broker(void **state)
 {
         a_commit_meets("kill", "start");
+}
+
+/* It is away for longer than the member's session lasts. */
+static void a_commit_outlives_the_session(void **state)
+{
+        session_ms = 2000;
+        a_commit_meets("kill", "start");
+        session_ms = SESSION_MS;
 }
 
 static void a_commit_meets_a_silent_broker(void **state)
@@ -239,6 +259,7 @@ int main(void)
                 cmocka_unit_test(a_killed_broker_comes_back),
                 cmocka_unit_test(a_broker_that_does_not_answer_goes_on),
                 cmocka_unit_test(a_commit_meets_a_killed_broker),
+                cmocka_unit_test(a_commit_outlives_the_session),
                 cmocka_unit_test(a_commit_meets_a_silent_broker),
         };
 

@@ -2,8 +2,6 @@
  * name that two processes use. */
 #include "kafka_group_test.h"
 
-#define SESSION_MS 6000
-
 static const char *stage(uint32_t partitions)
 {
         const char *prefix = fresh_prefix();
