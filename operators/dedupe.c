@@ -30,11 +30,13 @@
  *   disk:    24 bytes an id, at most four times that with what checkpoints still link and RocksDB
  *            has not yet compacted (tests/unit/test_dedupe_days.c, which also holds what is
  *            written: 20 times).
- *   memory:  5 to 13 bytes an id for the filter (most while the rate grows), 0.03 for indexes;
- *            64 to 128 bytes for each of dedupe_open_ids, and 6 for deltas; 24 for each id of a
- *            run that waits for the next checkpoint; what is merged into a short run
+ *   memory:  5 to 13 bytes an id for the filter (most while the rate grows), 0.53 for indexes;
+ *            64 to 128 bytes for each of dedupe_open_ids, and 6 for deltas; 24 to 48 for each id
+ *            of a run that waits for the next checkpoint, and for those of the latest runs, which
+ *            with it are dedupe_open_ids at most; what is merged into a short run
  *            (ADI_LONG_BLOCKS) waits in the open batch. What it gives back the process keeps for
- *            the next table, of all partitions together up to 256 MiB (df/pages.h).
+ *            the next table, of all partitions together up to 256 MiB (df/pages.h); merges read
+ *            ahead, with 384 KiB an input and 64 MiB together (DFI_AHEAD_MAX).
  *
  * What one event can set off, at most: a spill of dedupe_open_ids, one pass over the set and the
  * filter in the order of keys, some 25 ns an id (26 ms by default); at the turn of an hour the same

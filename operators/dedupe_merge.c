@@ -25,12 +25,15 @@ void adi_merge_abort(struct adi_dedupe *d)
         m->look = look;
 }
 
-/* Inputs that are due: the oldest eight of a level, or the newest of a closed hour. */
+/* Inputs that are due: the oldest eight of a level, or the newest of a closed hour. The latest ones
+ * of all, which are in memory for questions, are not yet. */
 static uint32_t due(const struct adi_dedupe *d, const struct adi_bucket *b, uint32_t *ret_first)
 {
-        uint32_t n = 0;
+        uint32_t n = 0, count = b->run_count;
 
-        for (uint32_t i = 0; i < b->run_count; i++) {
+        while (count > 0 && b->runs[count - 1].mem)
+                count--;
+        for (uint32_t i = 0; i < count; i++) {
                 n = i > 0 && b->runs[i].level == b->runs[i - 1].level ? n + 1 : 1;
                 if (n == ADI_FAN_IN) {
                         *ret_first = i + 1 - n;
@@ -38,10 +41,10 @@ static uint32_t due(const struct adi_dedupe *d, const struct adi_bucket *b, uint
                 }
         }
         if (d->horizon_hours == 0 || adi_place_hour(b->hour) >= d->max_hour - 1 ||
-            b->run_count <= ADI_FAN_IN)
+            count <= ADI_FAN_IN)
                 return 0;
-        n = b->run_count < ADI_MERGE_RUNS_MAX ? b->run_count : ADI_MERGE_RUNS_MAX;
-        *ret_first = b->run_count - n;
+        n = count < ADI_MERGE_RUNS_MAX ? count : ADI_MERGE_RUNS_MAX;
+        *ret_first = count - n;
         return n;
 }
 
@@ -102,7 +105,8 @@ static int start(struct adi_dedupe *d, struct adi_bucket *b, uint32_t first, uin
         m->bucket = b;
         m->first = first;
         m->count = n;
-        m->out = (struct adi_run){.first_seq = b->runs[first].first_seq,
+        m->out = (struct adi_run){.stored = true,
+                                  .first_seq = b->runs[first].first_seq,
                                   .last_seq = b->runs[first + n - 1].last_seq};
         for (uint32_t i = 0; i < n; i++) {
                 total += b->runs[first + i].count;
@@ -111,9 +115,9 @@ static int start(struct adi_dedupe *d, struct adi_bucket *b, uint32_t first, uin
         }
         m->out.in_files = adi_run_is_long(d, total);
         m->ids = malloc((size_t)(n + 1) * ADI_BLOCK_IDS * sizeof(*m->ids));
-        m->out.index = malloc((total / d->block_ids + 1) * sizeof(*m->out.index));
-        if (!m->ids || !m->out.index)
+        if (!m->ids)
                 return df_fail(err, DF_ENOMEM, "dedupe: a merge of %u runs", n);
+        rc = adi_index_open(d, &m->out, total / d->block_ids + 1, err);
         for (uint32_t i = 0; rc == 0 && i < n; i++) {
                 m->cursors[i].ids = m->ids + (size_t)(i + 1) * ADI_BLOCK_IDS;
                 rc = fill(d, i, err);
@@ -134,7 +138,7 @@ static int put_block(struct adi_dedupe *d, struct df_error *err)
         if (rc < 0)
                 return rc;
         m->bucket->stored = true; /* so that expiry deletes these blocks too */
-        m->out.index[m->out.blocks++] = (struct adi_key){m->ids[0].hi, m->ids[0].lo};
+        adi_index_note(d, &m->out, m->out.blocks++, m->ids, m->out_ids);
         m->out.count += m->out_ids;
         m->written_bytes += (size_t)m->out_ids * ADI_ID_BYTES;
         m->out_ids = 0;

@@ -36,8 +36,12 @@
 #define adi_run_put_block adi_billing_run_put_block
 #define adi_run_delete adi_billing_run_delete
 #define adi_run_put_end adi_billing_run_put_end
+#define adi_index_open adi_billing_index_open
+#define adi_index_release adi_billing_index_release
+#define adi_index_note adi_billing_index_note
+#define adi_index_find adi_billing_index_find
+#define adi_index_bytes adi_billing_index_bytes
 #define adi_block_read adi_billing_block_read
-#define adi_run_give_memory adi_billing_run_give_memory
 #define adi_hour_delete adi_billing_hour_delete
 #define adi_delta_append adi_billing_delta_append
 #define adi_buckets_snapshot adi_billing_buckets_snapshot

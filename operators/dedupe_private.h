@@ -3,6 +3,7 @@
  *   dedupe.c        the operator: judging, recording, expiry, snapshot, restore
  *   dedupe_set.c    the open hours' ids: one hash set in memory
  *   dedupe_runs.c   the buckets: ids leave the set in sorted runs, and are asked for there
+ *   dedupe_index.c  what is in memory of a stored run: which block may hold an id
  *   dedupe_stored.c what the buckets keep in the store: runs, deltas, the list of runs
  *   dedupe_restore.c  the same from the store
  *   dedupe_merge.c  runs of an hour become fewer, in bounded steps
@@ -137,8 +138,7 @@ static inline void adi_set_prefetch(const struct adi_set *s, struct df_hash128 k
         const struct adi_slot *slot = &s->slots[adi_set_home(s, key.hi)];
 
         __builtin_prefetch(slot);
-        if (sizeof(*slot) > 32) /* they do not fit into lines */
-                __builtin_prefetch(slot + 1);
+        __builtin_prefetch(slot + 1); /* often in the next line */
 }
 
 /* The occurrence that counts (D1), as far as it is known. */
@@ -213,10 +213,12 @@ struct adi_run {
         uint32_t first_seq, last_seq; /* spills it is made of */
         uint32_t level;
         bool in_files; /* in parts of ADI_PART_BLOCKS; else each block is a value */
+        bool stored;   /* in the store, or its open batch */
         uint64_t count;
         struct df_pages memory; /* of mem */
-        struct adi_id *mem;     /* sorted; NULL once in the store */
-        struct adi_key *index;  /* first key of each block in the store */
+        struct adi_id *mem;     /* sorted; NULL: in the store alone */
+        struct adi_key *index;  /* once stored: first key of each block */
+        uint64_t *bits;         /* the same: some for each id (dedupe_index.c) */
         uint32_t blocks;
 };
 struct adi_bucket {
@@ -314,13 +316,24 @@ int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error
 /* Look for key in the runs that hits allow, hours [from, to] and later than what was seen. */
 int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_hits *hits,
                   int64_t from, int64_t to, struct adi_seen *seen, struct df_error *err);
-/* Block number `block` of a run of b: at most ADI_BLOCK_IDS ids. */
+/* Block number `block` of a run of b, of which all are read in order: at most ADI_BLOCK_IDS ids. */
 int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
                   uint32_t block, struct adi_id *ids, uint32_t *ret_count, struct df_error *err);
 uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r);
-/* Its memory is for the next run. */
-void adi_run_give_memory(struct adi_run *r);
 int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err);
+
+/* ---- dedupe_index.c ---- */
+int adi_index_open(const struct adi_dedupe *d, struct adi_run *r, uint64_t blocks,
+                   struct df_error *err);
+void adi_index_release(struct adi_run *r);
+/* What is kept of a block; once of each. */
+void adi_index_note(const struct adi_dedupe *d, const struct adi_run *r, uint32_t block,
+                    const struct adi_id *ids, uint32_t count);
+/* False: the run does not hold key. True: this block alone may. */
+bool adi_index_find(const struct adi_dedupe *d, const struct adi_run *r, struct df_hash128 key,
+                    uint32_t *ret_block);
+/* Bytes of memory that go with a run of so many blocks. */
+uint64_t adi_index_bytes(const struct adi_dedupe *d, uint32_t blocks);
 
 /* ---- dedupe_stored.c ---- */
 /* A stored run is long, and lies in files, or short: each block is a value. */
@@ -328,9 +341,9 @@ static inline bool adi_run_is_long(const struct adi_dedupe *d, uint64_t ids)
 {
         return ids >= (uint64_t)ADI_LONG_BLOCKS * d->block_ids;
 }
-/* The bytes of a stored block, until the next call of the store. */
+/* The bytes of a stored block, until the next call of the store. in_order: as adi_run_block. */
 int adi_block_read(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
-                   uint32_t block, struct df_bytes *ret, struct df_error *err);
+                   uint32_t block, bool in_order, struct df_bytes *ret, struct df_error *err);
 int adi_run_put_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
                       uint32_t block, const struct adi_id *ids, uint32_t count,
                       struct df_error *err);

@@ -27,7 +27,7 @@ static int restore_list(void *arg, struct df_bytes key, struct df_bytes value, s
         b->stored = true;
         b->next_seq = df_get_u32be(&v);
         while (!v.bad && df_reader_left(&v) >= LIST_ENTRY_BYTES) {
-                struct adi_run r = {.first_seq = df_get_u32be(&v)};
+                struct adi_run r = {.stored = true, .first_seq = df_get_u32be(&v)};
 
                 r.last_seq = df_get_u32be(&v);
                 r.level = df_get_u32be(&v);
@@ -42,10 +42,10 @@ static int restore_list(void *arg, struct df_bytes key, struct df_bytes value, s
                 rc = adi_bucket_grow(b, err);
                 if (rc < 0)
                         return rc;
-                r.index = malloc(r.blocks * sizeof(*r.index));
-                if (!r.index)
-                        return df_fail(err, DF_ENOMEM, "dedupe: an index of %u blocks", r.blocks);
-                b->runs[b->run_count++] = r;
+                rc = adi_index_open(d, &r, r.blocks, err);
+                b->runs[b->run_count++] = r; /* the bucket frees it */
+                if (rc < 0)
+                        return rc;
         }
         if (k.bad || v.bad || df_reader_left(&k) || df_reader_left(&v))
                 return adi_damaged(b, "the list of runs is damaged", err);
@@ -113,7 +113,7 @@ static int restore_block(void *arg, struct df_bytes key, struct df_bytes value,
                 return adi_damaged(b, "a block of a run is missing or cut", err);
         for (size_t i = 0; i < n; i++)
                 s->block[i] = adi_id_load(value.data + i * ADI_ID_BYTES);
-        r->index[block] = (struct adi_key){s->block[0].hi, s->block[0].lo};
+        adi_index_note(s->d, r, block, s->block, (uint32_t)n);
         s->next++;
         s->ids += n;
         return adi_tags_add(&s->d->tags, s->block, n, b->hour, last_seq, err);
@@ -132,7 +132,7 @@ static int restore_files(struct adi_dedupe *d, const struct adi_bucket *b, const
                         rc = adi_tags_add(&d->tags, block, n, b->hour, r->last_seq, err);
                 if (rc < 0)
                         return rc;
-                r->index[i] = (struct adi_key){block[0].hi, block[0].lo};
+                adi_index_note(d, r, i, block, n);
                 ids += n;
         }
         return ids == r->count ? 0 : adi_damaged(b, "a run has another number of ids", err);

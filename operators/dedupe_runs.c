@@ -1,7 +1,9 @@
 /* dedupe_runs.c - the hourly buckets: ids leave the set in sorted runs, and are asked for there.
  *
  * A run lies in memory until the snapshot that stores it (dedupe_stored.c), since reads do not see
- * the open batch; afterwards only the first key of each block does.
+ * the open batch. It stays there while newer ones leave room: most copies come soon after their
+ * event, and a block that nobody has read comes from the disk. Afterwards only the first key of
+ * each block is in memory.
  */
 #include <stdlib.h>
 
@@ -64,7 +66,7 @@ int adi_bucket_get(struct adi_dedupe *d, int64_t hour, struct adi_bucket **ret,
 void adi_run_release(struct adi_run *r)
 {
         df_pages_free(&r->memory);
-        free(r->index);
+        adi_index_release(r);
         *r = (struct adi_run){0};
 }
 
@@ -118,6 +120,33 @@ int adi_bucket_grow(struct adi_bucket *b, struct df_error *err)
         return 0;
 }
 
+static void give_memory(struct adi_run *r)
+{
+        df_pages_free(&r->memory);
+        r->mem = NULL;
+}
+
+/* Runs in memory and `count` more ids are dedupe_open_ids at most, but for those that are not
+ * stored yet: the oldest ones go. */
+static void make_room(struct adi_dedupe *d, uint64_t count)
+{
+        uint64_t ids = count;
+
+        for (size_t i = 0; i < d->bucket_count; i++)
+                for (uint32_t j = 0; j < d->buckets[i]->run_count; j++)
+                        ids += d->buckets[i]->runs[j].mem ? d->buckets[i]->runs[j].count : 0;
+        for (size_t i = 0; i < d->bucket_count; i++)
+                for (uint32_t j = 0; j < d->buckets[i]->run_count && ids > d->set.limit; j++) {
+                        struct adi_run *r = &d->buckets[i]->runs[j];
+
+                        if (!r->mem || !r->stored)
+                                continue;
+                        ids -= r->count;
+                        give_memory(r);
+                        d->merge.look = true;
+                }
+}
+
 /* Runs of one size recur: powers of two find what the last one left. */
 static int take_memory(struct adi_run *r, struct df_error *err)
 {
@@ -131,12 +160,6 @@ static int take_memory(struct adi_run *r, struct df_error *err)
         return rc;
 }
 
-void adi_run_give_memory(struct adi_run *r)
-{
-        df_pages_free(&r->memory);
-        r->mem = NULL;
-}
-
 int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error *err)
 {
         uint32_t seq = b->next_seq;
@@ -146,6 +169,7 @@ int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error
                             .in_files = adi_run_is_long(d, b->open_ids)};
         int rc = adi_bucket_grow(b, err);
 
+        make_room(d, r.count);
         if (rc == 0)
                 rc = take_memory(&r, err);
         if (rc < 0)
@@ -157,7 +181,7 @@ int adi_bucket_spill(struct adi_dedupe *d, struct adi_bucket *b, struct df_error
         }
         rc = adi_tags_add(&d->tags, r.mem, r.count, b->hour, seq, err);
         if (rc < 0) {
-                adi_run_give_memory(&r);
+                give_memory(&r);
                 return rc;
         }
         b->runs[b->run_count++] = r;
@@ -186,7 +210,15 @@ int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *e
 
 uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r)
 {
-        return r->mem ? (uint32_t)((r->count + d->block_ids - 1) / d->block_ids) : r->blocks;
+        return r->stored ? r->blocks : (uint32_t)((r->count + d->block_ids - 1) / d->block_ids);
+}
+
+static uint32_t block_count(const struct adi_dedupe *d, const struct adi_run *r, uint32_t block)
+{
+        uint64_t from = (uint64_t)block * d->block_ids;
+
+        df_check(from < r->count);
+        return r->count - from < d->block_ids ? (uint32_t)(r->count - from) : d->block_ids;
 }
 
 int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
@@ -196,16 +228,11 @@ int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct
         int rc;
 
         if (r->mem) {
-                uint64_t from = (uint64_t)block * d->block_ids, n = r->count - from;
-
-                df_check(from < r->count);
-                if (n > d->block_ids)
-                        n = d->block_ids;
-                memcpy(ids, r->mem + from, n * sizeof(*ids));
-                *ret_count = (uint32_t)n;
+                *ret_count = block_count(d, r, block);
+                memcpy(ids, r->mem + (uint64_t)block * d->block_ids, *ret_count * sizeof(*ids));
                 return 0;
         }
-        rc = adi_block_read(d, b, r, block, &v, err);
+        rc = adi_block_read(d, b, r, block, true, &v, err);
         if (rc < 0)
                 return rc;
         *ret_count = (uint32_t)(v.len / ADI_ID_BYTES);
@@ -214,16 +241,17 @@ int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct
         return 0;
 }
 
-static bool find_in_memory(const struct adi_run *r, struct df_hash128 key, struct adi_id *ret)
+static bool find_in(const struct adi_id *ids, uint64_t count, struct df_hash128 key,
+                    struct adi_id *ret)
 {
-        uint64_t lo = 0, hi = r->count;
+        uint64_t lo = 0, hi = count;
 
         while (lo < hi) {
                 uint64_t mid = lo + (hi - lo) / 2;
-                int c = adi_key_cmp(r->mem[mid].hi, r->mem[mid].lo, key.hi, key.lo);
+                int c = adi_key_cmp(ids[mid].hi, ids[mid].lo, key.hi, key.lo);
 
                 if (c == 0) {
-                        *ret = r->mem[mid];
+                        *ret = ids[mid];
                         return true;
                 }
                 if (c < 0)
@@ -238,27 +266,24 @@ static int run_find(struct adi_dedupe *d, const struct adi_bucket *b, const stru
                     struct df_hash128 key, struct adi_id *ret, bool *ret_found,
                     struct df_error *err)
 {
-        uint32_t lo = 0, hi = r->blocks;
         struct df_bytes v;
         size_t first = 0, end;
+        uint32_t block;
         int rc;
 
         *ret_found = false;
+        if (!r->stored) {
+                *ret_found = find_in(r->mem, r->count, key, ret);
+                return 0;
+        }
+        if (!adi_index_find(d, r, key, &block))
+                return 0;
         if (r->mem) {
-                *ret_found = find_in_memory(r, key, ret);
+                *ret_found = find_in(r->mem + (uint64_t)block * d->block_ids,
+                                     block_count(d, r, block), key, ret);
                 return 0;
         }
-        while (lo < hi) { /* the first block that begins after key */
-                uint32_t mid = lo + (hi - lo) / 2;
-
-                if (adi_key_cmp(r->index[mid].hi, r->index[mid].lo, key.hi, key.lo) <= 0)
-                        lo = mid + 1;
-                else
-                        hi = mid;
-        }
-        if (lo == 0)
-                return 0;
-        rc = adi_block_read(d, b, r, lo - 1, &v, err);
+        rc = adi_block_read(d, b, r, block, false, &v, err);
         if (rc < 0)
                 return rc;
         end = v.len / ADI_ID_BYTES;

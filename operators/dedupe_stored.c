@@ -76,7 +76,7 @@ void adi_hour_delete(struct adi_dedupe *d, const struct adi_bucket *b)
 }
 
 int adi_block_read(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
-                   uint32_t block, struct df_bytes *ret, struct df_error *err)
+                   uint32_t block, bool in_order, struct df_bytes *ret, struct df_error *err)
 {
         struct df_store *store = d->op.ctx.store;
         struct key k;
@@ -85,8 +85,8 @@ int adi_block_read(struct adi_dedupe *d, const struct adi_bucket *b, const struc
 
         if (r->in_files) {
                 k = run_key(d, 'F', b->hour, r, block / ADI_PART_BLOCKS);
-                rc = df_store_run_read(store, key_bytes(&k), block % ADI_PART_BLOCKS, ret, &found,
-                                       err);
+                rc = (in_order ? df_store_run_next : df_store_run_read)(
+                        store, key_bytes(&k), block % ADI_PART_BLOCKS, ret, &found, err);
         } else {
                 k = run_key(d, 'R', b->hour, r, block);
                 rc = df_store_get(store, key_bytes(&k), ret, &found, err);
@@ -154,7 +154,7 @@ void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const stru
 {
         struct df_store *store = d->op.ctx.store;
 
-        if (r->mem)
+        if (!r->stored)
                 return;
         if (!r->in_files) {
                 struct key from = run_key(d, 'R', b->hour, r, 0);
@@ -173,23 +173,21 @@ static int run_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct adi_r
                         struct df_error *err)
 {
         uint32_t blocks = adi_run_blocks(d, r);
+        int rc = adi_index_open(d, r, blocks, err);
 
-        r->index = malloc(blocks * sizeof(*r->index));
-        if (!r->index)
-                return df_fail(err, DF_ENOMEM, "dedupe: an index of %u blocks", blocks);
-        for (uint32_t i = 0; i < blocks; i++) {
+        for (uint32_t i = 0; rc == 0 && i < blocks; i++) {
                 const struct adi_id *ids = r->mem + (uint64_t)i * d->block_ids;
                 uint64_t left = r->count - (uint64_t)i * d->block_ids;
                 uint32_t n = left < d->block_ids ? (uint32_t)left : d->block_ids;
-                int rc = adi_run_put_block(d, b, r, i, ids, n, err);
 
-                if (rc < 0)
-                        return rc;
-                r->index[i] = (struct adi_key){ids->hi, ids->lo};
+                rc = adi_run_put_block(d, b, r, i, ids, n, err);
+                adi_index_note(d, r, i, ids, n);
         }
+        if (rc < 0)
+                return rc;
         adi_run_put_end(d, b, r, blocks);
-        adi_run_give_memory(r);
         r->blocks = blocks;
+        r->stored = true;
         b->stored = true;
         return 0;
 }
@@ -254,7 +252,7 @@ static int list_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct df_e
         for (uint32_t i = 0; i < b->run_count; i++) {
                 const struct adi_run *r = &b->runs[i];
 
-                df_check(!r->mem);
+                df_check(r->stored);
                 df_put_u32be(v, r->first_seq);
                 df_put_u32be(v, r->last_seq);
                 df_put_u32be(v, r->level | (r->in_files ? ADI_IN_FILES : 0));
@@ -278,7 +276,7 @@ int adi_buckets_snapshot(struct adi_dedupe *d, struct df_error *err)
                 struct adi_bucket *b = d->buckets[i];
 
                 for (uint32_t j = 0; rc == 0 && j < b->run_count; j++)
-                        if (b->runs[j].mem)
+                        if (!b->runs[j].stored)
                                 rc = run_snapshot(d, b, &b->runs[j], err);
                 if (rc == 0 && b->stale_to > 0) {
                         struct key from = delta_key(d, b->hour, 0);

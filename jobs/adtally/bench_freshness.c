@@ -15,7 +15,7 @@
 #define WARM_US 300000
 #define WARM_RATE 2000 /* events a second */
 #define TICK_US 50000
-#define ID_BYTES 13                  /* most memory of a live id: operators/dedupe.c */
+#define ID_HALF_BYTES 27             /* most memory of a live id, 13.5: operators/dedupe.c */
 #define OPEN_ID_BYTES (128 + 6 + 48) /* of an open one beside that: set, delta, runs under way */
 
 static int free_address(char ret[32], struct df_error *err)
@@ -91,7 +91,7 @@ static uint64_t model_bytes(const struct ad_bench *b, uint64_t ids)
 
         if (open > limit)
                 open = limit;
-        return ids * ID_BYTES + partitions * open * OPEN_ID_BYTES;
+        return ids * ID_HALF_BYTES / 2 + partitions * open * OPEN_ID_BYTES;
 }
 
 /* Of each job now, by its status file; `ids` different ones were sent so far. Those of the horizon

@@ -98,6 +98,25 @@ int dfi_direct_end(struct dfi_direct *d, const char *path, struct dfi_file *ret,
 /* Gives up what is not written; closed already: nothing. */
 void dfi_direct_close(struct dfi_direct *d);
 
+/* ---- ahead.c: a file read from its beginning, past the page cache and ahead of its reader ----
+ *
+ * For whoever reads all of a large file that nobody else is about to read. Two pieces of 128 KiB:
+ * one is used while the next one is read by a thread of the C library (aio.h).
+ *
+ * It only saves time. Whatever does not work (a file system without such reads, an error, a file
+ * that is cut, DFI_AHEAD_MAX bytes in use) is answered by NULL, and the caller reads as usual,
+ * which then names the error.
+ */
+#define DFI_AHEAD_MAX ((size_t)64 << 20) /* of all readers in the process; 384 KiB each */
+struct dfi_ahead;
+/* bytes: of the file, which does not change any more. */
+struct dfi_ahead *dfi_ahead_open(const char *path, uint64_t bytes);
+/* At most 128 KiB; valid until the next call. Any place; in order it does not wait. After NULL it
+ * is only good for closing. */
+const uint8_t *dfi_ahead_read(struct dfi_ahead *a, uint64_t at, size_t len);
+/* NULL: nothing. */
+void dfi_ahead_close(struct dfi_ahead *a);
+
 /* ---- runs.c: the runs of a task's store, one file each in the live directory ----
  *
  *   <key in hex>-<serial>.run    blocks, each behind it the XXH3 of its bytes plus its number; then
@@ -114,11 +133,12 @@ struct dfi_run {
         uint32_t key_len, serial;
         uint32_t block_bytes, blocks, last_bytes;
         enum { DFI_RUN_OPEN, DFI_RUN_ENDED, DFI_RUN_COMMITTED } state;
-        bool gone;             /* deleted with the next commit */
-        bool synced;           /* durable */
-        int fd;                /* for reading; -1: closed */
-        struct dfi_direct out; /* while it is open */
-        struct dfi_file file;  /* of one written by this store, once ended; else inode is 0 */
+        bool gone;               /* deleted with the next commit */
+        bool synced;             /* durable */
+        int fd;                  /* for reading; -1: closed */
+        struct dfi_ahead *ahead; /* of whoever reads it in order, or NULL */
+        struct dfi_direct out;   /* while it is open */
+        struct dfi_file file;    /* of one written by this store, once ended; else inode is 0 */
 };
 
 struct dfi_runs {
@@ -139,6 +159,9 @@ void dfi_runs_close(struct dfi_runs *r);
 void dfi_runs_append(struct dfi_runs *r, struct df_bytes key, struct df_bytes block);
 void dfi_runs_end(struct dfi_runs *r, struct df_bytes key);
 int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
+                  bool *ret_found, struct df_error *err);
+/* The same, read ahead of; with the last block, or the run, that ends. */
+int dfi_runs_next(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
                   bool *ret_found, struct df_error *err);
 void dfi_runs_del(struct dfi_runs *r, struct df_bytes key);
 int dfi_runs_scan(struct dfi_runs *r, struct df_bytes prefix,

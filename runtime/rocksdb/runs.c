@@ -128,9 +128,16 @@ static void close_fd(struct dfi_runs *r, struct dfi_run *run)
         r->fds--;
 }
 
+static void close_ahead(struct dfi_run *run)
+{
+        dfi_ahead_close(run->ahead);
+        run->ahead = NULL;
+}
+
 static void close_files(struct dfi_runs *r, struct dfi_run *run)
 {
         close_fd(r, run);
+        close_ahead(run);
         dfi_direct_close(&run->out);
 }
 
@@ -426,12 +433,44 @@ static int open_for_reading(struct dfi_runs *r, struct dfi_run *run, const char 
         return 0;
 }
 
-int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
-                  bool *ret_found, struct df_error *err)
+/* A block as it is in the file, its sum behind it. */
+static int fetch(struct dfi_runs *r, struct dfi_run *run, uint32_t number, size_t len,
+                 const char *path, struct df_error *err)
+{
+        int rc;
+
+        df_buf_clear(&r->block);
+        if (!df_buf_reserve(&r->block, len))
+                return df_fail(err, DF_ENOMEM, "a block of %zu bytes", len);
+        rc = open_for_reading(r, run, path, err);
+        return rc ? rc : read_at(run->fd, r->block.data, len, block_at(run, number), path, err);
+}
+
+/* The same by the reader that is ahead; NULL: it cannot. */
+static const uint8_t *fetch_ahead(struct dfi_runs *r, struct dfi_run *run, uint32_t number,
+                                  size_t len, const char *path)
+{
+        const uint8_t *p;
+
+        if (!run->ahead)
+                run->ahead = dfi_ahead_open(path, end_of_blocks(run) + TRAILER_BYTES);
+        p = run->ahead ? dfi_ahead_read(run->ahead, block_at(run, number), len) : NULL;
+        if (p && number + 1 == run->blocks) {
+                df_buf_clear(&r->block);
+                df_buf_append(&r->block, p, len);
+                p = r->block.failed ? NULL : r->block.data;
+        }
+        if (!p || number + 1 == run->blocks)
+                close_ahead(run);
+        return p;
+}
+
+static int read_block(struct dfi_runs *r, struct df_bytes key, uint32_t number, bool next,
+                      struct df_bytes *ret, bool *ret_found, struct df_error *err)
 {
         char path[DFI_PATH_MAX];
         struct df_reader sum;
-        struct df_bytes block;
+        const uint8_t *p = NULL;
         size_t len;
         struct dfi_run *run = find_committed(r, key);
         int rc;
@@ -440,23 +479,30 @@ int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, stru
         if (!*ret_found)
                 return 0;
         len = number + 1 < run->blocks ? run->block_bytes : run->last_bytes;
-        df_buf_clear(&r->block);
-        if (!df_buf_reserve(&r->block, len + SUM_BYTES))
-                return df_fail(err, DF_ENOMEM, "a block of %zu bytes", len);
         rc = run_path(r, run, path, err);
-        if (rc == 0)
-                rc = open_for_reading(r, run, path, err);
-        if (rc == 0)
-                rc = read_at(run->fd, r->block.data, len + SUM_BYTES, block_at(run, number), path,
-                             err);
+        if (rc == 0 && next)
+                p = fetch_ahead(r, run, number, len + SUM_BYTES, path);
+        if (rc == 0 && !p) {
+                rc = fetch(r, run, number, len + SUM_BYTES, path, err);
+                p = r->block.data;
+        }
         if (rc)
                 return rc;
-        block = df_bytes(r->block.data, len);
-        sum = df_reader(df_bytes(r->block.data + len, SUM_BYTES));
-        if (df_get_u64be(&sum) != df_hash64(block) + number)
-                return damaged(path, err);
-        *ret = block;
-        return 0;
+        *ret = df_bytes(p, len);
+        sum = df_reader(df_bytes(p + len, SUM_BYTES));
+        return df_get_u64be(&sum) == df_hash64(*ret) + number ? 0 : damaged(path, err);
+}
+
+int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
+                  bool *ret_found, struct df_error *err)
+{
+        return read_block(r, key, number, false, ret, ret_found, err);
+}
+
+int dfi_runs_next(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
+                  bool *ret_found, struct df_error *err)
+{
+        return read_block(r, key, number, true, ret, ret_found, err);
 }
 
 int dfi_runs_scan(struct dfi_runs *r, struct df_bytes prefix,

@@ -251,8 +251,10 @@ static void store_run_end(struct df_store *base, struct df_bytes key)
         dfi_runs_end(runs_from(base), key);
 }
 
-static int store_run_read(struct df_store *base, struct df_bytes key, uint32_t number,
-                          struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
+static int run_block(struct df_store *base, struct df_bytes key, uint32_t number,
+                     int (*read)(struct dfi_runs *, struct df_bytes, uint32_t, struct df_bytes *,
+                                 bool *, struct df_error *),
+                     struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
 {
         struct dfi_runs *runs = runs_from(base);
         struct dfi_store *s = store_from(base);
@@ -261,11 +263,23 @@ static int store_run_read(struct df_store *base, struct df_bytes key, uint32_t n
         int r = dfi_store_alive(s, err);
         if (r)
                 return r;
-        r = dfi_runs_read(runs, key, number, ret_block, ret_found, &local);
+        r = read(runs, key, number, ret_block, ret_found, &local);
         if (r == 0)
                 return 0;
         r = dfi_store_kill(s, r, &local);
         return df_fail(err, r, "%s", local.text);
+}
+
+static int store_run_read(struct df_store *base, struct df_bytes key, uint32_t number,
+                          struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
+{
+        return run_block(base, key, number, dfi_runs_read, ret_block, ret_found, err);
+}
+
+static int store_run_next(struct df_store *base, struct df_bytes key, uint32_t number,
+                          struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
+{
+        return run_block(base, key, number, dfi_runs_next, ret_block, ret_found, err);
 }
 
 static void store_run_del(struct df_store *base, struct df_bytes key)
@@ -535,6 +549,7 @@ static const struct df_store_ops store_ops = {
         .run_append = store_run_append,
         .run_end = store_run_end,
         .run_read = store_run_read,
+        .run_next = store_run_next,
         .run_del = store_run_del,
         .run_scan = store_run_scan,
 };

@@ -521,6 +521,7 @@ static const struct df_store_ops store_ops = {
         .run_append = store_run_append,
         .run_end = store_run_end,
         .run_read = store_run_read,
+        .run_next = store_run_read,
         .run_del = store_run_del,
         .run_scan = store_run_scan,
 };

@@ -44,6 +44,7 @@ struct spy { /* a store before the store */
         struct df_store *under;
         size_t put_bytes;
         uint64_t fail_get_in; /* 0 = never */
+        uint64_t reads;       /* of values and blocks, but for those of whole runs */
 };
 
 struct world;
@@ -74,6 +75,7 @@ static inline int spy_get(struct df_store *s, struct df_bytes key, struct df_byt
 {
         struct spy *y = spy_of(s);
 
+        y->reads++;
         if (y->fail_get_in > 0 && --y->fail_get_in == 0)
                 return df_fail(err, DF_EIO, "this read fails");
         return df_store_get(y->under, key, ret, ret_found, err);
@@ -120,9 +122,19 @@ static inline int spy_run_read(struct df_store *s, struct df_bytes key, uint32_t
 {
         struct spy *y = spy_of(s);
 
+        y->reads++;
         if (y->fail_get_in > 0 && --y->fail_get_in == 0)
                 return df_fail(err, DF_EIO, "this read fails");
         return df_store_run_read(y->under, key, number, ret, ret_found, err);
+}
+static inline int spy_run_next(struct df_store *s, struct df_bytes key, uint32_t number,
+                               struct df_bytes *ret, bool *ret_found, struct df_error *err)
+{
+        struct spy *y = spy_of(s);
+
+        if (y->fail_get_in > 0 && --y->fail_get_in == 0)
+                return df_fail(err, DF_EIO, "this read fails");
+        return df_store_run_next(y->under, key, number, ret, ret_found, err);
 }
 static inline void spy_run_del(struct df_store *s, struct df_bytes key)
 {
@@ -145,6 +157,7 @@ static const struct df_store_ops spy_ops = {
         .run_append = spy_run_append,
         .run_end = spy_run_end,
         .run_read = spy_run_read,
+        .run_next = spy_run_next,
         .run_del = spy_run_del,
         .run_scan = spy_run_scan,
 };

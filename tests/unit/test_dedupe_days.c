@@ -142,7 +142,7 @@ static uint64_t memory_bytes(const struct adi_dedupe *d)
 
                 n += sizeof(*b) + b->tail.cap + b->run_cap * sizeof(*b->runs);
                 for (uint32_t j = 0; j < b->run_count; j++)
-                        n += b->runs[j].memory.bytes + b->runs[j].blocks * sizeof(struct adi_key);
+                        n += b->runs[j].memory.bytes + adi_index_bytes(d, b->runs[j].blocks);
         }
         return n;
 }

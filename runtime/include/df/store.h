@@ -59,6 +59,10 @@ struct df_store_ops {
         /* Block `number` of a committed run; *ret_found false when there is none. */
         int (*run_read)(struct df_store *s, struct df_bytes key, uint32_t number,
                         struct df_bytes *ret_block, bool *ret_found, struct df_error *err);
+        /* The same for whoever reads a whole run, from block 0 on in order: the store reads ahead
+         * of it, and does not keep what was read for others. */
+        int (*run_next)(struct df_store *s, struct df_bytes key, uint32_t number,
+                        struct df_bytes *ret_block, bool *ret_found, struct df_error *err);
         /* With the next commit; an open run ends at once. The key is free for another run. */
         void (*run_del)(struct df_store *s, struct df_bytes key);
         /* Call fn for each committed run with the prefix, ascending. fn may delete it. */
@@ -118,6 +122,12 @@ static inline int df_store_run_read(struct df_store *s, struct df_bytes key, uin
                                     struct df_error *err)
 {
         return s->ops->run_read(s, key, number, ret_block, ret_found, err);
+}
+static inline int df_store_run_next(struct df_store *s, struct df_bytes key, uint32_t number,
+                                    struct df_bytes *ret_block, bool *ret_found,
+                                    struct df_error *err)
+{
+        return s->ops->run_next(s, key, number, ret_block, ret_found, err);
 }
 static inline void df_store_run_del(struct df_store *s, struct df_bytes key)
 {
