@@ -37,7 +37,7 @@
 #include "operators/tumble_private.h"
 
 #define STAGE ADI_STAGE /* events */
-#define AHEAD 8u        /* events whose cells are fetched before they are needed */
+#define AHEAD 16u       /* events whose cells are fetched before they are needed */
 #define GRACE_MAX_MS (366LL * 24 * 3600 * 1000)
 
 struct adi_staged {
