@@ -105,8 +105,7 @@ static int start(struct adi_dedupe *d, struct adi_bucket *b, uint32_t first, uin
         m->bucket = b;
         m->first = first;
         m->count = n;
-        m->out = (struct adi_run){.stored = true,
-                                  .first_seq = b->runs[first].first_seq,
+        m->out = (struct adi_run){.first_seq = b->runs[first].first_seq,
                                   .last_seq = b->runs[first + n - 1].last_seq};
         for (uint32_t i = 0; i < n; i++) {
                 total += b->runs[first + i].count;

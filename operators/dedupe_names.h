@@ -41,6 +41,7 @@
 #define adi_index_note adi_billing_index_note
 #define adi_index_find adi_billing_index_find
 #define adi_index_bytes adi_billing_index_bytes
+#define adi_block_count adi_billing_block_count
 #define adi_block_read adi_billing_block_read
 #define adi_hour_delete adi_billing_hour_delete
 #define adi_delta_append adi_billing_delta_append

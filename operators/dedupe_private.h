@@ -213,13 +213,12 @@ struct adi_run {
         uint32_t first_seq, last_seq; /* spills it is made of */
         uint32_t level;
         bool in_files; /* in parts of ADI_PART_BLOCKS; else each block is a value */
-        bool stored;   /* in the store, or its open batch */
         uint64_t count;
         struct df_pages memory; /* of mem */
         struct adi_id *mem;     /* sorted; NULL: in the store alone */
         struct adi_key *index;  /* once stored: first key of each block */
         uint64_t *bits;         /* the same: some for each id (dedupe_index.c) */
-        uint32_t blocks;
+        uint32_t blocks;        /* stored, in the store or its open batch; 0: not yet */
 };
 struct adi_bucket {
         int64_t hour;
@@ -320,6 +319,8 @@ int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_
 int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct adi_run *r,
                   uint32_t block, struct adi_id *ids, uint32_t *ret_count, struct df_error *err);
 uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r);
+/* Ids of this block of a run in memory. */
+uint32_t adi_block_count(const struct adi_dedupe *d, const struct adi_run *r, uint32_t block);
 int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *err);
 
 /* ---- dedupe_index.c ---- */

@@ -27,7 +27,7 @@ static int restore_list(void *arg, struct df_bytes key, struct df_bytes value, s
         b->stored = true;
         b->next_seq = df_get_u32be(&v);
         while (!v.bad && df_reader_left(&v) >= LIST_ENTRY_BYTES) {
-                struct adi_run r = {.stored = true, .first_seq = df_get_u32be(&v)};
+                struct adi_run r = {.first_seq = df_get_u32be(&v)};
 
                 r.last_seq = df_get_u32be(&v);
                 r.level = df_get_u32be(&v);

@@ -139,7 +139,7 @@ static void make_room(struct adi_dedupe *d, uint64_t count)
                 for (uint32_t j = 0; j < d->buckets[i]->run_count && ids > d->set.limit; j++) {
                         struct adi_run *r = &d->buckets[i]->runs[j];
 
-                        if (!r->mem || !r->stored)
+                        if (!r->mem || r->blocks == 0)
                                 continue;
                         ids -= r->count;
                         give_memory(r);
@@ -210,10 +210,10 @@ int adi_damaged(const struct adi_bucket *b, const char *what, struct df_error *e
 
 uint32_t adi_run_blocks(const struct adi_dedupe *d, const struct adi_run *r)
 {
-        return r->stored ? r->blocks : (uint32_t)((r->count + d->block_ids - 1) / d->block_ids);
+        return r->blocks ? r->blocks : (uint32_t)((r->count + d->block_ids - 1) / d->block_ids);
 }
 
-static uint32_t block_count(const struct adi_dedupe *d, const struct adi_run *r, uint32_t block)
+uint32_t adi_block_count(const struct adi_dedupe *d, const struct adi_run *r, uint32_t block)
 {
         uint64_t from = (uint64_t)block * d->block_ids;
 
@@ -228,7 +228,7 @@ int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct
         int rc;
 
         if (r->mem) {
-                *ret_count = block_count(d, r, block);
+                *ret_count = adi_block_count(d, r, block);
                 memcpy(ids, r->mem + (uint64_t)block * d->block_ids, *ret_count * sizeof(*ids));
                 return 0;
         }
@@ -241,17 +241,29 @@ int adi_run_block(struct adi_dedupe *d, const struct adi_bucket *b, const struct
         return 0;
 }
 
-static bool find_in(const struct adi_id *ids, uint64_t count, struct df_hash128 key,
+/* An id of a block as the store gives it, or of a run in memory. */
+static struct adi_id id_at(const uint8_t *ids, uint64_t at, bool in_memory)
+{
+        struct adi_id id;
+
+        if (!in_memory)
+                return adi_id_load(ids + at * ADI_ID_BYTES);
+        memcpy(&id, ids + at * ADI_ID_BYTES, sizeof(id));
+        return id;
+}
+
+static bool find_in(const void *ids, uint64_t count, bool in_memory, struct df_hash128 key,
                     struct adi_id *ret)
 {
         uint64_t lo = 0, hi = count;
 
         while (lo < hi) {
                 uint64_t mid = lo + (hi - lo) / 2;
-                int c = adi_key_cmp(ids[mid].hi, ids[mid].lo, key.hi, key.lo);
+                struct adi_id id = id_at(ids, mid, in_memory);
+                int c = adi_key_cmp(id.hi, id.lo, key.hi, key.lo);
 
                 if (c == 0) {
-                        *ret = ids[mid];
+                        *ret = id;
                         return true;
                 }
                 if (c < 0)
@@ -267,42 +279,25 @@ static int run_find(struct adi_dedupe *d, const struct adi_bucket *b, const stru
                     struct df_error *err)
 {
         struct df_bytes v;
-        size_t first = 0, end;
         uint32_t block;
         int rc;
 
         *ret_found = false;
-        if (!r->stored) {
-                *ret_found = find_in(r->mem, r->count, key, ret);
+        if (r->blocks == 0) {
+                *ret_found = find_in(r->mem, r->count, true, key, ret);
                 return 0;
         }
         if (!adi_index_find(d, r, key, &block))
                 return 0;
         if (r->mem) {
                 *ret_found = find_in(r->mem + (uint64_t)block * d->block_ids,
-                                     block_count(d, r, block), key, ret);
+                                     adi_block_count(d, r, block), true, key, ret);
                 return 0;
         }
         rc = adi_block_read(d, b, r, block, false, &v, err);
-        if (rc < 0)
-                return rc;
-        end = v.len / ADI_ID_BYTES;
-        while (first < end) {
-                size_t mid = first + (end - first) / 2;
-                struct adi_id id = adi_id_load(v.data + mid * ADI_ID_BYTES);
-                int c = adi_key_cmp(id.hi, id.lo, key.hi, key.lo);
-
-                if (c == 0) {
-                        *ret = id;
-                        *ret_found = true;
-                        return 0;
-                }
-                if (c < 0)
-                        first = mid + 1;
-                else
-                        end = mid;
-        }
-        return 0;
+        if (rc == 0)
+                *ret_found = find_in(v.data, v.len / ADI_ID_BYTES, false, key, ret);
+        return rc;
 }
 
 int adi_runs_seek(struct adi_dedupe *d, struct df_hash128 key, const struct adi_hits *hits,

@@ -154,7 +154,7 @@ void adi_run_delete(struct adi_dedupe *d, const struct adi_bucket *b, const stru
 {
         struct df_store *store = d->op.ctx.store;
 
-        if (!r->stored)
+        if (r->blocks == 0)
                 return;
         if (!r->in_files) {
                 struct key from = run_key(d, 'R', b->hour, r, 0);
@@ -177,8 +177,7 @@ static int run_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct adi_r
 
         for (uint32_t i = 0; rc == 0 && i < blocks; i++) {
                 const struct adi_id *ids = r->mem + (uint64_t)i * d->block_ids;
-                uint64_t left = r->count - (uint64_t)i * d->block_ids;
-                uint32_t n = left < d->block_ids ? (uint32_t)left : d->block_ids;
+                uint32_t n = adi_block_count(d, r, i);
 
                 rc = adi_run_put_block(d, b, r, i, ids, n, err);
                 adi_index_note(d, r, i, ids, n);
@@ -187,7 +186,6 @@ static int run_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct adi_r
                 return rc;
         adi_run_put_end(d, b, r, blocks);
         r->blocks = blocks;
-        r->stored = true;
         b->stored = true;
         return 0;
 }
@@ -252,7 +250,7 @@ static int list_snapshot(struct adi_dedupe *d, struct adi_bucket *b, struct df_e
         for (uint32_t i = 0; i < b->run_count; i++) {
                 const struct adi_run *r = &b->runs[i];
 
-                df_check(r->stored);
+                df_check(r->blocks > 0);
                 df_put_u32be(v, r->first_seq);
                 df_put_u32be(v, r->last_seq);
                 df_put_u32be(v, r->level | (r->in_files ? ADI_IN_FILES : 0));
@@ -276,7 +274,7 @@ int adi_buckets_snapshot(struct adi_dedupe *d, struct df_error *err)
                 struct adi_bucket *b = d->buckets[i];
 
                 for (uint32_t j = 0; rc == 0 && j < b->run_count; j++)
-                        if (!b->runs[j].stored)
+                        if (b->runs[j].blocks == 0)
                                 rc = run_snapshot(d, b, &b->runs[j], err);
                 if (rc == 0 && b->stale_to > 0) {
                         struct key from = delta_key(d, b->hour, 0);

@@ -45,34 +45,45 @@ static size_t memory_bytes(void)
         return 2 * PIECE + ACROSS;
 }
 
-static bool take_memory(struct dfi_ahead *a)
+static void give_back(void)
+{
+        atomic_fetch_sub(&in_use, memory_bytes());
+}
+
+static bool may_have(void)
 {
         if (atomic_fetch_add(&in_use, memory_bytes()) + memory_bytes() <= DFI_AHEAD_MAX)
-                a->pieces[0].data = aligned_alloc(ALIGN, memory_bytes());
-        if (!a->pieces[0].data) {
-                atomic_fetch_sub(&in_use, memory_bytes());
-                return false;
-        }
-        a->pieces[1].data = a->pieces[0].data + PIECE;
-        a->across = a->pieces[1].data + PIECE;
-        return true;
+                return true;
+        give_back();
+        return false;
 }
 
 struct dfi_ahead *dfi_ahead_open(const char *path, uint64_t bytes)
 {
         static pthread_once_t once = PTHREAD_ONCE_INIT;
-        struct dfi_ahead *a = calloc(1, sizeof(*a));
+        struct dfi_ahead *a;
+        uint8_t *memory = NULL;
 
-        (void)pthread_once(&once, few_threads);
-        if (!a)
+        if (!may_have()) /* first: whoever is refused asks again at each block */
                 return NULL;
+        (void)pthread_once(&once, few_threads);
+        a = calloc(1, sizeof(*a));
+        if (!a) {
+                give_back();
+                return NULL;
+        }
         a->bytes = bytes;
-        a->pieces[0].number = a->pieces[1].number = NONE;
         a->fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
-        if (a->fd >= 0 && take_memory(a))
-                return a;
-        dfi_ahead_close(a);
-        return NULL;
+        if (a->fd >= 0)
+                memory = aligned_alloc(ALIGN, memory_bytes());
+        a->pieces[0] = (struct piece){.number = NONE, .data = memory};
+        if (!memory) {
+                dfi_ahead_close(a);
+                return NULL;
+        }
+        a->pieces[1] = (struct piece){.number = NONE, .data = memory + PIECE};
+        a->across = memory + 2 * PIECE;
+        return a;
 }
 
 static bool wait_for(struct piece *p)
@@ -149,10 +160,8 @@ void dfi_ahead_close(struct dfi_ahead *a)
         for (size_t i = 0; i < 2; i++)
                 if (a->pieces[i].under_way)
                         (void)wait_for(&a->pieces[i]); /* it writes into our memory */
-        if (a->pieces[0].data) {
-                free(a->pieces[0].data);
-                atomic_fetch_sub(&in_use, memory_bytes());
-        }
+        free(a->pieces[0].data);
+        give_back();
         if (a->fd >= 0)
                 (void)close(a->fd); /* opened for reading */
         free(a);

@@ -158,11 +158,9 @@ int dfi_runs_open(struct dfi_runs *r, const char *dir, struct df_error *err);
 void dfi_runs_close(struct dfi_runs *r);
 void dfi_runs_append(struct dfi_runs *r, struct df_bytes key, struct df_bytes block);
 void dfi_runs_end(struct dfi_runs *r, struct df_bytes key);
-int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
-                  bool *ret_found, struct df_error *err);
-/* The same, read ahead of; with the last block, or the run, that ends. */
-int dfi_runs_next(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
-                  bool *ret_found, struct df_error *err);
+/* in_order: of a run that is read whole: it is read ahead of, until the last block or its end. */
+int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, bool in_order,
+                  struct df_bytes *ret, bool *ret_found, struct df_error *err);
 void dfi_runs_del(struct dfi_runs *r, struct df_bytes key);
 int dfi_runs_scan(struct dfi_runs *r, struct df_bytes prefix,
                   int (*fn)(void *, struct df_bytes, struct df_error *), void *arg,

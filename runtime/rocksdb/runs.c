@@ -465,8 +465,8 @@ static const uint8_t *fetch_ahead(struct dfi_runs *r, struct dfi_run *run, uint3
         return p;
 }
 
-static int read_block(struct dfi_runs *r, struct df_bytes key, uint32_t number, bool next,
-                      struct df_bytes *ret, bool *ret_found, struct df_error *err)
+int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, bool in_order,
+                  struct df_bytes *ret, bool *ret_found, struct df_error *err)
 {
         char path[DFI_PATH_MAX];
         struct df_reader sum;
@@ -480,7 +480,7 @@ static int read_block(struct dfi_runs *r, struct df_bytes key, uint32_t number, 
                 return 0;
         len = number + 1 < run->blocks ? run->block_bytes : run->last_bytes;
         rc = run_path(r, run, path, err);
-        if (rc == 0 && next)
+        if (rc == 0 && in_order)
                 p = fetch_ahead(r, run, number, len + SUM_BYTES, path);
         if (rc == 0 && !p) {
                 rc = fetch(r, run, number, len + SUM_BYTES, path, err);
@@ -491,18 +491,6 @@ static int read_block(struct dfi_runs *r, struct df_bytes key, uint32_t number, 
         *ret = df_bytes(p, len);
         sum = df_reader(df_bytes(p + len, SUM_BYTES));
         return df_get_u64be(&sum) == df_hash64(*ret) + number ? 0 : damaged(path, err);
-}
-
-int dfi_runs_read(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
-                  bool *ret_found, struct df_error *err)
-{
-        return read_block(r, key, number, false, ret, ret_found, err);
-}
-
-int dfi_runs_next(struct dfi_runs *r, struct df_bytes key, uint32_t number, struct df_bytes *ret,
-                  bool *ret_found, struct df_error *err)
-{
-        return read_block(r, key, number, true, ret, ret_found, err);
 }
 
 int dfi_runs_scan(struct dfi_runs *r, struct df_bytes prefix,

@@ -251,9 +251,7 @@ static void store_run_end(struct df_store *base, struct df_bytes key)
         dfi_runs_end(runs_from(base), key);
 }
 
-static int run_block(struct df_store *base, struct df_bytes key, uint32_t number,
-                     int (*read)(struct dfi_runs *, struct df_bytes, uint32_t, struct df_bytes *,
-                                 bool *, struct df_error *),
+static int run_block(struct df_store *base, struct df_bytes key, uint32_t number, bool in_order,
                      struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
 {
         struct dfi_runs *runs = runs_from(base);
@@ -263,7 +261,7 @@ static int run_block(struct df_store *base, struct df_bytes key, uint32_t number
         int r = dfi_store_alive(s, err);
         if (r)
                 return r;
-        r = read(runs, key, number, ret_block, ret_found, &local);
+        r = dfi_runs_read(runs, key, number, in_order, ret_block, ret_found, &local);
         if (r == 0)
                 return 0;
         r = dfi_store_kill(s, r, &local);
@@ -273,13 +271,13 @@ static int run_block(struct df_store *base, struct df_bytes key, uint32_t number
 static int store_run_read(struct df_store *base, struct df_bytes key, uint32_t number,
                           struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
 {
-        return run_block(base, key, number, dfi_runs_read, ret_block, ret_found, err);
+        return run_block(base, key, number, false, ret_block, ret_found, err);
 }
 
 static int store_run_next(struct df_store *base, struct df_bytes key, uint32_t number,
                           struct df_bytes *ret_block, bool *ret_found, struct df_error *err)
 {
-        return run_block(base, key, number, dfi_runs_next, ret_block, ret_found, err);
+        return run_block(base, key, number, true, ret_block, ret_found, err);
 }
 
 static void store_run_del(struct df_store *base, struct df_bytes key)
