@@ -30,7 +30,8 @@
  *   disk:    24 bytes an id, at most four times that with what checkpoints still link and RocksDB
  *            has not yet compacted (tests/unit/test_dedupe_days.c, which also holds what is
  *            written: 20 times).
- *   memory:  5 to 13 bytes an id for the filter (most while the rate grows), 0.53 for indexes;
+ *   memory:  5 to 13.5 bytes an id for the filter (most while the rate grows) and indexes (0.9),
+ *            but 17 for each of dedupe_open_ids at least where a quarter of them came at once;
  *            64 to 128 bytes for each of dedupe_open_ids, and 6 for deltas; 24 to 48 for each id
  *            of a run that waits for the next checkpoint, and for those of the latest runs, which
  *            with it are dedupe_open_ids at most; what is merged into a short run
@@ -54,7 +55,7 @@
 #include "proto/bill.h"
 
 #define HOUR_MS 3600000
-#define WINDOW 64 /* events between prefetch and use */
+#define AHEAD 8 /* events between prefetch and use: as many cache misses as a core has under way */
 
 static struct adi_dedupe *dedupe_of(struct df_operator *op)
 {
@@ -92,7 +93,7 @@ static int dedupe_open(struct df_operator *op, struct df_error *err)
         d->horizon_hours = horizon;
         d->block_ids = limit < 16 * ADI_BLOCK_IDS ? (uint32_t)limit / 16 + 1 : ADI_BLOCK_IDS;
         d->header_dirty = true;
-        adi_tags_init(&d->tags, d->horizon_hours);
+        adi_tags_init(&d->tags, d->horizon_hours, limit);
         return adi_set_open(&d->set, limit, err);
 }
 
@@ -259,33 +260,23 @@ static bool is_to_judge(struct ad_event *ev)
         return ev->outcome == AD_NONE;
 }
 
-static int judge_window(struct adi_dedupe *d, struct ad_event *events, size_t count,
-                        struct df_out *out, struct df_error *err)
+static void prefetch(const struct adi_dedupe *d, const struct ad_event *ev)
 {
-        uint64_t judged = 0;
+        adi_set_prefetch(&d->set, ev->key);
+        adi_tags_prefetch(&d->tags, ev->key);
+}
 
-        for (size_t i = 0; i < count; i++) {
-                if (!is_to_judge(&events[i]))
-                        continue;
-                adi_set_prefetch(&d->set, events[i].key);
-                adi_tags_prefetch(&d->tags, events[i].key);
+static int process_one(struct adi_dedupe *d, struct ad_event *ev, uint64_t *judged,
+                       struct df_out *out, struct df_error *err)
+{
+        if ((ev->flags & AD_EV_MARK) && (ev->flags & AD_EV_CLOCK_RESET)) {
+                d->header_dirty |= d->has_max;
+                d->has_max = false;
         }
-        for (size_t i = 0; i < count; i++) {
-                struct ad_event *ev = &events[i];
-                int rc;
-
-                if ((ev->flags & AD_EV_MARK) && (ev->flags & AD_EV_CLOCK_RESET)) {
-                        d->header_dirty |= d->has_max;
-                        d->has_max = false;
-                }
-                if ((ev->flags & AD_EV_MARK) || !is_to_judge(ev))
-                        continue;
-                rc = judge(d, ev, out, err);
-                if (rc < 0)
-                        return rc;
-                judged++;
-        }
-        return adi_merge_step(d, judged * ADI_MERGE_IDS, err);
+        if ((ev->flags & AD_EV_MARK) || !is_to_judge(ev))
+                return 0;
+        (*judged)++;
+        return judge(d, ev, out, err);
 }
 
 static int dedupe_process(struct df_operator *op, struct df_batch *batch, struct df_out *out,
@@ -293,16 +284,20 @@ static int dedupe_process(struct df_operator *op, struct df_batch *batch, struct
 {
         struct adi_dedupe *d = dedupe_of(op);
         struct ad_event *events = batch->items;
+        uint64_t judged = 0;
+        int rc = 0;
 
         df_check(batch->kind == AD_KIND_EVENTS);
-        for (size_t at = 0; at < batch->count; at += WINDOW) {
-                size_t n = batch->count - at < WINDOW ? batch->count - at : WINDOW;
-                int rc = judge_window(d, events + at, n, out, err);
-
-                if (rc < 0)
-                        return rc;
+        for (size_t i = 0; i < AHEAD && i < batch->count; i++)
+                prefetch(d, &events[i]);
+        for (size_t i = 0; rc == 0 && i < batch->count; i++) {
+                if (i + AHEAD < batch->count)
+                        prefetch(d, &events[i + AHEAD]);
+                rc = process_one(d, &events[i], &judged, out, err);
         }
-        return df_out_forward(out, batch, err);
+        if (rc == 0)
+                rc = adi_merge_step(d, judged * ADI_MERGE_IDS, err);
+        return rc < 0 ? rc : df_out_forward(out, batch, err);
 }
 
 static int spill_long_deltas(struct adi_dedupe *d, struct df_error *err)

@@ -2,15 +2,16 @@
  *
  * A question that the filter lets through costs a block of each run that may hold the id, most
  * often from the disk. Of those for ids that no run holds, three in 10,000 of all (dedupe_tags.c),
- * the bits answer five out of six: 4 for each id of a block, two of which it sets, so that another
- * id finds both set with (1 - e^(-2/4))^2 = 15 %. They come from parts of the key that neither the
+ * the bits answer 23 out of 24: 7 for each id of a block, three of which it sets, so that another
+ * id finds all set with (1 - e^(-3/7))^3 = 4 %. They come from parts of the key that neither the
  * filter's first line nor its tag comes from: whom it mistook, they would mistake again.
  */
 #include <stdlib.h>
 
 #include "operators/dedupe_private.h"
 
-#define BITS_AN_ID 4
+#define BITS_AN_ID 7
+#define PLACES 3
 
 static uint32_t words(const struct adi_dedupe *d)
 {
@@ -40,17 +41,25 @@ void adi_index_release(struct adi_run *r)
         r->bits = NULL;
 }
 
-struct two {
-        uint32_t at[2];
+struct places {
+        uint32_t at[PLACES];
 };
 
 /* Multiplied up instead of a remainder. */
-static struct two places(const struct adi_dedupe *d, uint64_t hi, uint64_t lo)
+static struct places places_of(const struct adi_dedupe *d, uint64_t hi, uint64_t lo)
 {
+        const uint32_t parts[PLACES] = {(uint32_t)(lo >> 32), (uint32_t)hi, (uint32_t)lo};
         uint64_t bits = words(d) * 64;
+        struct places p;
 
-        return (struct two){
-                {(uint32_t)((lo >> 32) * bits >> 32), (uint32_t)((hi & UINT32_MAX) * bits >> 32)}};
+        for (unsigned i = 0; i < PLACES; i++)
+                p.at[i] = (uint32_t)(parts[i] * bits >> 32);
+        return p;
+}
+
+static bool is_set(const uint64_t *bits, uint32_t at)
+{
+        return bits[at / 64] >> at % 64 & 1;
 }
 
 void adi_index_note(const struct adi_dedupe *d, const struct adi_run *r, uint32_t block,
@@ -60,17 +69,17 @@ void adi_index_note(const struct adi_dedupe *d, const struct adi_run *r, uint32_
 
         r->index[block] = (struct adi_key){ids[0].hi, ids[0].lo};
         for (uint32_t i = 0; i < count; i++) {
-                struct two p = places(d, ids[i].hi, ids[i].lo);
+                struct places p = places_of(d, ids[i].hi, ids[i].lo);
 
-                bits[p.at[0] / 64] |= (uint64_t)1 << p.at[0] % 64;
-                bits[p.at[1] / 64] |= (uint64_t)1 << p.at[1] % 64;
+                for (unsigned k = 0; k < PLACES; k++)
+                        bits[p.at[k] / 64] |= (uint64_t)1 << p.at[k] % 64;
         }
 }
 
 bool adi_index_find(const struct adi_dedupe *d, const struct adi_run *r, struct df_hash128 key,
                     uint32_t *ret_block)
 {
-        struct two p = places(d, key.hi, key.lo);
+        struct places p = places_of(d, key.hi, key.lo);
         uint32_t lo = 0, hi = r->blocks;
         const uint64_t *bits;
 
@@ -86,5 +95,5 @@ bool adi_index_find(const struct adi_dedupe *d, const struct adi_run *r, struct 
                 return false;
         *ret_block = lo - 1;
         bits = r->bits + (uint64_t)*ret_block * words(d);
-        return bits[p.at[0] / 64] >> p.at[0] % 64 & bits[p.at[1] / 64] >> p.at[1] % 64 & 1;
+        return is_set(bits, p.at[0]) && is_set(bits, p.at[1]) && is_set(bits, p.at[2]);
 }

@@ -181,6 +181,7 @@ struct adi_tag_table {
 struct adi_tags {
         struct adi_tag_table tables[ADI_TABLES_MAX]; /* new ids go to the last */
         unsigned count;
+        uint64_t open_ids;                        /* dedupe_open_ids */
         uint32_t hours_per_class, classes, parts; /* classes * parts <= ADI_SLOTS */
         uint32_t holds[ADI_SLOTS];                /* buckets that hold a class */
         int64_t last_hour[ADI_SLOTS];             /* of a held class */
@@ -191,7 +192,7 @@ struct adi_hits {
         uint64_t bits[4]; /* by slot */
 };
 
-void adi_tags_init(struct adi_tags *t, uint32_t horizon_hours);
+void adi_tags_init(struct adi_tags *t, uint32_t horizon_hours, size_t open_ids);
 void adi_tags_release(struct adi_tags *t);
 /* The bucket of this hour gets runs (once), and is dropped. Tables that hold nothing any more are
  * freed. */

@@ -24,6 +24,7 @@
 #define ROOM_PERCENT 25
 #endif
 #define LINES_MIN 16
+#define FIRST_IDS 4 /* of a busy partition's table, by open id */
 #define PARTS_MAX 16
 #define AHEAD 16 /* ids between prefetch and use */
 
@@ -76,11 +77,12 @@ static uint32_t turn_hours(uint32_t horizon_hours)
         return span + span / 3;
 }
 
-void adi_tags_init(struct adi_tags *t, uint32_t horizon_hours)
+void adi_tags_init(struct adi_tags *t, uint32_t horizon_hours, size_t open_ids)
 {
         uint32_t turn = turn_hours(horizon_hours);
 
         memset(t, 0, sizeof(*t));
+        t->open_ids = open_ids;
         t->hours_per_class = 1;
         t->parts = ADI_SLOTS;
         if (horizon_hours > 0) {
@@ -173,17 +175,21 @@ static int table_open(struct adi_tag_table *t, uint64_t ids, struct df_error *er
 }
 
 /* Room for all that is alive and ROOM_PERCENT more: once the hours of the older tables have ended,
- * this one is enough while the rate stays. */
+ * this one is enough while the rate stays. Who brings a delta's worth at once is busy, and gets
+ * FIRST_IDS for each open id at least: each table is a cache line that every event waits for. */
 static int next_table(struct adi_tags *t, uint64_t count, struct df_error *err)
 {
-        uint64_t total = count;
+        uint64_t total = count, ids;
         int rc;
 
         if (t->count == ADI_TABLES_MAX)
                 return df_fail(err, DF_ELIMIT, "dedupe: %d tables of ids", ADI_TABLES_MAX);
         for (unsigned i = 0; i < t->count; i++)
                 total += t->tables[i].live;
-        rc = table_open(&t->tables[t->count], total + total * ROOM_PERCENT / 100, err);
+        ids = total + total * ROOM_PERCENT / 100;
+        if (count >= t->open_ids / ADI_DELTA_SHARE && ids < FIRST_IDS * t->open_ids)
+                ids = FIRST_IDS * t->open_ids;
+        rc = table_open(&t->tables[t->count], ids, err);
         if (rc == 0)
                 t->count++;
         return rc;

@@ -37,7 +37,7 @@
 #include "operators/tumble_private.h"
 
 #define STAGE ADI_STAGE /* events */
-#define AHEAD 16u       /* events whose cells are fetched before they are needed */
+#define AHEAD 8u        /* events between the fetches of slots and of cells, and their use */
 #define GRACE_MAX_MS (366LL * 24 * 3600 * 1000)
 
 struct adi_staged {
@@ -208,24 +208,22 @@ static struct full_key make_key(const struct adi_tumble *t, uint32_t i, uint32_t
         return k;
 }
 
-static void stage_hashes(struct adi_tumble *t)
+/* Of event i the hash of its key in each grouping, and the way to their slots. */
+static void fetch_slots(const struct adi_tumble *t, uint32_t i)
 {
         const struct ad_groupings *list = t->cells.groupings;
         struct adi_staged *s = t->staged;
+        const struct adi_window *w = s->windows[i];
+        uint32_t mask = (1u << w->slot_bits) - 1;
 
-        for (uint32_t i = 0; i < s->count; i++) {
-                const struct adi_window *w = s->windows[i];
-                uint32_t mask = (1u << w->slot_bits) - 1;
+        for (uint32_t n = 0; n < list->count; n++) {
+                const struct ad_grouping *g = &list->list[n];
+                uint64_t sum = adi_hash_of(s->tenant[i], adi_tag(n, s->currency[i]));
 
-                for (uint32_t n = 0; n < list->count; n++) {
-                        const struct ad_grouping *g = &list->list[n];
-                        uint64_t sum = adi_hash_of(s->tenant[i], adi_tag(n, s->currency[i]));
-
-                        for (uint32_t d = 0; d < g->dim_count; d++)
-                                sum += adi_hash_dim(s->dims[g->dims[d]][i], d);
-                        s->hashes[i][n] = adi_hash_end(sum);
-                        __builtin_prefetch(&w->slots[s->hashes[i][n] & mask]);
-                }
+                for (uint32_t d = 0; d < g->dim_count; d++)
+                        sum += adi_hash_dim(s->dims[g->dims[d]][i], d);
+                s->hashes[i][n] = adi_hash_end(sum);
+                __builtin_prefetch(&w->slots[s->hashes[i][n] & mask]);
         }
 }
 
@@ -446,12 +444,15 @@ static int count_staged(struct adi_tumble *t, struct df_out *out, struct df_erro
         rc = stage_names(t, err);
         if (rc < 0)
                 return rc;
-        stage_hashes(t);
+        for (uint32_t i = 0; i < 2 * AHEAD && i < s->count; i++)
+                fetch_slots(t, i);
         for (uint32_t i = 0; i < AHEAD && i < s->count; i++)
                 fetch_cells(t, i);
         for (uint32_t i = 0; rc == 0 && i < s->count; i++) {
                 bool yes = false;
 
+                if (i + 2 * AHEAD < s->count)
+                        fetch_slots(t, i + 2 * AHEAD);
                 if (i + AHEAD < s->count)
                         fetch_cells(t, i + AHEAD);
                 rc = count_event(t, out, i, &yes, err);

@@ -35,7 +35,7 @@ static void hold_filter(int64_t horizon, int64_t hours, uint32_t per_hour)
         size_t wrong = 0;
 
         assert_non_null(ids);
-        adi_tags_init(&t, (uint32_t)horizon);
+        adi_tags_init(&t, (uint32_t)horizon, 4 * per_hour);
         for (int64_t h = 0; h < hours; h++) {
                 struct adi_id *mine = ids + h * per_hour;
 
@@ -91,6 +91,36 @@ static void test_filter_for_weeks(void **state)
         hold_filter(720, 4000, 150);
 }
 
+/* One table, one cache line a question, until there are four times the open ids; but a partition to
+ * which little comes pays only for that (D2). */
+static void test_filter_of_a_busy_partition(void **state)
+{
+        enum { OPEN = 4000 };
+        struct random r = {79};
+        struct adi_id ids[OPEN / 4];
+        struct adi_tags busy, idle;
+        struct df_error err;
+
+        (void)state;
+        adi_tags_init(&busy, 24, OPEN);
+        adi_tags_init(&idle, 24, OPEN);
+        adi_tags_hold(&busy, 5);
+        adi_tags_hold(&idle, 5);
+        for (uint32_t at = 0; at < 4 * OPEN; at += OPEN / 4) {
+                for (size_t i = 0; i < OPEN / 4; i++)
+                        ids[i] = random_id(&r);
+                assert_int_equal(adi_tags_add(&busy, ids, OPEN / 4, 5, at / (OPEN / 4), &err), 0);
+                assert_int_equal(busy.count, 1);
+                assert_in_range(adi_tags_bytes(&busy), 1, 18 * OPEN);
+        }
+        assert_int_equal(adi_tags_add(&busy, ids, OPEN / 4, 5, 16, &err), 0);
+        assert_int_equal(busy.count, 2);
+        assert_int_equal(adi_tags_add(&idle, ids, OPEN / 4 - 1, 5, 0, &err), 0);
+        assert_in_range(adi_tags_bytes(&idle), 1, OPEN / 4 * 10);
+        adi_tags_release(&busy);
+        adi_tags_release(&idle);
+}
+
 /* Keys made to fall into the same two lines: still no false negative. */
 static void test_filter_crowded(void **state)
 {
@@ -101,7 +131,7 @@ static void test_filter_crowded(void **state)
         struct df_error err;
 
         (void)state;
-        adi_tags_init(&t, 24);
+        adi_tags_init(&t, 24, 1000);
         adi_tags_hold(&t, 5);
         for (size_t i = 0; i < 200; i++)
                 ids[i] = one;
@@ -153,6 +183,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_filter),
                 cmocka_unit_test(test_filter_for_weeks),
+                cmocka_unit_test(test_filter_of_a_busy_partition),
                 cmocka_unit_test(test_filter_crowded),
                 cmocka_unit_test(test_set_sorted),
         };
