@@ -49,7 +49,7 @@ struct adi_name {
         uint8_t state; /* 0 free, 1 in use, 2 in use and marked */
         uint8_t bytes[AD_ID_MAX];
 };
-#define ADI_STAGE 64u  /* events whose names are looked up together */
+#define ADI_STAGE 128u /* events whose names are looked up together */
 struct adi_name_word { /* a string's stand-in: exact up to 15 bytes, a hash beyond */
         uint64_t a, b;
 };

@@ -2,10 +2,7 @@
  * (rocksdb_private.h). */
 #include "rocksdb_private.h"
 
-#include <aio.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -13,7 +10,6 @@
 #define ALIGN ((size_t)4096)       /* of memory, places and lengths: no device asks for more */
 #define PIECE ((size_t)128 << 10)  /* read at once */
 #define ACROSS ((size_t)128 << 10) /* at most: of two pieces */
-#define THREADS 4                  /* of glibc's, which end after a second without work */
 
 struct piece {
         struct aiocb io;
@@ -32,13 +28,6 @@ struct dfi_ahead {
 };
 
 static atomic_size_t in_use;
-
-static void few_threads(void)
-{
-        const struct aioinit few = {.aio_threads = THREADS, .aio_num = 64, .aio_idle_time = 1};
-
-        aio_init(&few);
-}
 
 static size_t memory_bytes(void)
 {
@@ -60,13 +49,12 @@ static bool may_have(void)
 
 struct dfi_ahead *dfi_ahead_open(const char *path, uint64_t bytes)
 {
-        static pthread_once_t once = PTHREAD_ONCE_INIT;
         struct dfi_ahead *a;
         uint8_t *memory = NULL;
 
         if (!may_have()) /* first: whoever is refused asks again at each block */
                 return NULL;
-        (void)pthread_once(&once, few_threads);
+        dfi_aio_init();
         a = calloc(1, sizeof(*a));
         if (!a) {
                 give_back();
@@ -88,12 +76,8 @@ struct dfi_ahead *dfi_ahead_open(const char *path, uint64_t bytes)
 
 static bool wait_for(struct piece *p)
 {
-        const struct aiocb *const list[] = {&p->io};
-
-        while (aio_error(&p->io) == EINPROGRESS)
-                (void)aio_suspend(list, 1, NULL); /* a signal ends it, too */
         p->under_way = false;
-        return aio_return(&p->io) == (ssize_t)p->len;
+        return dfi_aio_wait(&p->io) == (ssize_t)p->len;
 }
 
 static bool begin(struct dfi_ahead *a, uint64_t number)

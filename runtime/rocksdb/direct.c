@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #define ALIGN ((size_t)4096) /* of memory, places and lengths: no device asks for more */
-#define BUFFER ((size_t)256 << 10)
+#define PIECE ((size_t)256 << 10)
 
 int dfi_direct_create(struct dfi_direct *d, const char *path, struct df_error *err)
 {
@@ -22,8 +22,8 @@ int dfi_direct_create(struct dfi_direct *d, const char *path, struct df_error *e
         }
         if (d->fd < 0)
                 return df_fail_errno(err, DF_EIO, "cannot create %s", path);
-        d->buffer = aligned_alloc(ALIGN, BUFFER);
-        rc = d->buffer ? 0 : df_fail(err, DF_ENOMEM, "a buffer of %zu bytes", BUFFER);
+        d->memory = aligned_alloc(ALIGN, 2 * PIECE);
+        rc = d->memory ? 0 : df_fail(err, DF_ENOMEM, "a buffer of %zu bytes", 2 * PIECE);
         if (rc == 0 && !(d->sha256 = df_sha256_new(err)))
                 rc = DF_ENOMEM;
         if (rc) {
@@ -43,22 +43,20 @@ static int through_cache(struct dfi_direct *d, const char *path, struct df_error
         return 0;
 }
 
-static int flush(struct dfi_direct *d, const char *path, struct df_error *err)
+/* Plainly, from `done` on. */
+static int write_rest(struct dfi_direct *d, const uint8_t *piece, size_t len, size_t done,
+                      uint64_t at, const char *path, struct df_error *err)
 {
-        size_t done = 0;
-        int rc = df_sha256_add(d->sha256, df_bytes(d->buffer, d->len), err);
-
-        if (rc)
-                return rc;
-        while (done < d->len) {
+        while (done < len) {
                 ssize_t n;
+                int rc = 0;
 
                 /* The end of a file, and what follows a write that was cut short. */
-                if (d->direct && (done % ALIGN || d->len % ALIGN))
+                if (d->direct && (done % ALIGN || len % ALIGN))
                         rc = through_cache(d, path, err);
                 if (rc)
                         return rc;
-                n = write(d->fd, d->buffer + done, d->len - done);
+                n = pwrite(d->fd, piece + done, len - done, (off_t)(at + done));
                 if (n >= 0) {
                         done += (size_t)n;
                 } else if (errno == EINVAL && d->direct) {
@@ -69,8 +67,48 @@ static int flush(struct dfi_direct *d, const char *path, struct df_error *err)
                         return df_fail_errno(err, DF_EIO, "cannot write %s", path);
                 }
         }
+        return 0;
+}
+
+/* The piece before the one that is being filled is in the file. */
+static int settle(struct dfi_direct *d, const char *path, struct df_error *err)
+{
+        const uint8_t *piece = d->memory + (1 - d->filling) * PIECE;
+        ssize_t n;
+
+        if (!d->under_way)
+                return 0;
+        d->under_way = false;
+        n = dfi_aio_wait(&d->io);
+        return write_rest(d, piece, PIECE, n > 0 ? (size_t)n : 0, d->bytes - PIECE, path, err);
+}
+
+static bool begin(struct dfi_direct *d, uint8_t *piece)
+{
+        dfi_aio_init();
+        d->io = (struct aiocb){.aio_fildes = d->fd,
+                               .aio_offset = (off_t)d->bytes,
+                               .aio_buf = piece,
+                               .aio_nbytes = PIECE,
+                               .aio_sigevent.sigev_notify = SIGEV_NONE};
+        d->under_way = aio_write(&d->io) == 0;
+        return d->under_way;
+}
+
+static int flush(struct dfi_direct *d, const char *path, struct df_error *err)
+{
+        uint8_t *piece = d->memory + d->filling * PIECE;
+        int rc = df_sha256_add(d->sha256, df_bytes(piece, d->len), err);
+
+        if (rc == 0)
+                rc = settle(d, path, err);
+        if (rc == 0 && !(d->direct && d->len == PIECE && begin(d, piece)))
+                rc = write_rest(d, piece, d->len, 0, d->bytes, path, err);
+        if (rc)
+                return rc;
         d->bytes += d->len;
         d->len = 0;
+        d->filling = 1 - d->filling;
         return 0;
 }
 
@@ -78,14 +116,14 @@ int dfi_direct_write(struct dfi_direct *d, struct df_bytes content, const char *
                      struct df_error *err)
 {
         while (content.len) {
-                size_t n = BUFFER - d->len < content.len ? BUFFER - d->len : content.len;
+                size_t n = PIECE - d->len < content.len ? PIECE - d->len : content.len;
                 int rc = 0;
 
-                memcpy(d->buffer + d->len, content.data, n);
+                memcpy(d->memory + d->filling * PIECE + d->len, content.data, n);
                 d->len += n;
                 content.data += n;
                 content.len -= n;
-                if (d->len == BUFFER)
+                if (d->len == PIECE)
                         rc = flush(d, path, err);
                 if (rc)
                         return rc;
@@ -97,7 +135,7 @@ int dfi_direct_end(struct dfi_direct *d, const char *path, struct dfi_file *ret,
                    struct df_error *err)
 {
         struct stat st;
-        int rc = flush(d, path, err);
+        int rc = flush(d, path, err); /* less than a piece: nothing is under way after it */
 
         if (rc == 0 && fstat(d->fd, &st) < 0)
                 rc = df_fail_errno(err, DF_EIO, "cannot look at %s", path);
@@ -112,9 +150,11 @@ int dfi_direct_end(struct dfi_direct *d, const char *path, struct dfi_file *ret,
 
 void dfi_direct_close(struct dfi_direct *d)
 {
+        if (d->under_way)
+                (void)dfi_aio_wait(&d->io); /* it reads our memory */
         if (d->fd >= 0)
                 (void)close(d->fd); /* what was written is synced by its path */
-        free(d->buffer);
+        free(d->memory);
         (void)df_sha256_end(d->sha256, NULL, NULL);
         *d = (struct dfi_direct){.fd = -1};
 }

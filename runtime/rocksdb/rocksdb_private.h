@@ -7,6 +7,7 @@
 #ifndef DFI_ROCKSDB_PRIVATE_H
 #define DFI_ROCKSDB_PRIVATE_H
 
+#include <aio.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -72,20 +73,30 @@ struct dfi_file {
         ino_t inode; /* not stored */
 };
 
+/* ---- aio.c: reads and writes by threads of the C library ---- */
+void dfi_aio_init(void); /* before the first one */
+/* As read and write return, but errno is not set. */
+ssize_t dfi_aio_wait(struct aiocb *io);
+
 /* ---- direct.c: a file written once, from its beginning, past the page cache ----
  *
  * Large files that are seldom read: a copy of them in memory would cost more than writing them, and
- * push out what others read. Written in pieces of 256 KiB; the end, and all of it where the file
- * system or the device refuses, goes through the page cache. Durable only when synced (by path).
- * Its SHA-256 is taken on the way, so that a checkpoint need not read it.
+ * push out what others read. Written in pieces of 256 KiB, each by a thread of the C library
+ * (aio.h) while the next one is filled; the end, and all of it where the file system or the device
+ * refuses, goes through the page cache. What did not succeed so is written again in the caller's
+ * thread, which names the error: at the next piece, or at the end. Durable only when synced (by
+ * path). Its SHA-256 is taken on the way, so that a checkpoint need not read it.
  */
 struct df_sha256_stream;
 struct dfi_direct {
         int fd; /* -1: closed */
         bool direct;
-        uint8_t *buffer;
-        size_t len; /* in buffer, not yet written */
-        uint64_t bytes;
+        uint8_t *memory;  /* two pieces */
+        unsigned filling; /* which of them */
+        size_t len;       /* in it */
+        uint64_t bytes;   /* before it */
+        struct aiocb io;  /* of the other one, */
+        bool under_way;   /* while it is being written */
         struct df_sha256_stream *sha256;
 };
 /* DF_EIO, DF_ENOMEM: nothing is left of it. */

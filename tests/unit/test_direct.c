@@ -111,7 +111,8 @@ static void test_lengths_in_memory(void **state)
         remove_dir(dir);
 }
 
-/* The limit cuts one write short, within or at the end of an aligned piece; the next one fails. */
+/* The limit cuts one write short, within or at the end of an aligned piece; the next one fails: one
+ * in the middle, the last one, or one that is only asked about at the end. */
 static void test_write_fails(void **state)
 {
         static const rlim_t limits[] = {100000, 262144, 300001, 524288};
@@ -124,9 +125,10 @@ static void test_write_fails(void **state)
         (void)snprintf(path, sizeof(path), "%s/f", temp_dir(dir));
         (void)signal(SIGXFSZ, SIG_IGN);
         assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
-        for (size_t i = 0; i < 2 * sizeof(limits) / sizeof(limits[0]); i++) {
-                struct rlimit tight = {limits[i / 2], was.rlim_max};
-                size_t len = i % 2 ? limits[i / 2] + 1 : 600000; /* in the last write, or before */
+        for (size_t i = 0; i < 3 * sizeof(limits) / sizeof(limits[0]); i++) {
+                struct rlimit tight = {limits[i / 3], was.rlim_max};
+                const size_t lens[] = {600000, limits[i / 3] + 1, 786432};
+                size_t len = lens[i % 3];
                 struct dfi_file file;
                 struct df_error e = {0};
                 int rc;
