@@ -10,18 +10,44 @@
 #define ALIGN ((size_t)4096) /* of memory, places and lengths: no device asks for more */
 #define PIECE ((size_t)256 << 10)
 
-int dfi_direct_create(struct dfi_direct *d, const char *path, struct df_error *err)
+/* Where it lies is known to the thread that writes a piece: it is not moved. */
+struct dfi_direct {
+        int fd;
+        bool direct;
+        uint8_t *memory;  /* two pieces */
+        unsigned filling; /* which of them */
+        size_t len;       /* in it */
+        uint64_t bytes;   /* before it */
+        struct aiocb io;  /* of the other one, */
+        bool under_way;   /* while it is being written */
+        struct df_sha256_stream *sha256;
+};
+
+static int open_new(struct dfi_direct *d, const char *path, struct df_error *err)
 {
         const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
-        int rc;
 
-        *d = (struct dfi_direct){.fd = open(path, flags | O_DIRECT, 0640), .direct = true};
+        d->fd = open(path, flags | O_DIRECT, 0640);
+        d->direct = d->fd >= 0;
         if (d->fd < 0 && errno == EINVAL) { /* the file system has no such thing */
                 (void)unlink(path);         /* some refuse only what they have created */
-                *d = (struct dfi_direct){.fd = open(path, flags, 0640)};
+                d->fd = open(path, flags, 0640);
         }
-        if (d->fd < 0)
-                return df_fail_errno(err, DF_EIO, "cannot create %s", path);
+        return d->fd < 0 ? df_fail_errno(err, DF_EIO, "cannot create %s", path) : 0;
+}
+
+int dfi_direct_create(const char *path, struct dfi_direct **ret, struct df_error *err)
+{
+        struct dfi_direct *d = calloc(1, sizeof(*d));
+        int rc;
+
+        if (!d)
+                return df_fail(err, DF_ENOMEM, "no memory to write %s", path);
+        rc = open_new(d, path, err);
+        if (rc) {
+                dfi_direct_close(d);
+                return rc;
+        }
         d->memory = aligned_alloc(ALIGN, 2 * PIECE);
         rc = d->memory ? 0 : df_fail(err, DF_ENOMEM, "a buffer of %zu bytes", 2 * PIECE);
         if (rc == 0 && !(d->sha256 = df_sha256_new(err)))
@@ -29,8 +55,10 @@ int dfi_direct_create(struct dfi_direct *d, const char *path, struct df_error *e
         if (rc) {
                 dfi_direct_close(d);
                 (void)unlink(path);
+                return rc;
         }
-        return rc;
+        *ret = d;
+        return 0;
 }
 
 static int through_cache(struct dfi_direct *d, const char *path, struct df_error *err)
@@ -144,17 +172,18 @@ int dfi_direct_end(struct dfi_direct *d, const char *path, struct dfi_file *ret,
                 rc = df_sha256_end(d->sha256, ret->digest, err);
                 d->sha256 = NULL;
         }
-        dfi_direct_close(d);
         return rc;
 }
 
 void dfi_direct_close(struct dfi_direct *d)
 {
+        if (!d)
+                return;
         if (d->under_way)
                 (void)dfi_aio_wait(&d->io); /* it reads our memory */
         if (d->fd >= 0)
                 (void)close(d->fd); /* what was written is synced by its path */
         free(d->memory);
         (void)df_sha256_end(d->sha256, NULL, NULL);
-        *d = (struct dfi_direct){.fd = -1};
+        free(d);
 }

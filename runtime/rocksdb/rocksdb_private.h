@@ -87,26 +87,15 @@ ssize_t dfi_aio_wait(struct aiocb *io);
  * thread, which names the error: at the next piece, or at the end. Durable only when synced (by
  * path). Its SHA-256 is taken on the way, so that a checkpoint need not read it.
  */
-struct df_sha256_stream;
-struct dfi_direct {
-        int fd; /* -1: closed */
-        bool direct;
-        uint8_t *memory;  /* two pieces */
-        unsigned filling; /* which of them */
-        size_t len;       /* in it */
-        uint64_t bytes;   /* before it */
-        struct aiocb io;  /* of the other one, */
-        bool under_way;   /* while it is being written */
-        struct df_sha256_stream *sha256;
-};
+struct dfi_direct;
 /* DF_EIO, DF_ENOMEM: nothing is left of it. */
-int dfi_direct_create(struct dfi_direct *d, const char *path, struct df_error *err);
+int dfi_direct_create(const char *path, struct dfi_direct **ret, struct df_error *err);
 int dfi_direct_write(struct dfi_direct *d, struct df_bytes content, const char *path,
                      struct df_error *err);
-/* Writes the rest; closed, whatever it returns. *ret: all but the name. */
+/* Writes the rest; then, or after an error, it is only good for closing. *ret: all but the name. */
 int dfi_direct_end(struct dfi_direct *d, const char *path, struct dfi_file *ret,
                    struct df_error *err);
-/* Gives up what is not written; closed already: nothing. */
+/* Gives up what is not written. NULL: nothing. */
 void dfi_direct_close(struct dfi_direct *d);
 
 /* ---- ahead.c: a file read from its beginning, past the page cache and ahead of its reader ----
@@ -148,7 +137,7 @@ struct dfi_run {
         bool synced;             /* durable */
         int fd;                  /* for reading; -1: closed */
         struct dfi_ahead *ahead; /* of whoever reads it in order, or NULL */
-        struct dfi_direct out;   /* while it is open */
+        struct dfi_direct *out;  /* while it is open */
         struct dfi_file file;    /* of one written by this store, once ended; else inode is 0 */
 };
 

@@ -38,7 +38,7 @@ static bool parse_name(const char *name, struct dfi_run *ret)
         size_t digits = strcspn(name, "-");
         uint8_t serial[4];
 
-        *ret = (struct dfi_run){.state = DFI_RUN_COMMITTED, .synced = true, .fd = -1, .out.fd = -1};
+        *ret = (struct dfi_run){.state = DFI_RUN_COMMITTED, .synced = true, .fd = -1};
         if (digits == 0 || digits % 2 || digits > 2 * DF_RUN_KEY_MAX ||
             strlen(name) != digits + 1 + 8 + strlen(SUFFIX) ||
             !dfi_unhex(name, digits / 2, ret->key) || !dfi_unhex(name + digits + 1, 4, serial))
@@ -134,11 +134,17 @@ static void close_ahead(struct dfi_run *run)
         run->ahead = NULL;
 }
 
+static void close_out(struct dfi_run *run)
+{
+        dfi_direct_close(run->out);
+        run->out = NULL;
+}
+
 static void close_files(struct dfi_runs *r, struct dfi_run *run)
 {
         close_fd(r, run);
         close_ahead(run);
-        dfi_direct_close(&run->out);
+        close_out(run);
 }
 
 /* Drop v[at] and its file; what cannot be unlinked goes with the live directory. */
@@ -283,12 +289,12 @@ static int create(struct dfi_runs *r, struct df_bytes key, size_t block_bytes, s
         memcpy(run.key, key.data, key.len);
         rc = run_path(r, &run, path, err);
         if (rc == 0)
-                rc = dfi_direct_create(&run.out, path, err);
+                rc = dfi_direct_create(path, &run.out, err);
         if (rc)
                 return rc;
         rc = insert(r, &run, err);
         if (rc) {
-                dfi_direct_close(&run.out);
+                close_out(&run);
                 (void)unlink(path);
                 return rc;
         }
@@ -304,9 +310,9 @@ static int write_block(struct dfi_runs *r, struct dfi_run *run, struct df_bytes 
         int rc = run_path(r, run, path, err);
 
         if (rc == 0)
-                rc = dfi_direct_write(&run->out, block, path, err);
+                rc = dfi_direct_write(run->out, block, path, err);
         if (rc == 0)
-                rc = dfi_direct_write(&run->out, df_bytes(&sum, sizeof(sum)), path, err);
+                rc = dfi_direct_write(run->out, df_bytes(&sum, sizeof(sum)), path, err);
         return rc;
 }
 
@@ -324,9 +330,10 @@ static int write_trailer(struct dfi_runs *r, struct dfi_run *run, struct df_erro
         if (rc == 0)
                 rc = df_buf_check(&t, err);
         if (rc == 0)
-                rc = dfi_direct_write(&run->out, df_buf_bytes(&t), path, err);
+                rc = dfi_direct_write(run->out, df_buf_bytes(&t), path, err);
         if (rc == 0)
-                rc = dfi_direct_end(&run->out, path, &run->file, err);
+                rc = dfi_direct_end(run->out, path, &run->file, err);
+        close_out(run);
         df_buf_release(&t);
         return rc;
 }

@@ -35,9 +35,9 @@ static size_t read_back(const char *path)
 static int write_model(const char *path, size_t len, uint64_t *random, struct dfi_file *ret,
                        struct df_error *err)
 {
-        struct dfi_direct d;
+        struct dfi_direct *d;
         size_t at = 0;
-        int rc = dfi_direct_create(&d, path, err);
+        int rc = dfi_direct_create(path, &d, err);
 
         if (rc)
                 return rc;
@@ -46,12 +46,12 @@ static int write_model(const char *path, size_t len, uint64_t *random, struct df
 
                 if (n > len - at)
                         n = len - at;
-                rc = dfi_direct_write(&d, df_bytes(model + at, n), path, err);
+                rc = dfi_direct_write(d, df_bytes(model + at, n), path, err);
                 at += n;
         }
         if (rc == 0)
-                rc = dfi_direct_end(&d, path, ret, err);
-        dfi_direct_close(&d); /* after the end: nothing */
+                rc = dfi_direct_end(d, path, ret, err);
+        dfi_direct_close(d);
         return rc;
 }
 
@@ -149,15 +149,15 @@ static void test_write_fails(void **state)
 static void test_create_fails(void **state)
 {
         char dir[256], path[DFI_PATH_MAX];
-        struct dfi_direct d;
+        struct dfi_direct *d;
 
         (void)state;
         (void)snprintf(path, sizeof(path), "%s/f", temp_dir(dir));
         overwrite(path, "other", 5);
-        refuses(DF_EIO, path, dfi_direct_create(&d, path, err));
+        refuses(DF_EIO, path, dfi_direct_create(path, &d, err));
         assert_int_equal(read_back(path), 5); /* it is not ours */
         remove_dir(dir);
-        refuses(DF_EIO, "cannot create", dfi_direct_create(&d, path, err));
+        refuses(DF_EIO, "cannot create", dfi_direct_create(path, &d, err));
 }
 
 int main(void)

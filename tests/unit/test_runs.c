@@ -252,6 +252,86 @@ static int read_block(struct one *o, uint32_t i, bool next, bool *ret_found, str
         return r;
 }
 
+/* The threads of the C library that write, made to wait for a pipe each. */
+struct held {
+        int pipes[4][2];
+        struct aiocb io[4];
+        char byte;
+};
+
+static void hold_threads(struct held *h)
+{
+        dfi_aio_init();
+        for (int i = 0; i < 4; i++) {
+                assert_int_equal(pipe(h->pipes[i]), 0);
+                h->io[i] = (struct aiocb){.aio_fildes = h->pipes[i][0],
+                                          .aio_buf = &h->byte,
+                                          .aio_nbytes = 1,
+                                          .aio_sigevent.sigev_notify = SIGEV_NONE};
+                assert_int_equal(aio_read(&h->io[i]), 0);
+        }
+}
+
+static void let_go(struct held *h)
+{
+        for (int i = 0; i < 4; i++) {
+                assert_int_equal(write(h->pipes[i][1], "x", 1), 1);
+                assert_int_equal(dfi_aio_wait(&h->io[i]), 1);
+                (void)close(h->pipes[i][0]);
+                (void)close(h->pipes[i][1]);
+        }
+}
+
+static void append_values(struct one *o, const char *key, uint64_t from, uint64_t to)
+{
+        static uint8_t block[DF_RUN_BLOCK_MAX];
+
+        for (uint64_t i = from; i < to; i++) {
+                make_value(i, sizeof(block), block);
+                df_store_run_append(o->t.store, df_bytes_str(key), df_bytes(block, sizeof(block)));
+        }
+}
+
+/* While a piece of one run is being written, others begin before it in the list of runs: it is
+ * still known, and all of them are what was written (K1). */
+static void test_a_piece_under_way_while_runs_begin(void **state)
+{
+        enum { OTHERS = 40 };
+        struct held h;
+        struct one o;
+        char key[8];
+
+        (void)state;
+        one_open(&o);
+        hold_threads(&h);
+        append_values(&o, "m", 0, 5); /* a piece is four blocks and less */
+        for (unsigned i = 0; i < OTHERS; i++) {
+                (void)snprintf(key, sizeof(key), "l%02u", OTHERS - i);
+                append_values(&o, key, 100 + i, 101 + i);
+        }
+        let_go(&h);
+        (void)alarm(20); /* waiting for a piece that is not known would not end */
+        append_values(&o, "m", 5, 12);
+        (void)alarm(0);
+        df_store_run_end(o.t.store, df_bytes_str("m"));
+        for (unsigned i = 0; i < OTHERS; i++) {
+                (void)snprintf(key, sizeof(key), "l%02u", OTHERS - i);
+                df_store_run_end(o.t.store, df_bytes_str(key));
+        }
+        ok(df_store_commit(o.t.store, err));
+        for (unsigned i = 0; i < OTHERS + 12; i++) {
+                struct df_bytes got;
+                bool found;
+
+                (void)snprintf(key, sizeof(key), i < 12 ? "m" : "l%02u", OTHERS - (i - 12));
+                ok(df_store_run_read(o.t.store, df_bytes_str(key), i < 12 ? i : 0, &got, &found,
+                                     err));
+                assert_true(found);
+                assert_true(value_is(got, i < 12 ? i : 100 + i - 12, DF_RUN_BLOCK_MAX));
+        }
+        one_close(&o);
+}
+
 /* The greatest block and key; one beyond is a bug of the caller's, not tried. */
 static void test_limits(void **state)
 {
@@ -382,6 +462,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_law_of_a_task),
                 cmocka_unit_test(test_law_of_the_simulation),
+                cmocka_unit_test(test_a_piece_under_way_while_runs_begin),
                 cmocka_unit_test(test_limits),
                 cmocka_unit_test(test_damage_while_running),
                 cmocka_unit_test(test_damaged_trailer),
