@@ -37,7 +37,8 @@
  *            with it are dedupe_open_ids at most; what is merged into a short run
  *            (ADI_LONG_BLOCKS) waits in the open batch. What it gives back the process keeps for
  *            the next table, of all partitions together up to 256 MiB (df/pages.h); merges read
- *            ahead, with 384 KiB an input and 64 MiB together (DFI_AHEAD_MAX).
+ *            ahead, with 384 KiB an input and 64 MiB together (DFI_AHEAD_MAX); a run that is
+ *            being written takes 512 KiB.
  *
  * What one event can set off, at most: a spill of dedupe_open_ids, one pass over the set and the
  * filter in the order of keys, some 25 ns an id (26 ms by default); at the turn of an hour the same
