@@ -56,7 +56,7 @@
 #include "proto/bill.h"
 
 #define HOUR_MS 3600000
-#define AHEAD 8 /* events between prefetch and use: as many cache misses as a core has under way */
+#define AHEAD 8 /* events between prefetch and use: some 24 lines, all that a core has under way */
 
 static struct adi_dedupe *dedupe_of(struct df_operator *op)
 {

@@ -95,5 +95,8 @@ bool adi_index_find(const struct adi_dedupe *d, const struct adi_run *r, struct 
                 return false;
         *ret_block = lo - 1;
         bits = r->bits + (uint64_t)*ret_block * words(d);
-        return is_set(bits, p.at[0]) && is_set(bits, p.at[1]) && is_set(bits, p.at[2]);
+        for (unsigned k = 0; k < PLACES; k++)
+                if (!is_set(bits, p.at[k]))
+                        return false;
+        return true;
 }

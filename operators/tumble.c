@@ -19,8 +19,8 @@
  * sent is dropped: from memory at once, from the store in the same checkpoint. Late events never
  * get here.
  *
- * Events are taken 64 at a time: names, then hashes, then cells, each prefetched by the step
- * before.
+ * Events are taken ADI_STAGE at a time: first the names of all, then of each its slots, its cells,
+ * and the count, AHEAD events apart, so that what one fetches has come when the next asks.
  *
  * Memory, bytes (100,000 cells in a minute, three groupings, 16 open windows: about 0.3 GB):
  *     cell     128 (136 when a grouping keeps more than five dimensions), its slot 13 to 26, and 4

@@ -4,11 +4,10 @@
 #include <errno.h>
 #include <pthread.h>
 
-#define THREADS 4 /* of glibc's, which end after a second without work */
-
 static void few_threads(void)
 {
-        const struct aioinit few = {.aio_threads = THREADS, .aio_num = 64, .aio_idle_time = 1};
+        const struct aioinit few = {
+                .aio_threads = DFI_AIO_THREADS, .aio_num = 64, .aio_idle_time = 1};
 
         aio_init(&few);
 }

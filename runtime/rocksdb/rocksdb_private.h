@@ -74,7 +74,8 @@ struct dfi_file {
 };
 
 /* ---- aio.c: reads and writes by threads of the C library ---- */
-void dfi_aio_init(void); /* before the first one */
+#define DFI_AIO_THREADS 4 /* at most; they end after a second without work */
+void dfi_aio_init(void);  /* before the first one */
 /* As read and write return, but errno is not set. */
 ssize_t dfi_aio_wait(struct aiocb *io);
 

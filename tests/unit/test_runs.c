@@ -254,15 +254,15 @@ static int read_block(struct one *o, uint32_t i, bool next, bool *ret_found, str
 
 /* The threads of the C library that write, made to wait for a pipe each. */
 struct held {
-        int pipes[4][2];
-        struct aiocb io[4];
+        int pipes[DFI_AIO_THREADS][2];
+        struct aiocb io[DFI_AIO_THREADS];
         char byte;
 };
 
 static void hold_threads(struct held *h)
 {
         dfi_aio_init();
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < DFI_AIO_THREADS; i++) {
                 assert_int_equal(pipe(h->pipes[i]), 0);
                 h->io[i] = (struct aiocb){.aio_fildes = h->pipes[i][0],
                                           .aio_buf = &h->byte,
@@ -274,7 +274,7 @@ static void hold_threads(struct held *h)
 
 static void let_go(struct held *h)
 {
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < DFI_AIO_THREADS; i++) {
                 assert_int_equal(write(h->pipes[i][1], "x", 1), 1);
                 assert_int_equal(dfi_aio_wait(&h->io[i]), 1);
                 (void)close(h->pipes[i][0]);
